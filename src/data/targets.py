@@ -1,0 +1,78 @@
+"""What is in a batch: images, and the annotated segments of each as a few integer maps.
+
+Letters: B images, N segments of one image, L layers of its map, H x W pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Category(NamedTuple):
+    """One class of a data set; its place in the list of categories is its class index."""
+
+    id: int  # as the annotation files number it
+    name: str
+    isthing: bool
+    color: tuple[int, int, int]
+
+
+class Truth(NamedTuple):
+    """The annotated segments of one image.
+
+    Segments live in an integer map instead of a stack of masks: 0 is nothing, n is the n-th segment (from 1).
+    Panoptic segments never overlap and need one layer; where objects overlap they lie in different layers.
+    """
+
+    segments: Tensor  # (L, H, W) int32
+    labels: Tensor  # (N,) int64, class index
+    crowd: Tensor  # (N,) bool
+    areas: Tensor  # (N,) float32, pixels, as annotated
+
+    def masks(self) -> Tensor:
+        """One mask per segment: (N, H, W) bool."""
+        ids = torch.arange(1, len(self.labels) + 1, device=self.segments.device)
+        return (self.segments[None] == ids[:, None, None, None]).any(1)
+
+    def select(self, keep: Tensor) -> "Truth":
+        """The segments with `keep` (N,) bool set, renumbered from 1."""
+        renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32)
+        renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
+        return Truth(renumbered[self.segments.long()], self.labels[keep], self.crowd[keep], self.areas[keep])
+
+
+class Sample(NamedTuple):
+    """One image and its truth: at the image's size for training, at the original size for evaluation."""
+
+    image: Tensor  # (3, h, w) uint8 RGB
+    truth: Truth
+    image_id: int
+    name: str  # the file, or what else a person would look for
+
+
+class Batch(NamedTuple):
+    """Samples side by side; images keep their own sizes, the model pads them."""
+
+    images: list[Tensor]  # B x (3, h, w) uint8 RGB
+    truths: list[Truth]
+    image_ids: list[int]
+    names: list[str]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples to a batch, nothing stacked."""
+    return Batch(*(list(field) for field in zip(*samples, strict=True)))
+
+
+def pack(masks: np.ndarray) -> np.ndarray:
+    """Masks (N, H, W) bool as layers (L, H, W) int32, each mask in the first layer where it overlaps none."""
+    layers = np.zeros((1, *masks.shape[1:]), np.int32)
+    for number, mask in enumerate(masks, 1):
+        free = ~(layers.astype(bool) & mask).any((1, 2))
+        if not free.any():
+            layers = np.concatenate([layers, np.zeros_like(layers[:1])])
+            free = np.append(free, True)
+        layers[free.argmax()][mask] = number
+    return layers
