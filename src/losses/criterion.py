@@ -1,0 +1,100 @@
+"""How far the predictions are from the truth: class, mask and dice losses of every decoder layer.
+
+Letters: B images, Q queries, K classes, M matched pairs, P points, L layers of the integer map.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.losses.matcher import HungarianMatcher, Match
+from src.losses.points import sample_maps, sample_segments, uncertain_points
+from src.models.transformer_decoder import Prediction
+
+
+class SetCriterion(nn.Module):
+    """Mask2Former's loss, the same for each decoder layer (section 3.3; constants of the published recipe).
+
+    Args:
+        no_object_weight: of the class "no object" in the cross-entropy.
+        num_points: at which each matched mask is compared.
+        oversample_ratio, importance_share: how those points are chosen, see `uncertain_points`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_share: float = 0.75,
+    ):
+        super().__init__()
+        self.matcher = matcher
+        self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_share = importance_share
+        class_weights = torch.ones(num_classes + 1)
+        class_weights[-1] = no_object_weight
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(
+        self, predictions: Sequence[Prediction], labels: Sequence[Tensor], segments: Tensor
+    ) -> tuple[dict[str, Tensor], int]:
+        """Weighted losses {"class/layer0": ...}, to be summed, and how many matching costs were not finite.
+
+        Args:
+            predictions: one per decoder layer.
+            labels: B x (N_b,), class index.
+            segments: (B, L, H, W), n where the n-th segment of an image lies; as large as the input.
+        """
+        matches, num_bad = self.matcher(predictions, labels, segments)
+        num_masks = average_over_processes(sum(map(len, labels)), segments.device)
+        losses = {}
+        with torch.autocast(segments.device.type, enabled=False):
+            for layer, (prediction, match) in enumerate(zip(predictions, matches, strict=True)):
+                mask, dice = self.mask_losses(prediction.mask_logits, segments, match)
+                terms = {
+                    "class": self.class_loss(prediction.class_logits, labels, match),
+                    "mask": mask / num_masks,
+                    "dice": dice / num_masks,
+                }
+                losses |= {f"{name}/layer{layer}": self.weights[name] * term for name, term in terms.items()}
+        return losses, num_bad
+
+    def class_loss(self, class_logits: Tensor, labels: Sequence[Tensor], match: Match) -> Tensor:
+        """Cross-entropy over all queries, those without a match being "no object"."""
+        num_classes = class_logits.shape[-1] - 1
+        target = torch.full(class_logits.shape[:2], num_classes, device=class_logits.device)  # (B, Q)
+        first = torch.tensor([0, *map(len, labels)], device=class_logits.device).cumsum(0)  # of each image in all labels
+        target[match.image, match.query] = torch.cat(list(labels))[first[match.image] + match.segment]
+        return F.cross_entropy(class_logits.float().transpose(1, 2), target, self.class_weights)
+
+    def mask_losses(self, mask_logits: Tensor, segments: Tensor, match: Match) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and dice of the matched masks at their least certain points, summed over pairs."""
+        logits = mask_logits[match.image, match.query].float()  # (M, h, w)
+        with torch.no_grad():
+            points = uncertain_points(logits, self.num_points, self.oversample_ratio, self.importance_share)
+            truth = sample_segments(segments, match.image, match.segment + 1, points)  # (M, P)
+        logits = sample_maps(logits[:, None], points)[:, 0]  # (M, P)
+        mask = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1).sum()
+        probability = logits.sigmoid()
+        dice = 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
+        return mask, dice.sum()
+
+
+def average_over_processes(num_masks: int, device: torch.device) -> Tensor:
+    """Truth masks per process, at least one."""
+    count, num_processes = torch.tensor(float(num_masks), device=device), 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        num_processes = torch.distributed.get_world_size()
+    return (count / num_processes).clamp(min=1)

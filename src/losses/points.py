@@ -1,0 +1,50 @@
+"""Masks seen at a few points: truth straight from the integer map, predictions by bilinear sampling.
+
+Letters: B images, L layers of the integer map, M masks, P points, H x W pixels. Points are (x, y) in 0..1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
+    """Maps (M, C, h, w) bilinearly at points (M, P, 2), zero outside: (M, C, P)."""
+    return F.grid_sample(maps, (2 * points - 1)[:, None], align_corners=False)[:, :, 0]
+
+
+def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Tensor) -> Tensor:
+    """Truth masks at points, as if each mask had been made and bilinearly sampled: (M, P) in 0..1.
+
+    Args:
+        segments: (B, L, H, W), n where the n-th segment of the image lies in that layer.
+        image, number: (M,), which image and which segment, from 1.
+        points: (M, P, 2).
+    """
+    num_layers, height, width = segments.shape[1:]
+    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5  # (M, P)
+    left, top = x.floor(), y.floor()
+    layer = image[:, None] * num_layers + torch.arange(num_layers, device=points.device)  # (M, L)
+    total = torch.zeros_like(x)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            column, row = left + dx, top + dy
+            share = (1 - (x - column).abs()) * (1 - (y - row).abs())
+            share = share * ((column >= 0) & (column < width) & (row >= 0) & (row < height))
+            pixel = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()  # (M, P)
+            ids = segments.flatten()[layer[..., None] * (height * width) + pixel[:, None]]  # (M, L, P)
+            total = total + share * (ids == number[:, None, None]).any(1)
+    return total
+
+
+def uncertain_points(
+    logits: Tensor, num_points: int, oversample_ratio: float, importance_share: float
+) -> Tensor:
+    """Points (M, P, 2) where the masks (M, h, w) are least sure, and some at random (PointRend, section 3.1)."""
+    num_candidates = int(num_points * oversample_ratio)
+    num_important = int(num_points * importance_share)
+    candidates = torch.rand(len(logits), num_candidates, 2, device=logits.device)
+    doubt = -sample_maps(logits[:, None], candidates)[:, 0].abs()
+    best = doubt.topk(num_important, 1, sorted=False).indices
+    important = candidates.gather(1, best[..., None].expand(-1, -1, 2))
+    return torch.cat([important, torch.rand(len(logits), num_points - num_important, 2, device=logits.device)], 1)

@@ -1,0 +1,102 @@
+"""The two attentions: deformable (encoder) and masked (decoder).
+
+Letters: B images, N query tokens, S sampled tokens, C channels, M heads, D = C/M, L levels, P points.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+class DeformableAttention(nn.Module):
+    """Each token looks at a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
+
+    def __init__(self, dim: int, num_levels: int, num_heads: int = 8, num_points: int = 4):
+        super().__init__()
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start on rings: head h looks in direction 2 pi h / M, point p at p pixels; all places weigh the same."""
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)  # (M, 2)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1)[:, None]  # (P, 1)
+        rings = (direction[:, None, None] * steps).expand(-1, self.num_levels, -1, -1)  # (M, L, P, 2)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(rings.flatten())
+
+    def forward(self, query: Tensor, value: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Tokens gathered around each query.
+
+        Args:
+            query: (B, N, C), with position.
+            value: (B, S, C), the sampled levels one after the other, S = sum of their h * w.
+            reference: (N, 2), (x, y) of each query in 0..1.
+            sizes: (h, w) of each of the L sampled levels.
+        """
+        heads = (self.num_heads, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).float().unflatten(-1, (*heads, 2))  # (B, N, M, L, P, 2), in pixels
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)  # (B, N, M, L * P)
+        scale = reference.new_tensor([[w, h] for h, w in sizes])[:, None]  # (L, 1, 2)
+        locations = reference[:, None, None, None] + offsets / scale  # (B, N, M, L, P, 2), in 0..1
+        values = self.value_proj(value).unflatten(-1, (self.num_heads, -1))  # (B, S, M, D)
+        return self.output_proj(deformable_sample(values, sizes, locations, weights.unflatten(-1, heads[1:])))
+
+
+def deformable_sample(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples, zero outside the map; in float32, since bfloat16 cannot tell pixels apart.
+
+    Args:
+        value: (B, S, M, D), the levels one after the other.
+        sizes: (h, w) of each of the L levels.
+        locations: (B, N, M, L, P, 2), (x, y) in 0..1.
+        weights: (B, N, M, L, P).
+
+    Returns:
+        (B, N, M * D)
+    """
+    grid = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (L, B * M, P, N, 2)
+    weights = weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]  # (L, B * M, 1, P, N)
+    levels = value.float().split([h * w for h, w in sizes], 1)
+    sums: list[Tensor] = []
+    for level, (h, w), places, weight in zip(levels, sizes, grid, weights, strict=True):
+        image = level.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (h, w))  # (B * M, D, h, w)
+        sampled = F.grid_sample(image, places, align_corners=False)  # (B * M, D, P, N)
+        sums.append((sampled * weight).sum(2))
+    total = torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]  # (B * M, D, N)
+    return total.unflatten(0, (len(value), -1)).permute(0, 3, 1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys may be masked per query."""
+
+    def __init__(self, dim: int, num_heads: int = 8):
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj = nn.Linear(dim, 3 * dim)  # query, key, value
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None = None) -> Tensor:
+        """Query (B, N, C), key and value (B, S, C), attend (B, N, S) bool (True: may look) to (B, N, C)."""
+        projections = zip((query, key, value), self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3), strict=True)
+        q, k, v = (F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x, w, b in projections)
+        mask = None if attend is None else attend[:, None]
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))

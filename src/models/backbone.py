@@ -1,0 +1,94 @@
+"""Images to feature maps of strides 4, 8, 16 and 32, by any timm model."""
+
+from typing import Any
+
+import timm
+import torch.nn.functional as F
+from timm.layers import freeze_batch_norm_2d
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+
+STRIDES = (4, 8, 16, 32)
+
+
+class PadFirstBlock(SwinTransformerBlock):
+    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads)."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]  # (B, H, W, C)
+        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
+        return super()._attn(F.pad(x, (0, 0, 0, right, 0, bottom)))[:, :height, :width]
+
+
+class Backbone(nn.Module):
+    """The stride 4 to 32 feature maps of a timm model.
+
+    Args:
+        name: a timm model name whose features come at strides 4, 8, 16 and 32.
+        pretrained: True for the hub's weights, a path for a local file, False for random weights.
+        freeze_norm: turn batch norms into constants (Mask2Former's ResNets on COCO and ADE20K).
+        output_norm: a LayerNorm on each output (Mask2Former's Swins).
+        mean, std: of RGB in 0..255; null: what timm's weights were trained with.
+        options: further arguments of the timm model, for example `drop_path_rate`.
+
+    Raises:
+        ValueError: no such timm model, or one without those strides.
+        FileNotFoundError: `pretrained` names no file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool | str = False,
+        freeze_norm: bool = False,
+        output_norm: bool = False,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        options: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.body = create_body(name, pretrained, options or {})
+        strides = self.body.feature_info.reduction()
+        if not set(STRIDES) <= set(strides):
+            raise ValueError(f"backbone {name!r} has features at strides {strides}, expected {list(STRIDES)} among them")
+        self.picked = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]  # the last of a stride
+        self.channels = {stride: self.body.feature_info.channels()[i] for stride, i in zip(STRIDES, self.picked)}
+        self.channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(dim) if output_norm else nn.Identity() for dim in self.channels.values()
+        )
+        pretrained_cfg = self.body.pretrained_cfg
+        self.mean = tuple(mean or [255 * value for value in pretrained_cfg["mean"]])
+        self.std = tuple(std or [255 * value for value in pretrained_cfg["std"]])
+        if freeze_norm:
+            self.body = freeze_batch_norm_2d(self.body)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
+        outputs = self.body(images)
+        features = {}
+        for stride, i, norm in zip(STRIDES, self.picked, self.norms):
+            feature = outputs[i] if self.channels_last else outputs[i].permute(0, 2, 3, 1)  # (B, h, w, C)
+            features[stride] = norm(feature).permute(0, 3, 1, 2).contiguous()
+        return features
+
+    def set_grad_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, where the timm model knows how to."""
+        self.body.set_grad_checkpointing(True)
+
+
+def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
+    """The timm model as a feature extractor, its Swin blocks (if any) as Mask2Former has them."""
+    if name.split(".")[0] not in timm.list_models():
+        raise ValueError(f"backbone {name!r} is no timm model; near it: {timm.list_models(f'*{name[:6]}*')[:8]}")
+    local = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    try:
+        body = timm.create_model(name, pretrained=bool(pretrained), features_only=True, **local, **options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"backbone.pretrained={pretrained}: no such file") from error
+    for block in body.modules():
+        if isinstance(block, SwinTransformerBlock):
+            block.__class__ = PadFirstBlock
+    if hasattr(body, "patch_embed"):
+        body.patch_embed.dynamic_img_pad = True  # patches too are padded at the right and bottom
+    return body

@@ -1,0 +1,101 @@
+"""Backbone features to mask features and three encoded levels, for every exit asked for.
+
+Letters: B images, C channels, H x W the input's pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.models.encoder import Encoder
+from src.models.position import sine_position
+
+NUM_GROUPS = 32  # of every group norm
+
+
+def conv_norm(in_dim: int, dim: int, kernel_size: int = 1) -> nn.Sequential:
+    """Convolution without bias and group norm, the convolution initialised as detectron2's c2_xavier."""
+    conv = nn.Conv2d(in_dim, dim, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, dim))
+
+
+class ConvPixelEmbedding(nn.Sequential):
+    """Mask2Former's smoothing of the stride 4 map: 3x3 convolution, norm, ReLU."""
+
+    def __init__(self, dim: int):
+        super().__init__(*conv_norm(dim, dim, 3), nn.ReLU())
+
+
+class LightPixelEmbedding(nn.Sequential):
+    """PRO-SCALE's light pixel embedding: a 3x3 max-pool in place of the convolution, resolution kept."""
+
+    def __init__(self, dim: int):
+        super().__init__(nn.MaxPool2d(3, stride=1, padding=1), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU())
+
+
+class PixelDecoder(nn.Module):
+    """Project, encode, and fuse with stride 4 (Mask2Former, section 3.2; PRO-SCALE, figure 2).
+
+    Args:
+        channels: of the backbone's features by stride.
+        encoder: what runs on strides 32, 16, 8.
+        pixel_embedding: what smooths the stride 4 map.
+        mixed_precision: False, as published, computes in float32 also under autocast.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[int, int],
+        encoder: Encoder,
+        pixel_embedding: Callable[[int], nn.Module],
+        dim: int = 256,
+        mixed_precision: bool = False,
+    ):
+        super().__init__()
+        if dim % NUM_GROUPS:
+            raise ValueError(f"dim={dim}: expected a multiple of {NUM_GROUPS}, the groups of the norms")
+        *_, finest = self.strides = [32, 16, 8]
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels[stride], dim, 1), nn.GroupNorm(NUM_GROUPS, dim)) for stride in self.strides
+        )
+        for conv, _ in self.input_proj:
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim))
+        self.encoder = encoder
+        self.lateral = conv_norm(channels[finest // 2], dim)
+        self.pixel_embedding = pixel_embedding(dim)
+        self.mask_features = nn.Conv2d(dim, dim, 1)
+        nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
+        nn.init.zeros_(self.mask_features.bias)
+        self.mixed_precision = mixed_precision
+
+    def forward(
+        self, features: Mapping[int, Tensor], exits: Sequence[int] | None = None
+    ) -> dict[int, tuple[Tensor, list[Tensor]]]:
+        """Features by stride to {depth: (mask features (B, C, H/4, W/4), levels of strides 32, 16, 8)}."""
+        device_type = features[4].device.type
+        enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
+        with torch.autocast(device_type, enabled=enabled):
+            if not enabled:
+                features = {stride: feature.float() for stride, feature in features.items()}
+            memories = self.encoder(*self.project(features), exits)
+            lateral = self.lateral(features[4])
+            return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
+
+    def project(self, features: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels (B, C, h, w), coarsest first, and the position of each (C, h, w)."""
+        levels = [project(features[stride]) for stride, project in zip(self.strides, self.input_proj, strict=True)]
+        pos = [
+            sine_position(*level.shape[-2:], level.shape[1], level.device) + embed[:, None, None]
+            for level, embed in zip(levels, self.level_embed, strict=True)
+        ]
+        return levels, pos
+
+    def fuse(self, lateral: Tensor, finest: Tensor) -> Tensor:
+        """The stride 4 map joined by the encoded stride 8 level: mask features (B, C, H/4, W/4)."""
+        upsampled = F.interpolate(finest.contiguous(), lateral.shape[-2:], mode="bilinear", align_corners=False)
+        return self.mask_features(self.pixel_embedding(lateral + upsampled))

@@ -1,0 +1,30 @@
+"""Where a token is: sine position embeddings and reference points."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sine_position(height: int, width: int, dim: int, device: torch.device, temperature: float = 10000.0) -> Tensor:
+    """Sine embedding of each pixel of a map: (dim, height, width) float32, rows in the first half, columns in the other.
+
+    Row and column are scaled to (0, 2 pi]; features alternate sine and cosine of falling frequency (Mask2Former).
+    """
+    half = dim // 2
+    frequency = temperature ** (-2 * (torch.arange(half, device=device) // 2) / half)  # (C/2,)
+
+    def embed(length: int) -> Tensor:
+        place = torch.arange(1, length + 1, device=device, dtype=torch.float32) / (length + 1e-6) * 2 * math.pi
+        angle = place[:, None] * frequency  # (length, C/2)
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], -1).flatten(1).T  # (C/2, length)
+
+    rows, columns = embed(height), embed(width)
+    return torch.cat([rows[:, :, None].expand(-1, -1, width), columns[:, None, :].expand(-1, height, -1)])
+
+
+def reference_points(height: int, width: int, device: torch.device) -> Tensor:
+    """Centre of each pixel of a map as (x, y) in 0..1, row by row: (height * width, 2)."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
