@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from src.models.backbone import Backbone
+from src.models.checkpoints import load_weights
 from src.models.encoder import check_exits
 from src.models.pixel_decoder import PixelDecoder
 from src.models.transformer_decoder import Prediction, TransformerDecoder
@@ -22,6 +23,7 @@ class Mask2Former(nn.Module):
     Args:
         pixel_decoder, decoder: take what the others determine, the channels by stride and the number of classes.
         exits: depths the encoder may be left at; null: its last layer.
+        weights: a checkpoint to start from: file, folder or hub name, see `checkpoints`.
         activation_checkpointing: trade time for memory in backbone, encoder and decoder.
         compile: run as compiled by torch.
     """
@@ -33,6 +35,7 @@ class Mask2Former(nn.Module):
         decoder: Callable[..., TransformerDecoder],
         num_classes: int,
         exits: Sequence[int] | None = None,
+        weights: str | None = None,
         activation_checkpointing: bool = False,
         compile: bool = False,
     ):
@@ -43,6 +46,8 @@ class Mask2Former(nn.Module):
         self.exits = check_exits(exits, self.pixel_decoder.encoder.depth)
         self.register_buffer("mean", torch.tensor(backbone.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
+        if weights is not None:
+            load_weights(self, weights)
         if activation_checkpointing:
             backbone.set_grad_checkpointing()
             for layer in [*self.pixel_decoder.encoder.layers, *self.decoder.layers]:

@@ -1,0 +1,119 @@
+"""Image, truth and prediction side by side, as one looks at them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+HEIGHT = 320  # of a panel, pixels
+MARGIN, TITLE = 8, 22
+LEAST_SCORE = 0.5  # of an instance that is drawn
+
+
+class Pictures(lightning.Callback):
+    """Saves the first `count` validation images at each validation, the newest over the older."""
+
+    def __init__(self, folder: str, count: int = 8):
+        self.folder = Path(folder)
+        self.count = count
+        self.images: list[Image.Image] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        task: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw what is still wanted."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        for image, truth, name, answer in zip(batch.images, batch.truths, batch.names, outputs, strict=True):
+            if len(self.images) < self.count:
+                file = self.folder / f"{len(self.images):02d}_{Path(name).stem.replace(' ', '_')}.png"
+                self.images.append(draw(image, truth, answer, task.categories))
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.images[-1].save(file)
+
+    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Hand the pictures to W&B, if it listens."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.images:
+                logger.log_image("pictures", self.images, step=trainer.global_step)
+        self.images = []
+
+
+def draw(image: Tensor, truth: Any, answer: Any, categories: Sequence[Any]) -> Image.Image:
+    """Three panels: the image (3, h, w) uint8, its annotated segments, and those predicted."""
+    size = tuple(truth.segments.shape[-2:])
+    photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize(size[::-1])
+    panels = {
+        "image": photo,
+        "truth": paint(photo, *flatten(truth), categories),
+        "prediction": paint(photo, *answered(answer), categories),
+    }
+    width = round(HEIGHT * size[1] / size[0])
+    sheet = Image.new("RGB", (3 * width + 4 * MARGIN, HEIGHT + TITLE + MARGIN), "white")
+    for column, (title, panel) in enumerate(panels.items()):
+        left = MARGIN + column * (width + MARGIN)
+        ImageDraw.Draw(sheet).text((left, 3), title, "black", ImageFont.load_default(14))
+        sheet.paste(panel, (left, TITLE))
+    return sheet
+
+
+def flatten(truth: Any) -> tuple[np.ndarray, list[int]]:
+    """One map (H, W) of a truth's segments, the first layer on top, and their classes."""
+    ids = truth.segments[0]
+    for layer in truth.segments[1:]:
+        ids = ids.where(ids > 0, layer)
+    return ids.cpu().numpy(), truth.labels.tolist()
+
+
+def answered(answer: Any) -> tuple[np.ndarray, list[int]]:
+    """One map (H, W) of an answer's segments and their classes."""
+    if answer.panoptic is not None:
+        return answer.panoptic.ids.cpu().numpy(), answer.panoptic.labels.tolist()
+    if answer.semantic is not None:
+        present = answer.semantic.unique()
+        return 1 + torch.searchsorted(present, answer.semantic).cpu().numpy(), present.tolist()
+    instances = answer.instances
+    order = [i for i in instances.scores.argsort().tolist() if instances.scores[i] >= LEAST_SCORE]
+    ids = np.zeros(tuple(instances.masks.shape[-2:]), np.int64)
+    for number, i in enumerate(order, 1):  # the surest last, on top
+        ids[instances.masks[i].cpu().numpy()] = number
+    return ids, instances.labels[order].tolist()
+
+
+def paint(photo: Image.Image, ids: np.ndarray, labels: list[int], categories: Sequence[Any]) -> Image.Image:
+    """The photo under its segments, at panel size: coloured by class, outlined, and named where there is room."""
+    colors = np.array([(0, 0, 0), *(shade(categories[c].color, i) for i, c in enumerate(labels))], np.float64)
+    mixed = np.where(ids[..., None] > 0, 0.35 * np.asarray(photo) + 0.65 * colors[ids], 0.35 * np.asarray(photo))
+    edge = np.zeros(ids.shape, bool)
+    edge[1:] |= ids[1:] != ids[:-1]
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    mixed[edge] = 255
+    scale = HEIGHT / ids.shape[0]
+    panel = Image.fromarray(mixed.astype(np.uint8)).resize((round(ids.shape[1] * scale), HEIGHT), Image.Resampling.NEAREST)
+    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
+    for number, label in enumerate(labels, 1):
+        rows, columns = np.nonzero(ids == number)
+        name = categories[label].name
+        if len(rows) * scale**2 > 900:
+            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)  # lies inside, unlike the mean
+            at = (columns[middle] * scale, rows[middle] * scale)
+            pen.text(at, name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+    return panel
+
+
+def shade(color: Sequence[int], index: int) -> tuple[int, ...]:
+    """A class colour, lighter or darker so that neighbours of one class can be told apart."""
+    factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5]
+    return tuple(min(int(c * factor), 255) for c in color)

@@ -1,0 +1,108 @@
+"""What a run is about to do, and what came of it: a table at the start and one after each validation."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from rich.console import Console
+from rich.table import Table
+
+from src.metrics.cost import count
+
+COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou")
+
+
+class Scoreboard(lightning.Callback):
+    """Prints effective settings and scores with their cost, and keeps the newest scores in `file`.
+
+    Args:
+        file: a JSON file, one entry per exit under "exits".
+        image_size: (height, width) that costs are counted at.
+    """
+
+    def __init__(self, file: str, image_size: Sequence[int]):
+        self.file = Path(file)
+        self.image_size = list(image_size)
+        self.costs: dict[int, dict[str, float]] = {}
+        self.console = Console(width=120) if not Console().is_terminal else Console()
+        self.started = 0.0
+
+    def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
+        """Count the cost of every exit, before anything runs."""
+        if trainer.is_global_zero and not self.costs:
+            self.costs = {depth: count(task.model, self.image_size, [depth]) for depth in task.model.exits}
+
+    def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Say what the settings come to."""
+        if not trainer.is_global_zero:
+            return
+        table = Table(title="this run", show_header=False, title_justify="left")
+        for name, value in effective(trainer, task, self.costs, self.image_size).items():
+            table.add_row(name, value)
+        self.console.print(table)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({f"gflops/exit{depth}": round(cost["total"], 3) for depth, cost in self.costs.items()})
+
+    def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Print and keep the scores of every exit beside their cost."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        rows = {
+            depth: {
+                **{name: float(trainer.callback_metrics[f"val/{name}/exit{depth}"]) for name in scores(trainer, depth)},
+                "encoder_gflops": cost["pixel_decoder"],
+                "total_gflops": cost["total"],
+            }
+            for depth, cost in self.costs.items()
+        }
+        table = Table(title=f"validation at step {task.global_step} ({time.perf_counter() - self.started:.0f} s)")
+        names = [name for name in (*COLUMNS, "encoder_gflops", "total_gflops") if name in next(iter(rows.values()))]
+        for name in ("exit", *names):
+            table.add_column(name, justify="right")
+        for depth, row in rows.items():
+            table.add_row(str(depth), *(f"{row[name]:.4g}" for name in names))
+        self.console.print(table)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        content = {"step": task.global_step, "image_size": self.image_size, "exits": rows}
+        self.file.write_text(json.dumps(content, indent=1))
+
+
+def scores(trainer: lightning.Trainer, depth: int) -> list[str]:
+    """Names of the scores that were logged for an exit."""
+    names = (key.split("/") for key in trainer.callback_metrics if key.endswith(f"/exit{depth}"))
+    return [parts[1] for parts in names if parts[0] == "val"]
+
+
+def effective(
+    trainer: lightning.Trainer, task: Any, costs: dict[int, dict[str, float]], image_size: list[int]
+) -> dict[str, str]:
+    """What the settings come to on this machine."""
+    per_device = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    optimizer = trainer.optimizers[0]
+    rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups}, reverse=True)
+    layers = [layer.num_levels for layer in task.model.pixel_decoder.encoder.layers]
+    size = "x".join(map(str, image_size))
+    return {
+        "batch": f"{per_device * trainer.world_size * trainer.accumulate_grad_batches} = {per_device} per device x "
+        f"{trainer.world_size} devices x {trainer.accumulate_grad_batches} accumulated",
+        "steps": str(trainer.max_steps),
+        "learning rate": ", ".join(f"{rate:g}" for rate in rates) + " (highest: all but the backbone)",
+        "precision": str(trainer.precision),
+        "device": str(trainer.strategy.root_device),
+        "parameters": f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.2f} M",
+        "levels alive per encoder layer": " ".join(map(str, layers)),
+        "exits": ", ".join(map(str, task.model.exits)),
+        **{
+            f"GFLOPs at {size}, exit {depth}": f"total {cost['total']:.3f}, backbone {cost['backbone']:.3f}, "
+            f"pixel decoder {cost['pixel_decoder']:.3f}, decoder {cost['decoder']:.3f}"
+            for depth, cost in costs.items()
+        },
+        "run folder": str(trainer.default_root_dir),
+    }

@@ -1,0 +1,28 @@
+"""Score a checkpoint: python -m src.evaluate ckpt_path=runs/.../best.ckpt.
+
+Settings are those the checkpoint was trained with; what is typed comes on top.
+"""
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.command_line import CONF, guarded, run, saved_overrides
+from src.compose import compose, find_checkpoint
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@guarded
+def evaluate(cfg: DictConfig) -> None:
+    """Validate; the scores are printed and kept in the run folder."""
+    cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
+    if cfg.model.weights is None:
+        raise ValueError("nothing to evaluate: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)")
+    task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
+    trainer.validate(task, data, verbose=False)
+
+
+if __name__ == "__main__":
+    run(evaluate, saved_overrides(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""All scores of one exit from one forward pass: panoptic quality, mask AP and mean IoU.
+
+Letters: H x W the pixels of the original image.
+"""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from src.metrics.average_precision import MaskAP
+from src.metrics.mean_iou import MeanIoU, semantic_map
+from src.metrics.panoptic_quality import PanopticQuality
+from src.models.postprocess import Frame, Instances, Panoptic, Postprocess
+from src.models.transformer_decoder import Prediction
+
+# What is scored for each kind of segmentation; the first score is the quality that checkpoints and exits are chosen by.
+SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",)}
+
+
+class Answer(NamedTuple):
+    """What the model makes of one image; what was not asked for is None."""
+
+    panoptic: Panoptic | None
+    instances: Instances | None
+    semantic: Tensor | None  # (H, W) class index
+
+
+class Evaluation(nn.Module):
+    """The metrics that a kind of segmentation is scored by, fed image by image.
+
+    Args:
+        segmentation: panoptic, instance or semantic.
+        isthing: of each class.
+        instance_truth: an annotation file that AP is scored against instead of the data set's own segments, and
+            the id of each class in it (COCO panoptic models are published with the AP of instances_val2017.json).
+    """
+
+    def __init__(
+        self,
+        segmentation: str,
+        isthing: list[bool],
+        postprocess: Postprocess,
+        instance_truth: str | None = None,
+        category_ids: list[int] | None = None,
+    ):
+        super().__init__()
+        if segmentation not in SCORES:
+            raise ValueError(f"segmentation={segmentation}: expected one of {', '.join(SCORES)}")
+        self.segmentation = segmentation
+        self.postprocess = postprocess
+        things = [index for index, thing in enumerate(isthing) if thing]
+        ids = [category_ids[index] for index in things] if category_ids else None
+        metrics: dict[str, nn.Module] = {
+            "pq": PanopticQuality(len(isthing), isthing),
+            "ap": MaskAP(things, instance_truth, ids),
+            "miou": MeanIoU(len(isthing)),
+        }
+        self.metrics: Any = nn.ModuleDict({name: metrics[name] for name in SCORES[segmentation]})
+
+    @property
+    def quality(self) -> str:
+        """The score that counts."""
+        return SCORES[self.segmentation][0]
+
+    def update(self, prediction: Prediction, image: int, frame: Frame, truth: Any, image_id: int) -> Answer:
+        """Score one image of a batch; `truth` has segments (L, H, W), labels, crowd and areas (N,)."""
+        post, panoptic, instances, semantic = self.postprocess, None, None, None
+        if "pq" in self.metrics:
+            panoptic = post.panoptic(prediction, image, frame)
+            self.metrics["pq"].update(
+                panoptic.ids, panoptic.labels, truth.segments[0], truth.labels, truth.crowd
+            )
+        if "ap" in self.metrics:
+            instances = post.instances(prediction, image, frame)
+            self.metrics["ap"].update(image_id, *instances, truth.masks(), truth.labels, truth.crowd, truth.areas)
+        if "miou" in self.metrics:
+            semantic = post.semantic(prediction, image, frame, resize_last=self.segmentation == "semantic")
+            self.metrics["miou"].update(semantic, semantic_map(truth.segments, truth.labels))
+        return Answer(panoptic, instances, semantic)
+
+    def compute(self) -> dict[str, float]:
+        """All scores in percent, those of all processes together."""
+        return {
+            name: 100 * float(value) for metric in self.metrics.values() for name, value in metric.compute().items()
+        }
+
+    def reset(self) -> None:
+        """Forget all images."""
+        for metric in self.metrics.values():
+            metric.reset()

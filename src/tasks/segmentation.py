@@ -1,0 +1,151 @@
+"""Mask2Former as a Lightning task: what is the loss, what is scored, what is optimised."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.losses.criterion import SetCriterion
+from src.models.mask2former import Mask2Former
+from src.models.postprocess import Frame, Postprocess
+from src.tasks.evaluation import Answer, Evaluation
+
+
+class Segmentation(lightning.LightningModule):
+    """Panoptic, instance or semantic segmentation, trained and scored at every exit of the model.
+
+    Args:
+        model, criterion: take the number of classes. optimizer: takes the model. scheduler: takes the optimizer.
+        postprocess: takes which classes are things.
+        categories: of the data set, with `id`, `name` and `isthing`, in the order of the class indices.
+        patience: after how many steps in a row without finite costs and gradients training stops.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Mask2Former],
+        criterion: Callable[..., SetCriterion],
+        postprocess: Callable[..., Postprocess],
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any],
+        categories: Sequence[Any],
+        segmentation: str = "panoptic",
+        instance_truth: str | None = None,
+        patience: int = 10,
+    ):
+        super().__init__()
+        isthing = [category.isthing for category in categories]
+        self.model = model(num_classes=len(categories))
+        self.criterion = criterion(num_classes=len(categories))
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.evaluations: Any = nn.ModuleDict(
+            {
+                str(depth): Evaluation(
+                    segmentation, isthing, postprocess(isthing=isthing), instance_truth, [c.id for c in categories]
+                )
+                for depth in self.model.exits
+            }
+        )
+        self.categories = list(categories)
+        self.patience = patience
+        self.num_bad_costs = 0  # since the last step
+        self.num_bad_steps = 0  # in all
+        self.bad_streak = 0  # in a row
+
+    def forward(self, images: Sequence[Tensor]) -> dict[int, Any]:
+        """Images (3, h, w) RGB in 0..255 to predictions by exit, see `Mask2Former`."""
+        return self.model(self.model.preprocess(images))
+
+    # ---- training
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        """The loss summed over decoder layers and exits."""
+        images = self.model.preprocess(batch.images)
+        labels = [truth.labels for truth in batch.truths]
+        segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
+        total = images.new_zeros(())
+        for depth, predictions in self.model(images).items():
+            losses, num_bad = self.criterion(predictions, labels, segments)
+            total = total + torch.stack(list(losses.values())).sum()
+            self.num_bad_costs += num_bad
+        self.log("train/loss", total, prog_bar=True, batch_size=len(images))
+        last = len(predictions) - 1  # of the deepest exit: what the answer comes from
+        for name in ("class", "mask", "dice"):
+            self.log(f"train/{name}", losses[f"{name}/layer{last}"], batch_size=len(images))
+        return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients together; a step whose costs or gradients are not finite changes nothing."""
+        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
+        bad = self.num_bad_costs > 0 or not norm.isfinite()
+        if bad:
+            optimizer.zero_grad()
+        self.num_bad_steps += bad
+        self.bad_streak = self.bad_streak + 1 if bad else 0
+        self.log("train/grad_norm", norm)
+        self.log("train/non_finite_steps", float(self.num_bad_steps))
+        if self.bad_streak >= self.patience:
+            raise FloatingPointError(
+                f"{self.bad_streak} steps in a row were not finite ({self.num_bad_costs} matching costs in the last one): "
+                f"training has diverged at step {self.global_step} with learning rate {optimizer.param_groups[0]['lr']:g}, "
+                f"batch {self.hparams.get('batch_size')}, precision {self.trainer.precision}; "
+                "try a smaller learning rate, a larger batch or precision=32-true"
+            )
+        self.num_bad_costs = 0
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimizer, and a schedule that moves with every optimiser step."""
+        optimizer = self.make_optimizer(self.model)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    # ---- evaluation
+
+    def validation_step(self, batch: Any, batch_index: int) -> list[Answer]:
+        """Score every exit; what the deepest one makes of each image."""
+        images = self.model.preprocess(batch.images)
+        answers: list[Answer] = []
+        for depth, predictions in self.model(images).items():
+            answers = [
+                self.evaluations[str(depth)].update(
+                    predictions[-1],
+                    i,
+                    Frame(tuple(images.shape[-2:]), tuple(image.shape[-2:]), tuple(truth.segments.shape[-2:])),
+                    truth,
+                    image_id,
+                )
+                for i, (image, truth, image_id) in enumerate(
+                    zip(batch.images, batch.truths, batch.image_ids, strict=True)
+                )
+            ]
+        return answers
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts."""
+        for depth, evaluation in self.evaluations.items():
+            scores = evaluation.compute()
+            evaluation.reset()
+            self.log_dict({f"val/{name}/exit{depth}": value for name, value in scores.items()})
+        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+        self.log("val/quality", scores[evaluation.quality], prog_bar=True)
+
+
+def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """Integer maps (L_b, h, w) to one (B, L, H, W), nothing where an image has no pixels or fewer layers."""
+    num_layers = max(len(layers) for layers in segments)
+    return torch.stack(
+        [
+            F.pad(layers, (0, size[1] - layers.shape[2], 0, size[0] - layers.shape[1], 0, num_layers - len(layers)))
+            for layers in segments
+        ]
+    )
