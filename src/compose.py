@@ -73,8 +73,8 @@ def split_batch(batch_size: int, per_device: int | None, num_devices: int) -> tu
     accumulate, rest = divmod(batch_size, per_device * num_devices)
     if rest or not accumulate:
         raise ValueError(
-            f"batch_size={batch_size} cannot be split into steps of {per_device} images on each of {num_devices} devices; "
-            "set batch_size_per_device so that the product divides it"
+            f"batch_size={batch_size} is no multiple of {per_device} images on each of {num_devices} devices; "
+            "set batch_size_per_device to one that divides it"
         )
     return per_device, accumulate
 

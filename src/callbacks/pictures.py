@@ -36,7 +36,7 @@ class Pictures(lightning.Callback):
         """Draw what is still wanted."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        for image, truth, name, answer in zip(batch.images, batch.truths, batch.names, outputs, strict=True):
+        for image, truth, name, answer in zip(batch.images, batch.truths, batch.names, outputs["answers"], strict=True):
             if len(self.images) < self.count:
                 file = self.folder / f"{len(self.images):02d}_{Path(name).stem.replace(' ', '_')}.png"
                 self.images.append(draw(image, truth, answer, task.categories))
@@ -101,13 +101,17 @@ def paint(photo: Image.Image, ids: np.ndarray, labels: list[int], categories: Se
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     mixed[edge] = 255
     scale = HEIGHT / ids.shape[0]
-    panel = Image.fromarray(mixed.astype(np.uint8)).resize((round(ids.shape[1] * scale), HEIGHT), Image.Resampling.NEAREST)
+    panel = Image.fromarray(mixed.astype(np.uint8)).resize(
+        (round(ids.shape[1] * scale), HEIGHT), Image.Resampling.NEAREST
+    )
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
     for number, label in enumerate(labels, 1):
         rows, columns = np.nonzero(ids == number)
         name = categories[label].name
         if len(rows) * scale**2 > 900:
-            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)  # lies inside, unlike the mean
+            middle = np.argmin(
+                (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
+            )  # lies inside, unlike the mean
             at = (columns[middle] * scale, rows[middle] * scale)
             pen.text(at, name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
     return panel

@@ -44,7 +44,9 @@ class Scoreboard(lightning.Callback):
             table.add_row(name, value)
         self.console.print(table)
         for logger in trainer.loggers:
-            logger.log_hyperparams({f"gflops/exit{depth}": round(cost["total"], 3) for depth, cost in self.costs.items()})
+            logger.log_hyperparams(
+                {f"gflops/exit{depth}": round(cost["total"], 3) for depth, cost in self.costs.items()}
+            )
 
     def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Start the clock."""
@@ -87,7 +89,6 @@ def effective(
     per_device = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     optimizer = trainer.optimizers[0]
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups}, reverse=True)
-    layers = [layer.num_levels for layer in task.model.pixel_decoder.encoder.layers]
     size = "x".join(map(str, image_size))
     return {
         "batch": f"{per_device * trainer.world_size * trainer.accumulate_grad_batches} = {per_device} per device x "
@@ -97,7 +98,7 @@ def effective(
         "precision": str(trainer.precision),
         "device": str(trainer.strategy.root_device),
         "parameters": f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.2f} M",
-        "levels alive per encoder layer": " ".join(map(str, layers)),
+        "levels alive per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.levels_alive)),
         "exits": ", ".join(map(str, task.model.exits)),
         **{
             f"GFLOPs at {size}, exit {depth}": f"total {cost['total']:.3f}, backbone {cost['backbone']:.3f}, "

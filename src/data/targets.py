@@ -40,7 +40,15 @@ class Truth(NamedTuple):
         """The segments with `keep` (N,) bool set, renumbered from 1."""
         renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32)
         renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
-        return Truth(renumbered[self.segments.long()], self.labels[keep], self.crowd[keep], self.areas[keep])
+        return Truth(lookup(renumbered, self.segments), self.labels[keep], self.crowd[keep], self.areas[keep])
+
+    def merge(self) -> "Truth":
+        """All segments of a class as one; crowd where one of them was."""
+        labels, new = torch.unique(self.labels, return_inverse=True)  # new: (N,) place of each segment's class
+        renumbered = torch.cat([new.new_zeros(1), new + 1]).int()
+        crowd = torch.zeros(len(labels)).index_add_(0, new, self.crowd.float()) > 0
+        areas = torch.zeros(len(labels)).index_add_(0, new, self.areas)
+        return Truth(lookup(renumbered, self.segments), labels, crowd, areas)
 
 
 class Sample(NamedTuple):
@@ -64,6 +72,25 @@ class Batch(NamedTuple):
 def collate(samples: list[Sample]) -> Batch:
     """Samples to a batch, nothing stacked."""
     return Batch(*(list(field) for field in zip(*samples, strict=True)))
+
+
+SEGMENTATIONS = ("panoptic", "instance", "semantic")
+
+
+def for_task(truth: Truth, categories: list[Category], segmentation: str) -> Truth:
+    """What a model is trained to find: all segments, things only, or one segment per class; never a crowd."""
+    if segmentation not in SEGMENTATIONS:
+        raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
+    keep = ~truth.crowd
+    if segmentation == "instance":
+        keep &= torch.tensor([category.isthing for category in categories])[truth.labels]
+    truth = truth if keep.all() else truth.select(keep)
+    return truth.merge() if segmentation == "semantic" else truth
+
+
+def lookup(table: Tensor, map_: Tensor) -> Tensor:
+    """table[map_], ten times faster than by indexing with a map of millions."""
+    return table.index_select(0, map_.reshape(-1)).view(map_.shape)
 
 
 def pack(masks: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ class SetCriterion(nn.Module):
         oversample_ratio, importance_share: how those points are chosen, see `uncertain_points`.
     """
 
+    class_weights: Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -58,7 +60,7 @@ class SetCriterion(nn.Module):
         """
         matches, num_bad = self.matcher(predictions, labels, segments)
         num_masks = average_over_processes(sum(map(len, labels)), segments.device)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         with torch.autocast(segments.device.type, enabled=False):
             for layer, (prediction, match) in enumerate(zip(predictions, matches, strict=True)):
                 mask, dice = self.mask_losses(prediction.mask_logits, segments, match)
@@ -74,7 +76,9 @@ class SetCriterion(nn.Module):
         """Cross-entropy over all queries, those without a match being "no object"."""
         num_classes = class_logits.shape[-1] - 1
         target = torch.full(class_logits.shape[:2], num_classes, device=class_logits.device)  # (B, Q)
-        first = torch.tensor([0, *map(len, labels)], device=class_logits.device).cumsum(0)  # of each image in all labels
+        first = torch.tensor([0, *map(len, labels)], device=class_logits.device).cumsum(
+            0
+        )  # of each image in all labels
         target[match.image, match.query] = torch.cat(list(labels))[first[match.image] + match.segment]
         return F.cross_entropy(class_logits.float().transpose(1, 2), target, self.class_weights)
 

@@ -28,7 +28,7 @@ class Match(NamedTuple):
 
 
 class HungarianMatcher:
-    """Matches by class probability, cross-entropy and dice, the latter two at random points (Mask2Former, section 3.3)."""
+    """Matches by class probability, and by cross-entropy and dice at random points (Mask2Former, section 3.3)."""
 
     def __init__(
         self, class_weight: float = 2.0, mask_weight: float = 5.0, dice_weight: float = 5.0, num_points: int = 12544

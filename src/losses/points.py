@@ -37,9 +37,7 @@ def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Ten
     return total
 
 
-def uncertain_points(
-    logits: Tensor, num_points: int, oversample_ratio: float, importance_share: float
-) -> Tensor:
+def uncertain_points(logits: Tensor, num_points: int, oversample_ratio: float, importance_share: float) -> Tensor:
     """Points (M, P, 2) where the masks (M, h, w) are least sure, and some at random (PointRend, section 3.1)."""
     num_candidates = int(num_points * oversample_ratio)
     num_important = int(num_points * importance_share)

@@ -47,12 +47,16 @@ class Backbone(nn.Module):
         options: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.body = create_body(name, pretrained, options or {})
+        self.body: Any = create_body(name, pretrained, options or {})
         strides = self.body.feature_info.reduction()
         if not set(STRIDES) <= set(strides):
-            raise ValueError(f"backbone {name!r} has features at strides {strides}, expected {list(STRIDES)} among them")
+            raise ValueError(
+                f"backbone {name!r} has features at strides {strides}, expected {list(STRIDES)} among them"
+            )
         self.picked = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]  # the last of a stride
-        self.channels = {stride: self.body.feature_info.channels()[i] for stride, i in zip(STRIDES, self.picked)}
+        self.channels = {
+            stride: self.body.feature_info.channels()[i] for stride, i in zip(STRIDES, self.picked, strict=True)
+        }
         self.channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
         self.norms = nn.ModuleList(
             nn.LayerNorm(dim) if output_norm else nn.Identity() for dim in self.channels.values()
@@ -67,7 +71,7 @@ class Backbone(nn.Module):
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
         outputs = self.body(images)
         features = {}
-        for stride, i, norm in zip(STRIDES, self.picked, self.norms):
+        for stride, i, norm in zip(STRIDES, self.picked, self.norms, strict=True):
             feature = outputs[i] if self.channels_last else outputs[i].permute(0, 2, 3, 1)  # (B, h, w, C)
             features[stride] = norm(feature).permute(0, 3, 1, 2).contiguous()
         return features
@@ -77,13 +81,13 @@ class Backbone(nn.Module):
         self.body.set_grad_checkpointing(True)
 
 
-def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> nn.Module:
+def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> Any:
     """The timm model as a feature extractor, its Swin blocks (if any) as Mask2Former has them."""
     if name.split(".")[0] not in timm.list_models():
         raise ValueError(f"backbone {name!r} is no timm model; near it: {timm.list_models(f'*{name[:6]}*')[:8]}")
-    local = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    local: dict[str, Any] = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
     try:
-        body = timm.create_model(name, pretrained=bool(pretrained), features_only=True, **local, **options)
+        body: Any = timm.create_model(name, pretrained=bool(pretrained), features_only=True, **local, **options)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"backbone.pretrained={pretrained}: no such file") from error
     for block in body.modules():

@@ -4,6 +4,7 @@ Every key is accounted for, on both sides, or the load is refused with the list.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
-# What `transformers` has and we have no use for: loss weights, Swin's unused last norm, indices that follow from shapes.
+# What `transformers` has and we do not need: loss weights, Swin's unused last norm, indices that follow from shapes.
 TRANSFORMERS_UNUSED = r"criterion\.|.*encoder\.swin\.layernorm\.|.*relative_position_index$"
 
 # Parts of one of our matrices get a number: "in_proj#0" is its first third.
-TRANSFORMERS_KEYS = [
+TRANSFORMERS_KEYS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"model\.pixel_level_module\.encoder\.", "backbone.body."),
     (r"model\.pixel_level_module\.decoder\.", "pixel_decoder."),
     (r"model\.transformer_module\.decoder\.", "decoder."),
@@ -146,4 +147,6 @@ def from_transformers(state: State) -> State:
             key = re.sub(pattern, replacement, key)
         key, number = re.subn(r"#(\d)", "", key)[0], re.search(r"#(\d)", key)
         parts.setdefault(key, {})[int(number[1]) if number else 0] = value
-    return {key: torch.cat([part[i] for i in sorted(part)]) if len(part) > 1 else part[0] for key, part in parts.items()}
+    return {
+        key: torch.cat([part[i] for i in sorted(part)]) if len(part) > 1 else part[0] for key, part in parts.items()
+    }

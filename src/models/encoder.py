@@ -37,7 +37,6 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int):
         super().__init__()
-        self.num_levels = num_levels
         self.self_attn = DeformableAttention(dim, num_levels, num_heads, num_points)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, dim_feedforward)
@@ -97,8 +96,9 @@ class Encoder(nn.Module):
         recalibrate: nn.Module | None = None,
     ):
         super().__init__()
+        self.levels_alive = expand_schedule(schedule)  # at each layer
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, alive, num_heads, num_points, dim_feedforward) for alive in expand_schedule(schedule)
+            EncoderLayer(dim, alive, num_heads, num_points, dim_feedforward) for alive in self.levels_alive
         )
         self.recalibrate = recalibrate
 
@@ -124,10 +124,11 @@ class Encoder(nn.Module):
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
         all_pos = torch.cat([p.flatten(1) for p in pos], 1).T  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
-        tokens, alive, memories = levels[0].flatten(2)[..., :0].transpose(1, 2), 0, {}  # (B, 0, C)
-        for depth, layer in enumerate(self.layers[: exits[-1]], 1):
-            entering = [self.enter(level, levels[-1]) for level in levels[alive : layer.num_levels]]
-            tokens, alive = torch.cat([tokens, *entering], 1), layer.num_levels  # (B, N, C)
+        tokens, num_alive, memories = levels[0].flatten(2)[..., :0].transpose(1, 2), 0, {}  # (B, 0, C)
+        layers = zip(self.layers[: exits[-1]], self.levels_alive, strict=False)  # those past the last exit do not run
+        for depth, (layer, alive) in enumerate(layers, 1):
+            entering = [self.enter(level, levels[-1]) for level in levels[num_alive:alive]]
+            tokens, num_alive = torch.cat([tokens, *entering], 1), alive  # (B, N, C)
             num_tokens = tokens.shape[1]
             tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:alive])
             if depth in exits:

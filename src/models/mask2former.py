@@ -28,6 +28,9 @@ class Mask2Former(nn.Module):
         compile: run as compiled by torch.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: Backbone,

@@ -22,6 +22,14 @@ def conv_norm(in_dim: int, dim: int, kernel_size: int = 1) -> nn.Sequential:
     return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, dim))
 
 
+def projection(in_dim: int, dim: int) -> nn.Sequential:
+    """1x1 convolution with bias and group norm: what makes a level of a backbone's feature."""
+    conv = nn.Conv2d(in_dim, dim, 1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]
+    return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, dim))
+
+
 class ConvPixelEmbedding(nn.Sequential):
     """Mask2Former's smoothing of the stride 4 map: 3x3 convolution, norm, ReLU."""
 
@@ -58,19 +66,14 @@ class PixelDecoder(nn.Module):
         if dim % NUM_GROUPS:
             raise ValueError(f"dim={dim}: expected a multiple of {NUM_GROUPS}, the groups of the norms")
         *_, finest = self.strides = [32, 16, 8]
-        self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels[stride], dim, 1), nn.GroupNorm(NUM_GROUPS, dim)) for stride in self.strides
-        )
-        for conv, _ in self.input_proj:
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.input_proj = nn.ModuleList(projection(channels[stride], dim) for stride in self.strides)
         self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim))
         self.encoder = encoder
         self.lateral = conv_norm(channels[finest // 2], dim)
         self.pixel_embedding = pixel_embedding(dim)
         self.mask_features = nn.Conv2d(dim, dim, 1)
         nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
-        nn.init.zeros_(self.mask_features.bias)
+        nn.init.constant_(self.mask_features.bias, 0.0)  # type: ignore[arg-type]
         self.mixed_precision = mixed_precision
 
     def forward(
@@ -90,8 +93,7 @@ class PixelDecoder(nn.Module):
         """Levels (B, C, h, w), coarsest first, and the position of each (C, h, w)."""
         levels = [project(features[stride]) for stride, project in zip(self.strides, self.input_proj, strict=True)]
         pos = [
-            sine_position(*level.shape[-2:], level.shape[1], level.device) + embed[:, None, None]
-            for level, embed in zip(levels, self.level_embed, strict=True)
+            sine_position(level) + embed[:, None, None] for level, embed in zip(levels, self.level_embed, strict=True)
         ]
         return levels, pos
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 
-def sine_position(height: int, width: int, dim: int, device: torch.device, temperature: float = 10000.0) -> Tensor:
-    """Sine embedding of each pixel of a map: (dim, height, width) float32, rows in the first half, columns in the other.
+def sine_position(level: Tensor, temperature: float = 10000.0) -> Tensor:
+    """Sine embedding of each pixel of a level (B, C, h, w): (C, h, w) float32, rows in the first half of the channels.
 
     Row and column are scaled to (0, 2 pi]; features alternate sine and cosine of falling frequency (Mask2Former).
     """
+    dim, height, width = level.shape[1:]
+    device = level.device
     half = dim // 2
     frequency = temperature ** (-2 * (torch.arange(half, device=device) // 2) / half)  # (C/2,)
 

@@ -16,11 +16,11 @@ CHUNK = 16  # masks that are at full size at the same time
 
 
 class Frame(NamedTuple):
-    """How the original image lies in the batch: (height, width) of the padded batch, of the resized image, and its own."""
+    """How an image lies in the batch: (height, width) of the padded batch, of the resized image, and its own."""
 
-    padded: tuple[int, int]
-    resized: tuple[int, int]
-    original: tuple[int, int]
+    padded: Sequence[int]
+    resized: Sequence[int]
+    original: Sequence[int]
 
     def undo(self, maps: Tensor) -> Tensor:
         """Maps (M, h, w) of the padded batch to (M, H, W) of the original image."""
@@ -72,7 +72,7 @@ class Postprocess:
         scores, labels = prediction.class_logits[image].float().softmax(-1).max(-1)  # (Q,)
         kept = (labels != num_classes) & (scores > self.object_threshold)
         scores, labels = scores[kept], labels[kept]
-        ids = torch.zeros(frame.original, dtype=torch.int32, device=labels.device)
+        ids = torch.zeros(*frame.original, dtype=torch.int32, device=labels.device)
         if not len(scores):
             return Panoptic(ids, labels, scores)
         inside, owner = share_out(frame, prediction.mask_logits[image][kept], scores)
@@ -135,9 +135,9 @@ def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor
     return torch.cat(inside), owner
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (M, h, w) bilinearly to (M, *size) float32."""
     maps = maps.float()
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]

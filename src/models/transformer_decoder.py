@@ -74,11 +74,12 @@ class TransformerDecoder(nn.Module):
         self.mask_embed = MLP(dim)
 
     def forward(self, mask_features: Tensor, levels: Sequence[Tensor]) -> list[Prediction]:
-        """Mask features (B, C, H/4, W/4) and levels (B, C, h, w) to one Prediction per layer and one before the first."""
+        """Mask features (B, C, H/4, W/4) and levels (B, C, h, w) to one Prediction before and after each layer."""
         memories = [
-            level.flatten(2).transpose(1, 2) + embed for level, embed in zip(levels, self.level_embed.weight, strict=True)
+            level.flatten(2).transpose(1, 2) + embed
+            for level, embed in zip(levels, self.level_embed.weight, strict=True)
         ]  # (B, h * w, C)
-        pos = [sine_position(*level.shape[-2:], level.shape[1], level.device).flatten(1).T for level in levels]
+        pos = [sine_position(level).flatten(1).T for level in levels]
         queries = self.query_feat.weight.expand(len(mask_features), -1, -1)  # (B, Q, C)
         predictions = [self.predict(queries, mask_features)]
         for i, layer in enumerate(self.layers):
@@ -96,7 +97,7 @@ class TransformerDecoder(nn.Module):
 
 
 def attention_mask(mask_logits: Tensor, level: Tensor) -> Tensor:
-    """Where each query may look: (B, Q, h * w) bool, inside its mask at the level's size, everywhere if that is empty."""
+    """Where a query may look (B, Q, h * w) bool: inside its mask at the level's size, everywhere if that is empty."""
     resized = F.interpolate(mask_logits.detach(), level.shape[-2:], mode="bilinear", align_corners=False)
     inside = resized.flatten(2) >= 0  # sigmoid >= 0.5
     return inside | ~inside.any(-1, keepdim=True)

@@ -67,9 +67,7 @@ class Evaluation(nn.Module):
         post, panoptic, instances, semantic = self.postprocess, None, None, None
         if "pq" in self.metrics:
             panoptic = post.panoptic(prediction, image, frame)
-            self.metrics["pq"].update(
-                panoptic.ids, panoptic.labels, truth.segments[0], truth.labels, truth.crowd
-            )
+            self.metrics["pq"].update(panoptic.ids, panoptic.labels, truth.segments[0], truth.labels, truth.crowd)
         if "ap" in self.metrics:
             instances = post.instances(prediction, image, frame)
             self.metrics["ap"].update(image_id, *instances, truth.masks(), truth.labels, truth.crowd, truth.areas)

@@ -67,7 +67,7 @@ class Segmentation(lightning.LightningModule):
         labels = [truth.labels for truth in batch.truths]
         segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
         total = images.new_zeros(())
-        for depth, predictions in self.model(images).items():
+        for predictions in self.model(images).values():
             losses, num_bad = self.criterion(predictions, labels, segments)
             total = total + torch.stack(list(losses.values())).sum()
             self.num_bad_costs += num_bad
@@ -94,14 +94,14 @@ class Segmentation(lightning.LightningModule):
         self.log("train/non_finite_steps", float(self.num_bad_steps))
         if self.bad_streak >= self.patience:
             raise FloatingPointError(
-                f"{self.bad_streak} steps in a row were not finite ({self.num_bad_costs} matching costs in the last one): "
-                f"training has diverged at step {self.global_step} with learning rate {optimizer.param_groups[0]['lr']:g}, "
-                f"batch {self.hparams.get('batch_size')}, precision {self.trainer.precision}; "
-                "try a smaller learning rate, a larger batch or precision=32-true"
+                f"training diverged: the last {self.bad_streak} steps, up to step {self.global_step}, were not finite "
+                f"({self.num_bad_costs} matching costs in the last one); learning rate "
+                f"{optimizer.param_groups[0]['lr']:g}, batch {self.hparams.get('batch_size')}, precision "
+                f"{self.trainer.precision}: try a smaller lr, a larger batch_size or trainer.precision=32-true"
             )
         self.num_bad_costs = 0
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Optimizer, and a schedule that moves with every optimiser step."""
         optimizer = self.make_optimizer(self.model)
         return {
@@ -111,24 +111,21 @@ class Segmentation(lightning.LightningModule):
 
     # ---- evaluation
 
-    def validation_step(self, batch: Any, batch_index: int) -> list[Answer]:
-        """Score every exit; what the deepest one makes of each image."""
+    def validation_step(self, batch: Any, batch_index: int) -> dict[str, list[Answer]]:
+        """Score every exit; returns what the deepest one makes of each image."""
         images = self.model.preprocess(batch.images)
+        frames = [
+            Frame(images.shape[-2:], image.shape[-2:], truth.segments.shape[-2:])
+            for image, truth in zip(batch.images, batch.truths, strict=True)
+        ]
         answers: list[Answer] = []
         for depth, predictions in self.model(images).items():
+            evaluation = self.evaluations[str(depth)]
             answers = [
-                self.evaluations[str(depth)].update(
-                    predictions[-1],
-                    i,
-                    Frame(tuple(images.shape[-2:]), tuple(image.shape[-2:]), tuple(truth.segments.shape[-2:])),
-                    truth,
-                    image_id,
-                )
-                for i, (image, truth, image_id) in enumerate(
-                    zip(batch.images, batch.truths, batch.image_ids, strict=True)
-                )
+                evaluation.update(predictions[-1], i, frame, truth, image_id)
+                for i, (frame, truth, image_id) in enumerate(zip(frames, batch.truths, batch.image_ids, strict=True))
             ]
-        return answers
+        return {"answers": answers}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts."""

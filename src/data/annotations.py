@@ -1,0 +1,154 @@
+"""A COCO JSON file as flat buffers.
+
+Python objects are copied into every forked worker as their reference counts are touched, which for COCO's 118,287
+training images is gigabytes; a few arrays and byte strings stay shared. Letters: I images, N objects of all images.
+"""
+
+import colorsys
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.data.targets import Category
+
+Entry = dict[str, Any]
+Grouping = Callable[[list[Entry]], dict[int, tuple[str, list[Entry]]]]  # image id to its mask file and its objects
+
+
+class ByteRows:
+    """Many byte strings in one buffer."""
+
+    def __init__(self, rows: Iterable[bytes]) -> None:
+        rows = list(rows)
+        self.starts = np.cumsum([0, *map(len, rows)])
+        self.buffer = b"".join(rows)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.buffer[self.starts[index] : self.starts[index + 1]]
+
+
+class Objects(NamedTuple):
+    """What is annotated in one image, or in all images one after the other."""
+
+    ids: np.ndarray  # (N,) int64, as the file numbers segments or annotations
+    labels: np.ndarray  # (N,) int64, class index
+    crowd: np.ndarray  # (N,) bool
+    areas: np.ndarray  # (N,) float32, NaN where the file does not say
+
+
+class Annotations:
+    """Images in the order of their ids, and the objects in each.
+
+    Categories of instances files are things unless they say otherwise; panoptic files must say.
+    `keep_empty` keeps images without an object, or with crowds only. Raises ValueError for what contradicts itself:
+    ids that repeat, annotations of images or categories that are not listed.
+    """
+
+    def __init__(self, file: Path, group: Grouping, keep_empty: bool) -> None:
+        self.file = file
+        try:
+            self._flatten(json.loads(file.read_bytes()), group, keep_empty)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+        except (KeyError, TypeError) as error:
+            kind = group.__name__
+            raise ValueError(f"{file}: expected the layout of COCO's {kind} files ({error!r})") from error
+
+    def _flatten(self, document: Entry, group: Grouping, keep_empty: bool) -> None:
+        self.categories = self._categories(document["categories"], {} if group is panoptic else {"isthing": 1})
+        try:
+            groups = group(document["annotations"])
+        except ValueError as error:
+            raise ValueError(f"{self.file}: {error}") from error
+        images = sorted(document["images"], key=lambda image: image["id"])
+        self._check_ids([image["id"] for image in images], list(groups))
+        if not keep_empty:
+            images = [i for i in images if any(not o.get("iscrowd") for o in groups.get(i["id"], ("", []))[1])]
+
+        self.image_ids = np.array([image["id"] for image in images], np.int64)  # (I,)
+        self.sizes = np.array([(i.get("height", 0), i.get("width", 0)) for i in images], np.int32)  # (I, 2), 0 unknown
+        self.image_names = ByteRows(image["file_name"].encode() for image in images)
+        marked = [groups.get(image["id"], ("", [])) for image in images]
+        self.mask_names = ByteRows(name.encode() for name, _ in marked)
+        self.starts = np.cumsum(
+            [0] + [len(objects) for _, objects in marked]
+        )  # (I + 1,) into the objects of all images
+        flat = [one for _, objects in marked for one in objects]
+        owners = np.repeat(self.image_ids, np.diff(self.starts))
+        self.objects = Objects(
+            np.array([one["id"] for one in flat], np.int64),
+            self._labels(flat, owners),
+            np.array([bool(one.get("iscrowd")) for one in flat], bool),
+            np.array([one.get("area", np.nan) for one in flat], np.float32),
+        )
+        self.outlines = ByteRows(json.dumps(o["segmentation"]).encode() if "segmentation" in o else b"" for o in flat)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def of(self, index: int) -> Objects:
+        """The objects of one image."""
+        span = slice(self.starts[index], self.starts[index + 1])
+        return Objects(*(column[span] for column in self.objects))
+
+    def outlines_of(self, index: int) -> list[Any]:
+        """The polygons or run lengths of each object of one image."""
+        return [json.loads(self.outlines[n]) for n in range(self.starts[index], self.starts[index + 1])]
+
+    def _categories(self, entries: list[Entry], default: Entry) -> list[Category]:
+        """Categories by id."""
+        self._refuse_repeats("category", [entry["id"] for entry in entries])
+        entries = [default | entry for entry in sorted(entries, key=lambda entry: entry["id"])]
+        colors = [tuple(entry.get("color") or color(place)) for place, entry in enumerate(entries)]
+        return [
+            Category(entry["id"], entry["name"], bool(entry["isthing"]), color)
+            for entry, color in zip(entries, colors, strict=True)
+        ]
+
+    def _check_ids(self, image_ids: list[int], annotated: list[int]) -> None:
+        self._refuse_repeats("image", image_ids)
+        if strangers := sorted(set(annotated) - set(image_ids)):
+            raise ValueError(f"{self.file}: annotations of images that are not listed: ids {strangers[:5]}")
+
+    def _refuse_repeats(self, what: str, ids: list[int]) -> None:
+        if repeats := [id_ for id_, count in Counter(ids).items() if count > 1]:
+            raise ValueError(f"{self.file}: {what} ids must differ, but these repeat: {repeats[:5]}")
+
+    def _labels(self, objects: list[Entry], owners: np.ndarray) -> np.ndarray:
+        index_of = {category.id: index for index, category in enumerate(self.categories)}
+        for one, image_id in zip(objects, owners, strict=True):
+            if one["category_id"] not in index_of:
+                known = f"{len(index_of)} ids from {min(index_of)} to {max(index_of)}" if index_of else "none"
+                raise ValueError(
+                    f"{self.file}: image {image_id}, object {one['id']} has category_id {one['category_id']}, "
+                    f"which is not in the file's categories ({known})"
+                )
+        return np.array([index_of[one["category_id"]] for one in objects], np.int64)
+
+
+def panoptic(annotations: list[Entry]) -> dict[int, tuple[str, list[Entry]]]:
+    """One entry per image, which names its mask and lists its segments."""
+    groups = {entry["image_id"]: (entry["file_name"], entry["segments_info"]) for entry in annotations}
+    if len(groups) < len(annotations):
+        raise ValueError(f"{len(annotations)} annotations for {len(groups)} images, expected one for each")
+    return groups
+
+
+def instances(annotations: list[Entry]) -> dict[int, tuple[str, list[Entry]]]:
+    """One entry per object, with its outline."""
+    groups: dict[int, tuple[str, list[Entry]]] = {}
+    for entry in annotations:
+        if not entry["segmentation"]:
+            raise ValueError(f"annotation {entry['id']} has an empty segmentation, expected polygons or run lengths")
+        groups.setdefault(entry["image_id"], ("", []))[1].append(entry)
+    return groups
+
+
+def color(place: int) -> tuple[int, int, int]:
+    """A colour for the n-th class where the file gives none: hues a golden angle apart."""
+    red, green, blue = colorsys.hsv_to_rgb(place * 0.618 % 1, (0.55, 0.75, 0.95)[place % 3], 0.9)
+    return int(red * 255), int(green * 255), int(blue * 255)

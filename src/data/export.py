@@ -1,0 +1,77 @@
+"""Scenes written to disk in COCO's two layouts, for trying the readers or for keeping made data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from src.data.scenes import Scenes
+from src.data.targets import Category, Sample
+
+Entry = dict[str, Any]
+
+
+def export_coco(scenes: Scenes, root: Path, split: str) -> None:
+    """Images, panoptic masks and both annotation files of one split ("train" or "val"), named as COCO 2017's.
+
+    Images are PNGs, so that what is read back is what was written. Truths must have one layer.
+    """
+    image_folder, mask_folder = root / f"{split}2017", root / f"panoptic_{split}2017"
+    for folder in (image_folder, mask_folder, root / "annotations"):
+        folder.mkdir(parents=True, exist_ok=True)
+    images: list[Entry] = []
+    panoptic: list[Entry] = []
+    instances: list[Entry] = []
+    for sample in (scenes[index] for index in range(len(scenes))):
+        file_name = f"{sample.image_id:012d}.png"
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_folder / file_name)
+        Image.fromarray(colors(sample)).save(mask_folder / file_name)
+        height, width = sample.image.shape[-2:]
+        images.append({"id": sample.image_id, "file_name": file_name, "height": height, "width": width})
+        segments = describe(sample, scenes.categories)
+        panoptic.append({"image_id": sample.image_id, "file_name": file_name, "segments_info": segments})
+        instances += objects(sample, scenes.categories, segments, first_id=len(instances) + 1)
+    things = [category for category in scenes.categories if category.isthing]
+    for layout, annotations, categories in (
+        ("panoptic", panoptic, scenes.categories),
+        ("instances", instances, things),
+    ):
+        document = {"images": images, "annotations": annotations, "categories": [c._asdict() for c in categories]}
+        (root / "annotations" / f"{layout}_{split}2017.json").write_text(json.dumps(document))
+
+
+def segment_id(numbers: np.ndarray) -> np.ndarray:
+    """Numbers from 1 as ids up to 2^24, no two alike and 0 still 0, that use all three bytes of a colour."""
+    return numbers * 40009 % 2**24
+
+
+def colors(sample: Sample) -> np.ndarray:
+    """The panoptic mask, an id as R + 256 G + 65536 B: (H, W, 3) uint8."""
+    ids = segment_id(sample.truth.segments[0].numpy().astype(np.int64))
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+
+
+def describe(sample: Sample, categories: list[Category]) -> list[Entry]:
+    """The entry of every segment in the panoptic file."""
+    ids = segment_id(np.arange(1, len(sample.truth.labels) + 1)).tolist()
+    rows = zip(ids, sample.truth.labels.tolist(), sample.truth.crowd.tolist(), sample.truth.areas.tolist(), strict=True)
+    return [
+        {"id": id_, "category_id": categories[label].id, "iscrowd": int(crowd), "area": area}
+        for id_, label, crowd, area in rows
+    ]
+
+
+def objects(sample: Sample, categories: list[Category], segments: list[Entry], first_id: int) -> list[Entry]:
+    """The entries of an image's things in the instances file, masks as run lengths."""
+    entries: list[Entry] = []
+    for segment, label, mask in zip(segments, sample.truth.labels.tolist(), sample.truth.masks().numpy(), strict=True):
+        if categories[label].isthing:
+            runs = run_lengths.encode(np.asfortranarray(mask))
+            outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
+            box = run_lengths.toBbox(runs).tolist()
+            new = {"id": first_id + len(entries), "image_id": sample.image_id, "segmentation": outline, "bbox": box}
+            entries.append(segment | new)
+    return entries

@@ -1,0 +1,116 @@
+"""The data of one run: what Lightning trains on, scores, and labels."""
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from itertools import zip_longest
+
+import torch
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, DistributedSampler
+
+from src.data.samplers import RankSampler, StepSampler
+from src.data.scenes import Scenes, Transform, View
+from src.data.targets import SEGMENTATIONS, Category, Sample, collate
+
+
+class SegmentationData(LightningDataModule):
+    """Training scenes through `augment`, validation scenes through `resize`; `predict` resizes the training scenes.
+
+    `train` and `val` make their scenes when first asked, so validation needs no training files. Training is one
+    stream of samples (see StepSampler), max_steps global batches long, where a global batch is batch_size x
+    accumulate_grad_batches x ranks.
+    """
+
+    trainer: Trainer  # set by Lightning before any hook runs
+
+    def __init__(
+        self,
+        train: Callable[[], Scenes],
+        val: Callable[[], Scenes],
+        augment: Transform,
+        resize: Transform,
+        segmentation: str,  # what training targets are: panoptic, instance or semantic
+        batch_size: int,  # per device
+        eval_batch_size: int,
+        num_workers: int,
+        seed: int,
+        root: str | None = None,  # the folder that `train` and `val` point into
+    ) -> None:
+        super().__init__()
+        if segmentation not in SEGMENTATIONS:
+            raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
+        self.root = root
+        self.train, self.val, self.augment, self.resize = train, val, augment, resize
+        self.segmentation, self.seed = segmentation, seed
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+
+    @cached_property
+    def val_scenes(self) -> Scenes:
+        return self.val()
+
+    @cached_property
+    def train_scenes(self) -> Scenes:
+        """The training scenes. Raises ValueError if their categories are not those of the validation scenes."""
+        scenes = self.train()
+        for place, (ours, theirs) in enumerate(zip_longest(scenes.categories, self.categories)):
+            if ours != theirs:
+                raise ValueError(f"categories differ between the splits: number {place} is {ours} and {theirs}")
+        return scenes
+
+    @property
+    def categories(self) -> list[Category]:
+        """The classes, in the order of their indices."""
+        return self.val_scenes.categories
+
+    def setup(self, stage: str) -> None:
+        """Make the scenes of a stage now, so that what is missing is said before anything runs."""
+        _ = self.val_scenes if stage == "validate" else self.train_scenes
+        if stage == "fit" and self.trainer.max_steps == -1:
+            # The stream knows steps only, and so should schedules: say epochs in steps, once, for everybody.
+            epochs = self.trainer.max_epochs
+            if epochs is None or epochs < 0:
+                raise ValueError("training needs an end: give the trainer max_steps or max_epochs")
+            steps = max(epochs * len(self.train_scenes) // self.global_batch_size, 1)
+            self.trainer.fit_loop.epoch_loop.max_steps = steps
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples that one optimiser step sees."""
+        return self.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        # Lightning warns of every loader without a state of its own; this stream's state is the step.
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
+        view = View(self.train_scenes, self.augment, self.seed, self.segmentation)
+        sampler = StepSampler(
+            view,
+            num_draws=self.trainer.max_steps * self.global_batch_size,
+            start=lambda: self.trainer.global_step * self.global_batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
+        )
+        return self._loader(view, sampler, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._in_order(self.val_scenes)
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        return self._in_order(self.train_scenes)
+
+    def _in_order(self, scenes: Scenes) -> DataLoader[Sample]:
+        view = View(scenes, self.resize, self.seed)
+        sampler = RankSampler(view, self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(view, sampler, self.eval_batch_size)
+
+    def _loader(self, view: View, sampler: DistributedSampler, batch_size: int) -> DataLoader[Sample]:
+        return DataLoader(  # by keyword: Lightning rebuilds loaders from what it can read
+            dataset=view,
+            sampler=sampler,
+            batch_size=batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

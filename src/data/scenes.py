@@ -1,0 +1,45 @@
+"""What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from src.data.targets import Category, Sample, for_task
+
+Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class Scenes(Dataset[Sample]):
+    """Annotated images by index, at their original size, the same at every call."""
+
+    categories: list[Category]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
+
+
+class View(Dataset[Sample]):
+    """Scenes seen through a transform.
+
+    A training sampler asks for (index, draw), draw being the place in the stream of samples: what comes out depends
+    on (seed, index, draw) alone, not on workers, ranks or where a run was resumed. Evaluation asks for an index.
+    """
+
+    def __init__(self, scenes: Scenes, transform: Transform, seed: int, segmentation: str | None = None) -> None:
+        self.scenes, self.transform, self.seed = scenes, transform, seed
+        self.segmentation = segmentation  # None: the truth keeps all that was annotated
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index, draw = key if isinstance(key, tuple) else (key, key)
+        sample = self.scenes[index]
+        if self.segmentation is not None:
+            truth = for_task(sample.truth, self.scenes.categories, self.segmentation)
+            sample = sample._replace(truth=truth)
+        return self.transform(sample, np.random.default_rng((self.seed, draw)))

@@ -1,0 +1,160 @@
+"""Average precision of instance masks, computed by pycocotools.
+
+Letters: M detections and N annotated segments of one image, H x W pixels.
+"""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torchmetrics import Metric
+
+RLE = dict[str, Any]  # {"size": [H, W], "counts": bytes}, as pycocotools writes it
+
+
+class Scored(NamedTuple):
+    """What is kept of one image: its annotations in COCO's form, image and annotation ids left out."""
+
+    image_id: int
+    height: int
+    width: int
+    detections: list[dict[str, Any]]
+    truths: list[dict[str, Any]]
+
+
+def encode(masks: Tensor) -> list[RLE]:
+    """Masks (M, H, W) bool as M run-length codes."""
+    columns = masks.to(torch.uint8).transpose(1, 2).contiguous()  # runs go down the columns
+    return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
+
+
+class MaskAP(Metric):
+    """COCO's average precision of masks: the mean over the classes in `class_indices`, 100 detections an image.
+
+    Annotated segments of other classes, and detections of them, are left out. With `truth_file`, an annotation file in
+    COCO's instance format, the truth is read from there, for the images that were scored, instead of from `update`;
+    `category_ids` are then the file's ids of `class_indices`, in their order.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(
+        self,
+        class_indices: Sequence[int],
+        truth_file: str | None = None,
+        category_ids: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if truth_file is not None and category_ids is None:
+            raise ValueError(f"category_ids must say how {truth_file} numbers the classes, got None")
+        if category_ids is not None and len(category_ids) != len(class_indices):
+            raise ValueError(f"category_ids must number {len(class_indices)} classes, got {len(category_ids)}")
+        self.category_of = dict(zip(class_indices, category_ids or class_indices, strict=True))
+        self.truth_file = truth_file
+        self.scored: list[Scored] = []  # not a state of torchmetrics, which gathers tensors only
+
+    def update(
+        self,
+        image_id: int,
+        scores: Tensor,  # (M,)
+        labels: Tensor,  # (M,) class index
+        masks: Tensor | Sequence[RLE],  # (M, H, W) bool
+        truth_masks: Tensor,  # (N, H, W) bool
+        truth_labels: Tensor,  # (N,) class index
+        crowd: Tensor,  # (N,) bool
+        areas: Tensor,  # (N,) pixels, as annotated: they tell small from medium and large
+    ) -> None:
+        """Keep one image, as run-length codes."""
+        detections = [
+            {"category_id": category, "score": score, "segmentation": rle, "area": float(coco_mask.area(rle))}
+            for category, rle, score in self._considered(labels, masks, scores)
+        ]
+        given = () if self.truth_file else self._considered(truth_labels, truth_masks, crowd, areas)
+        truths = [
+            {"category_id": category, "iscrowd": int(is_crowd), "segmentation": rle, "area": area}
+            for category, rle, is_crowd, area in given
+        ]
+        height, width = truth_masks.shape[-2:]
+        self.scored.append(Scored(int(image_id), height, width, detections, truths))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars in 0..1: ap, ap50, ap75, ap_small, ap_medium, ap_large; nan where no such segment is annotated.
+
+        Raises ValueError if an image was scored twice, is not in the truth file, or is of another size there.
+        """
+        scored = self._gather()
+        repeated = [image_id for image_id, count in Counter(image.image_id for image in scored).items() if count > 1]
+        if repeated:
+            raise ValueError(f"every image must be scored once, got these twice or more: {repeated[:10]}")
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+            truth = COCO(self.truth_file) if self.truth_file else self._index(scored, "truths")
+            for image in scored:
+                self._check_image(image, truth)
+            evaluation = COCOeval(truth, self._index(scored, "detections"), "segm")
+            evaluation.params.imgIds = [image.image_id for image in scored]
+            evaluation.params.catIds = list(self.category_of.values())
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+        values = torch.tensor(evaluation.stats[:6], dtype=torch.float32, device=self.device)
+        return dict(zip(names, values.where(values > -1, torch.nan), strict=True))
+
+    def reset(self) -> None:
+        """Forget every image."""
+        super().reset()
+        self.scored = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """The same as `update`: one image has no average precision of its own."""
+        self.update(*args, **kwargs)
+
+    def _considered(self, labels: Tensor, masks: Tensor | Sequence[RLE], *others: Tensor) -> Iterator[tuple[Any, ...]]:
+        """(category id, run-length code, others...) of each segment whose class counts."""
+        keep = [i for i, label in enumerate(labels.tolist()) if label in self.category_of]
+        codes = encode(masks[keep]) if isinstance(masks, Tensor) else [masks[i] for i in keep]
+        categories = [self.category_of[label] for label in labels[keep].tolist()]
+        return zip(categories, codes, *(other[keep].tolist() for other in others), strict=True)
+
+    def _gather(self) -> list[Scored]:
+        """The images of all processes."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.scored
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self.scored)
+        return [image for part in parts for image in part]
+
+    def _index(self, scored: list[Scored], field: Literal["detections", "truths"]) -> COCO:
+        """Images and one kind of their annotations as pycocotools wants them."""
+        annotations = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
+        index = COCO()
+        index.dataset = {
+            "images": [{"id": image.image_id, "height": image.height, "width": image.width} for image in scored],
+            "categories": [{"id": category} for category in self.category_of.values()],
+            # ids from 1, since COCOeval takes a match with 0 for none; no bbox: from results, it would be the area
+            "annotations": [
+                {"id": number, "image_id": image_id, "iscrowd": 0, **annotation}
+                for number, (image_id, annotation) in enumerate(annotations, 1)
+            ],
+        }
+        index.createIndex()
+        return index
+
+    def _check_image(self, image: Scored, truth: COCO) -> None:
+        """ValueError if `truth` lacks the image, or has it in a size other than its detections'."""
+        if image.image_id not in truth.imgs:
+            raise ValueError(f"image {image.image_id} was scored but is not in {self.truth_file}")
+        size = [truth.imgs[image.image_id][side] for side in ("height", "width")]
+        for detection in image.detections:  # pycocotools would silently overlap them by -1
+            if list(detection["segmentation"]["size"]) != size:
+                found = detection["segmentation"]["size"]
+                raise ValueError(f"masks of image {image.image_id} must be of its size {size}, got {found}")

@@ -1,0 +1,36 @@
+"""What several tests share: a composed config, tiny, on the CPU."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).parents[1]
+
+TINY = [
+    "model.backbone.pretrained=false",
+    "batch_size=2",
+    "validate_every=1",
+    "trainer.max_steps=1",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "data.num_workers=0",
+    "task.criterion.num_points=64",
+]
+TINY_SHAPES = [*TINY, "data.train.num_scenes=8", "data.val.num_scenes=3", "data.train.size=64"]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose the real configuration with overrides, its run folder in a temporary place."""
+
+    def configure(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", [f"paths.run={tmp_path / 'run'}", *overrides], return_hydra_config=False)
+        HydraConfig.instance().cfg = None
+        return cfg
+
+    return configure
