@@ -1,6 +1,8 @@
 """From a config to a task, its data and a trainer: the only place that instantiates."""
 
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 ALLOWED = ("src.", "torch.", "torchvision.", "lightning.")
+
+# What Lightning says of itself at every start, and what it warns of that is meant here.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*exists and is not empty")  # the run folder, which Hydra made
+warnings.filterwarnings("ignore", message=".*LeafSpec")
+warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
 OmegaConf.register_new_resolver("wandb_offline", lambda: wandb.api.api_key is None, replace=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 HEIGHT = 320  # of a panel, pixels
 MARGIN, TITLE = 8, 22
 LEAST_SCORE = 0.5  # of an instance that is drawn
+ROOM = 900  # pixels of a panel that a segment must have to be named
 
 
 class Pictures(lightning.Callback):
@@ -53,14 +54,14 @@ class Pictures(lightning.Callback):
 
 def draw(image: Tensor, truth: Any, answer: Any, categories: Sequence[Any]) -> Image.Image:
     """Three panels: the image (3, h, w) uint8, its annotated segments, and those predicted."""
-    size = tuple(truth.segments.shape[-2:])
-    photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize(size[::-1])
+    height, width = truth.segments.shape[-2:]
+    width = round(HEIGHT * width / height)
+    photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, HEIGHT))
     panels = {
         "image": photo,
         "truth": paint(photo, *flatten(truth), categories),
         "prediction": paint(photo, *answered(answer), categories),
     }
-    width = round(HEIGHT * size[1] / size[0])
     sheet = Image.new("RGB", (3 * width + 4 * MARGIN, HEIGHT + TITLE + MARGIN), "white")
     for column, (title, panel) in enumerate(panels.items()):
         left = MARGIN + column * (width + MARGIN)
@@ -93,31 +94,27 @@ def answered(answer: Any) -> tuple[np.ndarray, list[int]]:
 
 
 def paint(photo: Image.Image, ids: np.ndarray, labels: list[int], categories: Sequence[Any]) -> Image.Image:
-    """The photo under its segments, at panel size: coloured by class, outlined, and named where there is room."""
-    colors = np.array([(0, 0, 0), *(shade(categories[c].color, i) for i, c in enumerate(labels))], np.float64)
-    mixed = np.where(ids[..., None] > 0, 0.35 * np.asarray(photo) + 0.65 * colors[ids], 0.35 * np.asarray(photo))
+    """The photo under its segments: coloured by class, outlined, named where there is room; unlabelled is dark."""
+    ids = np.asarray(Image.fromarray(ids.astype(np.int32)).resize(photo.size, Image.Resampling.NEAREST))
+    colors = np.array([(0, 0, 0), *(shade(categories[c], i) for i, c in enumerate(labels))], np.float64)
+    mixed = 0.35 * np.asarray(photo) + 0.65 * colors[ids]
     edge = np.zeros(ids.shape, bool)
     edge[1:] |= ids[1:] != ids[:-1]
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     mixed[edge] = 255
-    scale = HEIGHT / ids.shape[0]
-    panel = Image.fromarray(mixed.astype(np.uint8)).resize(
-        (round(ids.shape[1] * scale), HEIGHT), Image.Resampling.NEAREST
-    )
+    panel = Image.fromarray(mixed.astype(np.uint8))
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
     for number, label in enumerate(labels, 1):
         rows, columns = np.nonzero(ids == number)
-        name = categories[label].name
-        if len(rows) * scale**2 > 900:
-            middle = np.argmin(
-                (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
-            )  # lies inside, unlike the mean
-            at = (columns[middle] * scale, rows[middle] * scale)
-            pen.text(at, name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+        if len(rows) > ROOM:
+            # the segment's pixel nearest its middle: unlike the middle itself, it lies inside
+            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+            at = (int(columns[middle]), int(rows[middle]))
+            pen.text(at, categories[label].name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
     return panel
 
 
-def shade(color: Sequence[int], index: int) -> tuple[int, ...]:
-    """A class colour, lighter or darker so that neighbours of one class can be told apart."""
-    factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5]
-    return tuple(min(int(c * factor), 255) for c in color)
+def shade(category: Any, index: int) -> tuple[int, ...]:
+    """The colour of a class; things lighter or darker, so that neighbours can be told apart."""
+    factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5] if category.isthing else 1.0
+    return tuple(min(int(channel * factor), 255) for channel in category.color)

@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready ## install everything into .venv, with the versions of constraints.txt
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[test]'
+	@touch $@
+
+demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
+	$(RUN) -m scripts.demo
+
+test: setup ## run all tests
+	$(RUN) -m pytest -q $(TESTS)
+
+check: setup ## format, lint and types, as CI checks them
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: setup ## format and mend what the linter can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+smoke: setup ## every experiment: one step of training and one validation on made scenes
+	$(RUN) -m pytest -q tests/test_experiments.py
+
+clean: ## remove the environment, runs and the demo's results
+	rm -rf $(VENV) runs demo .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+
+.PHONY: help setup demo test check format smoke clean
+.DEFAULT_GOAL := help

@@ -1,0 +1,176 @@
+"""The demo: train Mask2Former and PRO-SCALE, both small, on procedural scenes, and compare them.
+
+Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already is not trained again.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.command_line import CONF
+from src.compose import compose as build
+from src.models.postprocess import Frame
+
+MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes"}
+
+
+def main() -> None:
+    """Train, evaluate, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where results go (default: demo)")
+    parser.add_argument("--steps", type=int, help="training steps, if other than the experiments'")
+    parser.add_argument("--num-timed", type=int, default=50, help="scenes that are timed (default: 50)")
+    arguments = parser.parse_args()
+
+    settings = {name: [f"+experiment={experiment}"] for name, experiment in MODELS.items()}
+    if arguments.steps is not None:
+        extra = [f"trainer.max_steps={arguments.steps}", f"validate_every={arguments.steps}"]
+        settings = {name: overrides + extra for name, overrides in settings.items()}
+    train(arguments.folder, settings)
+    seconds = time_interleaved(arguments.folder, settings, arguments.num_timed)
+    table = tabulate(arguments.folder, settings, seconds)
+    pictures = stack_pictures(arguments.folder)
+    Console().print(Markdown(table))
+    print(f"\ntable: {arguments.folder}/table.md, {arguments.folder}/table.csv; {len(pictures)} pictures: {pictures[0]} ...")
+
+
+def config(overrides: list[str]) -> DictConfig:
+    """The configuration that a command line with these overrides has."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides)
+
+
+def train(folder: Path, settings: dict[str, list[str]]) -> None:
+    """Train the models side by side, one thread each."""
+    todo = {name: overrides for name, overrides in settings.items() if not finished(folder / name, overrides)}
+    for name in settings.keys() - todo.keys():
+        print(f"{name}: trained already, {folder / name} (remove it to train again)")
+    jobs = {name: start(folder / name, overrides) for name, overrides in todo.items()}
+    try:
+        watch(jobs, {name: (folder / name, config(overrides).trainer.max_steps) for name, overrides in todo.items()})
+    finally:
+        for job in jobs.values():
+            job.kill()
+
+
+def finished(run: Path, overrides: list[str]) -> bool:
+    """Whether a run folder holds the scores and weights of the last step."""
+    if not (run / "scores.json").is_file() or not (run / "checkpoints/last.ckpt").is_file():
+        return False
+    return json.loads((run / "scores.json").read_text())["step"] == config(overrides).trainer.max_steps
+
+
+def start(run: Path, overrides: list[str]) -> subprocess.Popen:
+    """A training process that writes its output beside its results."""
+    run.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={run}", "data.num_workers=0"]
+    with open(run / "train.log", "w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def watch(jobs: dict[str, subprocess.Popen], runs: dict[str, tuple[Path, int]]) -> None:
+    """Show how far each process is; stop with its output if one fails."""
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bars = {name: progress.add_task(name, total=steps) for name, (_, steps) in runs.items()}
+        while any(job.poll() is None for job in jobs.values()):
+            time.sleep(2)
+            for name, (run, steps) in runs.items():
+                done = steps if jobs[name].poll() == 0 else last_step(run / "metrics.csv")
+                progress.update(bars[name], completed=done)
+                if jobs[name].poll():
+                    log = run / "train.log"
+                    sys.exit(f"error: training {name} failed, see {log}:\n{log.read_text()[-2000:]}")
+
+
+def last_step(metrics: Path) -> int:
+    """The newest step that a run has logged."""
+    if not metrics.is_file():
+        return 0
+    with open(metrics) as file:
+        return max((int(row["step"]) for row in csv.DictReader(file) if row["step"]), default=0)
+
+
+@torch.no_grad()
+def time_interleaved(folder: Path, settings: dict[str, list[str]], num_scenes: int) -> dict[str, float]:
+    """Median seconds per image, network and panoptic segments, one image at a time, the models taking turns."""
+    torch.set_num_threads(1)  # threads that wait for each other time the machine, not the model
+    tasks, scenes = {}, None
+    for name, overrides in settings.items():
+        weights = folder / name / "checkpoints/last.ckpt"
+        run = build(config([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
+        tasks[name], scenes = run.task.eval(), run.data.val_scenes  # type: ignore[attr-defined]
+    taken: dict[str, list[float]] = {name: [] for name in tasks}
+    for i in range(min(num_scenes, len(scenes))):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            segment(task, scenes[i].image)
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def segment(task: Any, image: torch.Tensor) -> None:
+    """One image (3, h, w) through the model and to panoptic segments."""
+    (predictions,) = task([image]).values()
+    size = image.shape[-2:]
+    (evaluation,) = task.evaluations.values()
+    padded = [-(-side // 32) * 32 for side in size]
+    evaluation.postprocess.panoptic(predictions[-1], 0, Frame(padded, size, size))
+
+
+def tabulate(folder: Path, settings: dict[str, list[str]], seconds: dict[str, float]) -> str:
+    """The comparison in Markdown, kept as Markdown and CSV."""
+    header = ["model", "schedule", "PQ", "PQ things", "PQ stuff", "encoder GFLOPs", "total GFLOPs", "seconds per image (1 thread)"]
+    rows = []
+    for name, overrides in settings.items():
+        (scores,) = json.loads((folder / name / "scores.json").read_text())["exits"].values()
+        quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
+        cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
+        rows.append([name, str(list(config(overrides).schedule)), *quality, *cost, f"{seconds[name]:.4f}"])
+    with open(folder / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines)
+
+
+def stack_pictures(folder: Path) -> list[Path]:
+    """The same scenes by both models, one above the other."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    made = []
+    for first in sorted((folder / next(iter(MODELS)) / "pictures").glob("*.png")):
+        sheets = {name: Image.open(folder / name / "pictures" / first.name) for name in MODELS}
+        strip, width = 24, first_width(sheets)
+        page = Image.new("RGB", (width, sum(sheet.height + strip for sheet in sheets.values())), "white")
+        top = 0
+        for name, sheet in sheets.items():
+            ImageDraw.Draw(page).text((8, top + 4), name, "black", ImageFont.load_default(16))
+            page.paste(sheet, (0, top + strip))
+            top += sheet.height + strip
+        made.append(folder / "pictures" / first.name)
+        page.save(made[-1])
+    return made
+
+
+def first_width(sheets: dict[str, Image.Image]) -> int:
+    """The width all sheets have."""
+    return next(iter(sheets.values())).width
+
+
+if __name__ == "__main__":
+    main()
