@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import NoReturn
 
@@ -110,6 +111,7 @@ def saved_overrides(arguments: list[str]) -> list[str]:
 def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """A job whose expected errors end in one line."""
 
+    @wraps(job)  # Hydra names the job after it
     def guarded_job(cfg: DictConfig) -> None:
         try:
             job(cfg)
@@ -123,7 +125,6 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
                 raise
             fail(str(cause).split("Error: ")[-1] if "Original Traceback" in str(cause) else str(cause))
 
-    guarded_job.__name__ = job.__name__
     return guarded_job
 
 

@@ -19,6 +19,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*exists and is not empty")  # the run folder, which Hydra made
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 warnings.filterwarnings("ignore", message=".*does not have many workers")
+warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 
 OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
 OmegaConf.register_new_resolver("wandb_offline", lambda: wandb.api.api_key is None, replace=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class Segmentation(lightning.LightningModule):
         postprocess: takes which classes are things.
         categories: of the data set, with `id`, `name` and `isthing`, in the order of the class indices.
         patience: after how many steps in a row without finite costs and gradients training stops.
+        seed: of what is left to chance in a training step, the points of the losses and the paths dropped.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Segmentation(lightning.LightningModule):
         segmentation: str = "panoptic",
         instance_truth: str | None = None,
         patience: int = 10,
+        seed: int = 0,
     ):
         super().__init__()
         isthing = [category.isthing for category in categories]
@@ -51,6 +54,7 @@ class Segmentation(lightning.LightningModule):
         )
         self.categories = list(categories)
         self.patience = patience
+        self.seed = seed
         self.num_bad_costs = 0  # since the last step
         self.num_bad_steps = 0  # in all
         self.bad_streak = 0  # in a row
@@ -61,20 +65,24 @@ class Segmentation(lightning.LightningModule):
 
     # ---- training
 
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Draw what is left to chance from (seed, step, rank) alone, so that a resumed run repeats an unbroken one."""
+        part = batch_index % self.trainer.accumulate_grad_batches  # of a step; batches may count anew after resuming
+        place = np.random.SeedSequence((self.seed, self.global_step, part, self.global_rank))
+        torch.manual_seed(int(place.generate_state(1)[0]))
+
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The loss summed over decoder layers and exits."""
         images = self.model.preprocess(batch.images)
         labels = [truth.labels for truth in batch.truths]
         segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
-        total = images.new_zeros(())
-        for predictions in self.model(images).values():
-            losses, num_bad = self.criterion(predictions, labels, segments)
-            total = total + torch.stack(list(losses.values())).sum()
-            self.num_bad_costs += num_bad
+        predictions = [prediction for layers in self.model(images).values() for prediction in layers]  # of every exit
+        losses, num_bad = self.criterion(predictions, labels, segments)
+        self.num_bad_costs += num_bad
+        total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total, prog_bar=True, batch_size=len(images))
-        last = len(predictions) - 1  # of the deepest exit: what the answer comes from
-        for name in ("class", "mask", "dice"):
-            self.log(f"train/{name}", losses[f"{name}/layer{last}"], batch_size=len(images))
+        for name in ("class", "mask", "dice"):  # of the last layer, where the answer comes from
+            self.log(f"train/{name}", losses[f"{name}/layer{len(predictions) - 1}"], batch_size=len(images))
         return total
 
     def configure_gradient_clipping(
