@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -24,8 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from src.command_line import CONF
 from src.compose import compose as build
+from src.data.module import SegmentationData
 from src.models.postprocess import Frame
 
+STRIP = 24  # pixels above a model's row of panels, for its name
 MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes"}
 
 
@@ -46,7 +48,9 @@ def main() -> None:
     table = tabulate(arguments.folder, settings, seconds)
     pictures = stack_pictures(arguments.folder)
     Console().print(Markdown(table))
-    print(f"\ntable: {arguments.folder}/table.md, {arguments.folder}/table.csv; {len(pictures)} pictures: {pictures[0]} ...")
+    print(
+        f"\ntable: {arguments.folder}/table.md, {arguments.folder}/table.csv; {len(pictures)} pictures: {pictures[0]} ..."
+    )
 
 
 def config(overrides: list[str]) -> DictConfig:
@@ -110,11 +114,12 @@ def last_step(metrics: Path) -> int:
 def time_interleaved(folder: Path, settings: dict[str, list[str]], num_scenes: int) -> dict[str, float]:
     """Median seconds per image, network and panoptic segments, one image at a time, the models taking turns."""
     torch.set_num_threads(1)  # threads that wait for each other time the machine, not the model
-    tasks, scenes = {}, None
+    tasks: dict[str, Any] = {}
     for name, overrides in settings.items():
         weights = folder / name / "checkpoints/last.ckpt"
-        run = build(config([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
-        tasks[name], scenes = run.task.eval(), run.data.val_scenes  # type: ignore[attr-defined]
+        task, data, _ = build(config([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
+        tasks[name] = task.eval()
+    scenes = cast(SegmentationData, data).val_scenes
     taken: dict[str, list[float]] = {name: [] for name in tasks}
     for i in range(min(num_scenes, len(scenes))):
         for name, task in tasks.items():
@@ -135,7 +140,16 @@ def segment(task: Any, image: torch.Tensor) -> None:
 
 def tabulate(folder: Path, settings: dict[str, list[str]], seconds: dict[str, float]) -> str:
     """The comparison in Markdown, kept as Markdown and CSV."""
-    header = ["model", "schedule", "PQ", "PQ things", "PQ stuff", "encoder GFLOPs", "total GFLOPs", "seconds per image (1 thread)"]
+    header = [
+        "model",
+        "schedule",
+        "PQ",
+        "PQ things",
+        "PQ stuff",
+        "encoder GFLOPs",
+        "total GFLOPs",
+        "seconds per image (1 thread)",
+    ]
     rows = []
     for name, overrides in settings.items():
         (scores,) = json.loads((folder / name / "scores.json").read_text())["exits"].values()
@@ -155,21 +169,15 @@ def stack_pictures(folder: Path) -> list[Path]:
     made = []
     for first in sorted((folder / next(iter(MODELS)) / "pictures").glob("*.png")):
         sheets = {name: Image.open(folder / name / "pictures" / first.name) for name in MODELS}
-        strip, width = 24, first_width(sheets)
-        page = Image.new("RGB", (width, sum(sheet.height + strip for sheet in sheets.values())), "white")
-        top = 0
-        for name, sheet in sheets.items():
+        width, height = sheets[next(iter(MODELS))].size
+        page = Image.new("RGB", (width, len(sheets) * (height + STRIP)), "white")
+        for place, (name, sheet) in enumerate(sheets.items()):
+            top = place * (height + STRIP)
             ImageDraw.Draw(page).text((8, top + 4), name, "black", ImageFont.load_default(16))
-            page.paste(sheet, (0, top + strip))
-            top += sheet.height + strip
+            page.paste(sheet, (0, top + STRIP))
         made.append(folder / "pictures" / first.name)
         page.save(made[-1])
     return made
-
-
-def first_width(sheets: dict[str, Image.Image]) -> int:
-    """The width all sheets have."""
-    return next(iter(sheets.values())).width
 
 
 if __name__ == "__main__":

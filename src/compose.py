@@ -10,6 +10,7 @@ import lightning
 import torch
 import wandb
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 ALLOWED = ("src.", "torch.", "torchvision.", "lightning.")
@@ -64,6 +65,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:
     """The trainer with its callbacks and loggers."""
     callbacks = [instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values() if node]
+    if not cfg.trainer.enable_progress_bar:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node]
     precision = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
     return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, precision=precision, _convert_="all")

@@ -1,0 +1,148 @@
+"""What a config may say: which classes it may name, what these take, and which values can be."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from hydra.utils import get_object
+
+OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks"))
+FRAMEWORKS = (
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.",
+    *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")),
+)
+
+
+class Rule(NamedTuple):
+    """What settings of some name may be."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+    return type(value) is int and value >= least
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def is_list(value: Any, least: int) -> bool:
+    return isinstance(value, list) and all(is_whole(one, least) for one in value)
+
+
+COUNT = Rule("a whole number from 1", is_whole)
+FROM_ZERO = Rule("a whole number from 0", lambda value: is_whole(value, 0))
+SHARE = Rule("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
+NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: is_number(value) and value >= 0)
+
+RULES = {  # by name: one name means one thing, wherever it stands
+    **dict.fromkeys(("dim", "dim_feedforward", "num_queries", "num_heads", "num_layers", "num_points"), COUNT),
+    **dict.fromkeys(("batch_size", "eval_batch_size", "max_steps", "num_scenes", "patience", "num_instances"), COUNT),
+    **dict.fromkeys(("num_workers", "count", "log_every_n_steps"), FROM_ZERO),
+    **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
+    **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
+    "backbone_lr_multiplier": NOT_NEGATIVE,
+    "lr": Rule("a number above 0", lambda value: is_number(value) and value > 0),
+    "gradient_clip_val": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
+    "batch_size_per_device": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "validate_every": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
+    "schedule": Rule(
+        "a list of whole numbers, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",
+        lambda v: is_list(v, 0),
+    ),
+    "exits": Rule("a list of depths from 1, or null for the last", lambda v: v is None or (is_list(v, 1) and v != [])),
+    "image_size": Rule("[height, width], both from 32", lambda v: is_list(v, 32) and len(v) == 2),
+    "size": Rule("a whole number from 1, or two", lambda v: is_whole(v) or (is_list(v, 1) and len(v) == 2)),
+    "segmentation": Rule(
+        "panoptic, instance or semantic", lambda v: isinstance(v, str) and v in ("panoptic", "instance", "semantic")
+    ),
+    "name": Rule("text", lambda value: isinstance(value, str)),
+}
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+def check_settings(settings: Any, path: str = "") -> None:
+    """Refuse what no class would take, or would take and get wrong; what is not resolved yet (`${}`) is passed over.
+
+    Raises:
+        ValueError: naming the setting, its value and what was expected.
+    """
+    if isinstance(settings, list):
+        for i, value in enumerate(settings):
+            check_settings(value, f"{path}[{i}]")
+    if not isinstance(settings, dict):
+        return
+    target = settings.get("_target_")
+    parameters = None if target is None else parameters_of(target, path)
+    ruled = not path or str(target).startswith(("src.", "lightning.Trainer"))
+    for key, value in settings.items():
+        here = f"{path}.{key}".lstrip(".")
+        if parameters is not None and not str(key).startswith("_"):
+            check_parameter(here, str(key), str(target).rpartition(".")[-1], parameters)
+        if value == "???":
+            raise ValueError(f"{here}: has no default, write {here}=...")
+        if isinstance(value, dict) or (isinstance(value, str) and "${" in value):
+            pass
+        elif ruled and key in RULES:
+            if not RULES[key].holds(value):
+                raise ValueError(f"{here}={spell(value)}: expected {RULES[key].expected}")
+        elif parameters is not None and key in parameters:
+            check_type(here, value, parameters[key].annotation)
+        check_settings(value, here)
+
+
+def parameters_of(target: Any, path: str = "") -> dict[str, inspect.Parameter]:
+    """What a class or function takes, by name. Raises ValueError unless it is ours or one of the frameworks'."""
+    allowed = (*OURS, *FRAMEWORKS)
+    refusal = f"{path}._target_={target}: expected a class or function below {', '.join(allowed)}"
+    if not isinstance(target, str) or not target.startswith(("src.", "torch.", "torchvision.", "lightning.")):
+        raise ValueError(refusal)
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise ValueError(f"{path}._target_={target}: no such class or function ({error})") from error
+    if not f"{found.__module__}.".startswith(allowed):  # where it comes from, by whichever name it goes
+        raise ValueError(refusal)
+    try:
+        return dict(inspect.signature(found, eval_str=True).parameters)
+    except NameError:  # types that are imported for type checkers only
+        return dict(inspect.signature(found).parameters)
+
+
+def check_parameter(here: str, key: str, owner: str, parameters: dict[str, inspect.Parameter]) -> None:
+    """Refuse an argument that a class or function does not take."""
+    if key in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    names = [name for name in parameters if name not in ("self", "args")]
+    raise ValueError(f"no setting {here!r}: {owner} takes no {key!r}{suggest(key, names)}; it takes {', '.join(names)}")
+
+
+def check_type(here: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of a type its annotation names, where it names plain types only."""
+    union = isinstance(annotation, UnionType) or get_origin(annotation) is Union
+    options = get_args(annotation) if union else (annotation,)
+    if not all(isinstance(option, type) and option in TYPES for option in options):
+        return
+    wider = (*options, int) if float in options else options
+    if type(value) not in wider:
+        raise ValueError(f"{here}={spell(value)}: expected {' or '.join(TYPES[option] for option in options)}")
+
+
+def spell(value: Any) -> str:
+    """A value as one types it."""
+    return {None: "null", True: "true", False: "false"}[value] if value is None or type(value) is bool else str(value)
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """The closest of some names, as an appendix to a message."""
+    names = sorted(names)
+    close = [n for n in names if n.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
