@@ -1,23 +1,37 @@
 """What a user types, made fit for Hydra; what goes wrong, said in one line."""
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src import tensor_files
+from src.settings import check_settings, parameters_of, suggest
+
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
+NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths")  # of a checkpoint's settings: where and how to log
+MISTAKES = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    HydraException,
+    OmegaConfBaseException,
+    MisconfigurationException,
+)
 
 
 def run(entry: Callable[[], None], arguments: list[str] | None = None) -> None:
@@ -25,10 +39,10 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None) -> None:
 
     Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
     """
-    typed = [add_plus(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    sys.argv[1:] = typed
-    if not any(argument.startswith(("-h", "--h", "--i", "--shell", "-sc")) for argument in typed):
-        check(typed)
+    sys.argv[1:] = [add_plus(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    flags = get_args_parser().parse_args()
+    if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
+        check(flags.overrides, flags.multirun)
     entry()
 
 
@@ -38,74 +52,115 @@ def add_plus(argument: str) -> str:
     return f"+{argument}" if group in GROUPS_WITHOUT_DEFAULT else argument
 
 
-def check(arguments: list[str]) -> None:
-    """Compose once before anything runs, so that a misspelt name gets an answer that helps."""
-    overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
+def check(overrides: list[str], multirun: bool = False) -> None:
+    """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        known = {*compose("config"), "hydra"}
+        job = overrides
         try:
-            first = [first_choice(override) for override in overrides]
-            cfg = compose("config", first)
-            known = set(compose("config"))
-        except (HydraException, OmegaConfBaseException) as error:
-            fail(explain(error))
-    unknown = set(cfg) - known
-    if unknown:
-        fail(f"unknown setting{suggest(min(unknown), known)}")
+            for job in jobs(overrides) if multirun else [overrides]:
+                cfg = compose("config", job, return_hydra_config=True)
+                if unknown := set(cfg) - known:
+                    fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+                check_writable(Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir))
+                check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            fail(explain(error, job))
 
 
-def first_choice(override: str) -> str:
-    """One value of a sweep, the override itself otherwise."""
+def jobs(overrides: list[str]) -> Iterator[list[str]]:
+    """What jobs of a sweep are given: the first value of everything, then each further value once."""
+    choices = [values for values in map(sweep_values, overrides) if values]
+    first = [values[0] for values in choices]
+    yield first
+    for i, values in enumerate(choices):
+        yield from ([*first[:i], other, *first[i + 1 :]] for other in values[1:])
+
+
+def sweep_values(override: str) -> list[str]:
+    """An override for each value of a sweep, none for what only Hydra can list, the override itself otherwise."""
     parsed = OverridesParser.create().parse_override(override)
     if not parsed.is_sweep_override():
-        return override
-    return f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
+        return [override]
+    if parsed.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return []
+    return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
 
 
-def explain(error: Exception) -> str:
+def check_writable(folder: Path) -> None:
+    """Refuse a run folder that cannot be made, without making it."""
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error
+
+
+def explain(error: Exception, overrides: list[str]) -> str:
     """Hydra's complaint, with the closest name that exists."""
     text = str(error)
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
-        return f"no setting {key[1]!r}{suggest(key[1], every_key())}; `--cfg job` shows all"
-    option = re.search(r"Could not find '([^']+)'", text)
+        return explain_key(key[1], overrides)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if option:
         folder, _, name = option[1].rpartition("/")
         names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
+    if "Config group override must be" in text:
+        return f"{text}; write ~GROUP to have none of a group"
     return text
 
 
-def every_key() -> list[str]:
-    """All settings of the default config, in dots."""
+def explain_key(key: str, overrides: list[str]) -> str:
+    """Why there is no such setting: it needs a plus, or is misspelt."""
+    others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
+    try:
+        cfg = compose("config", others)
+    except Exception:  # something else is wrong too, and will be said next
+        cfg = compose("config")
+    parent, _, name = key.rpartition(".")
+    try:
+        target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
+        parameters = parameters_of(target, parent) if target else {}
+    except (ValueError, OmegaConfBaseException):
+        parameters = {}
+    if name in parameters:
+        return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
+    names = every_key(OmegaConf.to_container(cfg, resolve=False))
+    return f"no setting {key!r}{suggest(key, [*names, *(f'{parent}.{p}' for p in parameters)])}; `--cfg job` shows all"
 
-    def walk(node: object, path: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [path]
-        below = [key for name, child in node.items() for key in walk(child, f"{path}.{name}" if path else str(name))]
-        return [path, *below] if path else below
 
-    return walk(OmegaConf.to_container(compose("config"), resolve=False), "")
-
-
-def suggest(name: str, names: list[str] | set[str]) -> str:
-    """The closest of some names, as an appendix to a message."""
-    close = difflib.get_close_matches(name, sorted(names), 1, 0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+def every_key(node: Any, path: str = "") -> list[str]:
+    """All settings of a config, in dots."""
+    if not isinstance(node, dict):
+        return [path]
+    below = [key for name, child in node.items() for key in every_key(child, f"{path}.{name}" if path else str(name))]
+    return [path, *below] if path else below
 
 
 def saved_overrides(arguments: list[str]) -> list[str]:
     """The settings a checkpoint was trained with, then what was typed, unless an experiment was typed."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get("ckpt_path", ""))
+    if file == Path("last"):
+        file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
     if {"+experiment", "experiment"} & set(given) or not file.is_file():
         return arguments
     try:
-        checkpoint = torch.load(file, "cpu", weights_only=True, mmap=True)
-        saved = checkpoint["hyper_parameters"]["overrides"]
-    except Exception as error:
-        fail(f"ckpt_path={file}: not a checkpoint of this project ({str(error).splitlines()[0]})")
-    mine = [o for o in saved if not o.lstrip("+~").startswith(("hydra", "ckpt_path", "logger", "paths"))]
+        saved = tensor_files.load(file, mmap=True)["hyper_parameters"]["overrides"]
+        mine = [o for o in saved if not o.lstrip("+~").startswith(NOT_TAKEN_UP)]
+    except ValueError as error:
+        fail(f"ckpt_path={error}")
+    except Exception:
+        fail(f"ckpt_path={file}: not a checkpoint of this project; weights from elsewhere go to model.weights=")
     return [*mine, *arguments]
+
+
+def newest(runs: Path, name: str) -> Path | None:
+    """The last checkpoint of the newest run of a name."""
+    found = (runs / name).glob("*/checkpoints/last.ckpt")
+    return max(found, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -116,19 +171,28 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             job(cfg)
         except Exception as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            said = reason(error)
+            if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            cause: BaseException = error
-            while cause.__cause__ is not None and not isinstance(cause, (ValueError, FileNotFoundError)):
-                cause = cause.__cause__
-            if not isinstance(cause, (ValueError, FileNotFoundError, FloatingPointError)):
-                raise
-            fail(str(cause).split("Error: ")[-1] if "Original Traceback" in str(cause) else str(cause))
+            fail(said)
 
     return guarded_job
 
 
+def reason(error: BaseException) -> str | None:
+    """What a user needs to hear of an error; None for one that is ours to mend."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        place = re.search(r"full_key: (\S+)", str(error))
+        cause = error.__cause__
+        return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
+    if not isinstance(error, MISTAKES):
+        return None
+    # of an error in a worker process, torch passes on the whole traceback as the message
+    text = re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
+    return text if not isinstance(error, OSError) or error.filename or not error.errno else f"while writing: {text}"
+
+
 def fail(message: str) -> NoReturn:
-    """Say what is wrong and stop."""
-    print(f"error: {message.strip()}", file=sys.stderr)
+    """Say what is wrong, in one line, and stop."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 import wandb
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-ALLOWED = ("src.", "torch.", "torchvision.", "lightning.")
+from src.command_line import newest
+from src.settings import check_settings
+from src.tensor_files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -47,15 +50,14 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
     if cfg.model.weights is not None:
         cfg.model.backbone.pretrained = False  # they would be overwritten
     settings = OmegaConf.to_container(cfg, resolve=True)
-    check_targets(settings)
+    check_settings(settings)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     trainer = build_trainer(cfg)
     per_device, accumulate = split_batch(cfg.batch_size, cfg.batch_size_per_device, trainer.world_size)
     trainer.accumulate_grad_batches = accumulate
     if cfg.validate_every is not None:
-        trainer.val_check_interval = every = min(cfg.validate_every, trainer.max_steps) * accumulate
+        trainer.val_check_interval = min(cfg.validate_every, trainer.max_steps) * accumulate
         trainer.check_val_every_n_epoch = None
-        assert every > 0
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
     task = instantiate(cfg.task, categories=data.categories, _convert_="all")
     task.hparams.update({"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings})
@@ -64,12 +66,16 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
 
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:
     """The trainer with its callbacks and loggers."""
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values() if node]
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values() if node]
     if not cfg.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node]
+    loggers = [instantiate(node, _convert_="all") for node in (cfg.get("logger") or {}).values() if node]
     precision = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
-    return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, precision=precision, _convert_="all")
+    try:
+        return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, precision=precision, _convert_="all")
+    except InstantiationException as error:
+        given = ", ".join(f"{name}={cfg.trainer[name]}" for name in ("accelerator", "devices", "strategy", "precision"))
+        raise ValueError(f"no trainer with {given}: {error.__cause__}") from error
 
 
 def best_precision() -> str:
@@ -91,29 +97,22 @@ def split_batch(batch_size: int, per_device: int | None, num_devices: int) -> tu
     return per_device, accumulate
 
 
-def check_targets(node: Any, path: str = "") -> None:
-    """Refuse a config that would call something outside the project and its frameworks."""
-    if isinstance(node, dict):
-        target = node.get("_target_", "src.")
-        if not str(target).startswith(ALLOWED):
-            raise ValueError(f"{path}._target_={target}: expected one of ours or of {', '.join(ALLOWED[1:])}")
-        for key, value in node.items():
-            check_targets(value, f"{path}.{key}".lstrip("."))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            check_targets(value, f"{path}[{i}]")
-
-
 def find_checkpoint(cfg: DictConfig) -> str | None:
-    """The file that `ckpt_path` means: null, a path, or `last` for the newest run of this name."""
+    """The file that `ckpt_path` means: null, a path, or `last` for the newest run of this name.
+
+    Raises FileNotFoundError if there is none, ValueError if it cannot be read, both before anything is built.
+    """
     if cfg.ckpt_path is None:
         return None
-    if cfg.ckpt_path != "last":
-        if not Path(cfg.ckpt_path).is_file():
-            raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
-        return str(cfg.ckpt_path)
-    runs = Path(cfg.paths.runs) / cfg.name
-    found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"ckpt_path=last: no */checkpoints/last.ckpt under {runs.absolute()}")
-    return str(found[-1])
+    file = Path(cfg.ckpt_path)
+    if cfg.ckpt_path == "last":
+        runs = Path(cfg.paths.runs)
+        file = newest(runs, cfg.name) or file
+        if file == Path("last"):
+            place = (runs / cfg.name).absolute()
+            raise FileNotFoundError(f"ckpt_path=last: no */checkpoints/last.ckpt below {place}; name= says whose run")
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt_path={file}: no such file, looked in {Path.cwd()}")
+    if "state_dict" not in load(file, mmap=True):
+        raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
+    return str(file)

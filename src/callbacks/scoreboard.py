@@ -64,7 +64,8 @@ class Scoreboard(lightning.Callback):
             }
             for depth, cost in self.costs.items()
         }
-        table = Table(title=f"validation at step {task.global_step} ({time.perf_counter() - self.started:.0f} s)")
+        when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
+        table = Table(title=f"validation{when} ({time.perf_counter() - self.started:.0f} s)")
         names = [name for name in (*COLUMNS, "encoder_gflops", "total_gflops") if name in next(iter(rows.values()))]
         for name in ("exit", *names):
             table.add_column(name, justify="right")

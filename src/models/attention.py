@@ -13,11 +13,18 @@ from torch import Tensor, nn
 Size = tuple[int, int]
 
 
+def check_heads(dim: int, num_heads: int) -> None:
+    """Refuse heads that would not be equally wide."""
+    if dim % num_heads:
+        raise ValueError(f"num_heads={num_heads}: expected a divisor of dim={dim}")
+
+
 class DeformableAttention(nn.Module):
     """Each token looks at a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
 
     def __init__(self, dim: int, num_levels: int, num_heads: int = 8, num_points: int = 4):
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
         self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
@@ -88,6 +95,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int = 8):
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.in_proj = nn.Linear(dim, 3 * dim)  # query, key, value
         self.out_proj = nn.Linear(dim, dim)

@@ -1,6 +1,6 @@
 """Weights from elsewhere: our own checkpoints, and Mask2Former as `transformers` publishes it.
 
-Every key is accounted for, on both sides, or the load is refused with the list.
+Every key is accounted for, on both sides, or the load is refused, naming the first that disagree.
 """
 
 import re
@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from src.tensor_files import load
+
 State = dict[str, Tensor]
+SHOWN = 6  # keys that a refusal names
 
 # What `transformers` has and we do not need: loss weights, Swin's unused last norm, indices that follow from shapes.
 TRANSFORMERS_UNUSED = r"criterion\.|.*encoder\.swin\.layernorm\.|.*relative_position_index$"
@@ -75,12 +77,18 @@ def load_weights(model: nn.Module, source: str) -> None:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: keys are missing, left over, or of another shape; all of them are listed.
+        ValueError: no readable weights, or keys that are missing, left over, or of another shape.
     """
     state = read_weights(source)
     expected = model.state_dict()
     # counters of batch norm that no forward pass reads; a frozen norm does not have them
     state = {key: value for key, value in state.items() if key in expected or not key.endswith("num_batches_tracked")}
+    check_state(state, expected, source)
+    model.load_state_dict(state)
+
+
+def check_state(state: State, expected: State, source: str) -> None:
+    """Refuse weights of another architecture. Raises ValueError with the first keys that disagree."""
     problems = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
     problems += [f"left over: {key} {tuple(state[key].shape)}" for key in state if key not in expected]
     problems += [
@@ -89,12 +97,12 @@ def load_weights(model: nn.Module, source: str) -> None:
         if state[key].shape != expected[key].shape
     ]
     if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(
             f"{source} is of another architecture than the model asked for ({len(problems)} of {len(expected)} keys "
-            "disagree; compare backbone, schedule, dim, num_queries and the number of classes):\n  "
-            + "\n  ".join(sorted(problems))
+            "disagree; compare backbone, schedule, dim, num_queries and the number of classes): "
+            f"{'; '.join(sorted(problems)[:SHOWN])}{more}"
         )
-    model.load_state_dict(state)
 
 
 def read_weights(source: str) -> State:
@@ -117,7 +125,8 @@ def locate(source: str) -> list[Path]:
             path = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.bin"]))
         except Exception as error:
             raise FileNotFoundError(
-                f"weights {source}: no such folder here, and as a hub name it cannot be fetched ({error})"
+                f"weights {source}: no such folder here, and as a hub name it cannot be fetched "
+                f"({str(error).splitlines()[0]}); without a network, give a folder or a file"
             ) from error
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
     if not files:
@@ -129,11 +138,11 @@ def read_tensors(files: list[Path]) -> State:
     """All tensors of some safetensors or torch files; no file may run code."""
     state: State = {}
     for file in files:
-        try:
-            content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"weights {file}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
-        state |= content.get("state_dict", content)
+        content = load(file)
+        content = content.get("state_dict", content) if isinstance(content, dict) else content
+        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise ValueError(f"{file}: holds {type(content).__name__}, expected tensors by name")
+        state |= content
     return state
 
 

@@ -138,6 +138,8 @@ def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (M, h, w) bilinearly to (M, *size) float32."""
     maps = maps.float()
+    if not len(maps):  # which interpolate refuses
+        return maps.new_zeros(0, *size)
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]

@@ -80,6 +80,8 @@ class Segmentation(lightning.LightningModule):
         losses, num_bad = self.criterion(predictions, labels, segments)
         self.num_bad_costs += num_bad
         total = torch.stack(list(losses.values())).sum()
+        if num_bad:  # gradients carry it to every process, so that all of them skip the step
+            total = total * float("nan")
         self.log("train/loss", total, prog_bar=True, batch_size=len(images))
         for name in ("class", "mask", "dice"):  # of the last layer, where the answer comes from
             self.log(f"train/{name}", losses[f"{name}/layer{len(predictions) - 1}"], batch_size=len(images))
@@ -93,7 +95,7 @@ class Segmentation(lightning.LightningModule):
     ) -> None:
         """Clip the norm of all gradients together; a step whose costs or gradients are not finite changes nothing."""
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
-        bad = self.num_bad_costs > 0 or not norm.isfinite()
+        bad = not norm.isfinite()
         if bad:
             optimizer.zero_grad()
         self.num_bad_steps += bad

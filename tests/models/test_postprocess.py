@@ -91,6 +91,12 @@ def test_nothing_in_nothing_out() -> None:
     assert POST.instances(prediction, 0, FRAME).masks.shape == (1, 16, 12)
 
 
+def test_an_image_of_stuff_alone_has_no_instances() -> None:
+    """Where none of the best pairs is a thing, there are no masks, of the right size."""
+    prediction = make_prediction([(1, 0.9, box(0, 0, 8, 8))])
+    assert Postprocess([True, False], num_instances=1).instances(prediction, 0, FRAME).masks.shape == (0, 16, 12)
+
+
 def test_instances_are_things_scored_by_class_times_mask() -> None:
     """Score = class score x mean probability inside the mask; stuff is left out; sizes are the original image's."""
     prediction = make_prediction([(0, 0.9, box(0, 0, 8, 3)), (1, 0.9, box(0, 3, 8, 8))])
