@@ -23,7 +23,13 @@ from src.settings import check_settings, parameters_of, suggest
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths")  # of a checkpoint's settings: where and how to log
+NOT_TAKEN_UP = (
+    "hydra",
+    "ckpt_path",
+    "logger",
+    "callbacks",
+    "paths",
+)  # of a checkpoint's settings: where and how to log
 MISTAKES = (
     ValueError,
     OSError,
@@ -39,7 +45,8 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None) -> None:
 
     Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
     """
-    sys.argv[1:] = [add_plus(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    typed = [add_plus(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
         check(flags.overrides, flags.multirun)
@@ -108,7 +115,9 @@ def explain(error: Exception, overrides: list[str]) -> str:
         names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
     if "Config group override must be" in text:
-        return f"{text}; write ~GROUP to have none of a group"
+        return f"{text}; to have none of a group, write ~logger or callbacks=[]"
+    if "missing EQUAL" in text:
+        return f"{text.splitlines()[0]}: expected NAME=VALUE"
     return text
 
 
@@ -148,10 +157,10 @@ def saved_overrides(arguments: list[str]) -> list[str]:
     if {"+experiment", "experiment"} & set(given) or not file.is_file():
         return arguments
     try:
-        saved = tensor_files.load(file, mmap=True)["hyper_parameters"]["overrides"]
-        mine = [o for o in saved if not o.lstrip("+~").startswith(NOT_TAKEN_UP)]
+        saved = tensor_files.load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
+        mine = [o for o in saved if not o.lstrip("+~").startswith(NOT_TAKEN_UP) and o not in arguments]
     except ValueError as error:
-        fail(f"ckpt_path={error}")
+        fail(str(error))
     except Exception:
         fail(f"ckpt_path={file}: not a checkpoint of this project; weights from elsewhere go to model.weights=")
     return [*mine, *arguments]

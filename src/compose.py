@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning
 import torch
@@ -23,6 +23,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*exists and is not empty")  # the run folder, which Hydra made
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 warnings.filterwarnings("ignore", message=".*does not have many workers")
+warnings.filterwarnings("ignore", message=".*sync_dist=True")  # scores are those of all processes already
 warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 
 OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
@@ -112,7 +113,7 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
             place = (runs / cfg.name).absolute()
             raise FileNotFoundError(f"ckpt_path=last: no */checkpoints/last.ckpt below {place}; name= says whose run")
     if not file.is_file():
-        raise FileNotFoundError(f"ckpt_path={file}: no such file, looked in {Path.cwd()}")
-    if "state_dict" not in load(file, mmap=True):
+        raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
+    if not {"state_dict", "pytorch-lightning_version"} <= set(load(file, "ckpt_path", mmap=True)):
         raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
     return str(file)

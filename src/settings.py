@@ -14,7 +14,10 @@ FRAMEWORKS = (
     "torch.nn.",
     "torch.optim.",
     "torchvision.",
-    *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")),
+    *(
+        f"lightning.pytorch.{part}."
+        for part in ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
+    ),
 )
 
 
@@ -55,7 +58,7 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "validate_every": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "schedule": Rule(
-        "a list of whole numbers, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",
+        "a list of whole numbers from 0, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",
         lambda v: is_list(v, 0),
     ),
     "exits": Rule("a list of depths from 1, or null for the last", lambda v: v is None or (is_list(v, 1) and v != [])),
@@ -122,7 +125,8 @@ def check_parameter(here: str, key: str, owner: str, parameters: dict[str, inspe
     if key in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return
     names = [name for name in parameters if name not in ("self", "args")]
-    raise ValueError(f"no setting {here!r}: {owner} takes no {key!r}{suggest(key, names)}; it takes {', '.join(names)}")
+    hint = suggest(key, names) or f", it takes {', '.join(names)}"
+    raise ValueError(f"no setting {here!r}: {owner} takes no {key!r}{hint}")
 
 
 def check_type(here: str, value: Any, annotation: Any) -> None:

@@ -9,19 +9,25 @@ import torch
 from safetensors.torch import load_file
 
 
-def load(file: Path, mmap: bool = False) -> Any:
-    """What torch or safetensors saved. Raises ValueError, naming the file, for what is broken or would run code."""
+def load(file: Path, setting: str, mmap: bool = False) -> Any:
+    """What torch or safetensors saved. Raises ValueError for what is broken or would run code.
+
+    Args:
+        setting: that named the file, for the message.
+    """
     try:
-        return load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True, mmap=mmap)
+        return (
+            load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True, mmap=mmap)
+        )
     except Exception as error:
-        raise ValueError(f"{file}: not a readable checkpoint ({explain(error)})") from error
+        raise ValueError(f"{setting}={file}: not a readable checkpoint ({explain(error)})") from error
 
 
 def explain(error: Exception) -> str:
     """Why a file cannot be read; never torch's own advice to read it unsafely."""
-    code = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    code = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
     if code:
         return f"reading it would run or make {code[1]}, which is refused"
     if isinstance(error, pickle.UnpicklingError) or "mmap can only" in str(error):
         return "torch did not save it; is it the right file?"
-    return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; is the file whole?"
+    return f"{str(error).split('. ')[0].splitlines()[0] if str(error) else 'it is empty'}; is the file whole?"

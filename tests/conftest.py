@@ -1,9 +1,13 @@
 """What several tests share: a composed config, tiny, on the CPU."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -34,3 +38,13 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
         return cfg
 
     return configure
+
+
+def launch(entry: str, *arguments: str) -> None:
+    """Run `src.train` or `src.evaluate` in a process of its own, as a user does."""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in their last digit
+    command = [sys.executable, "-m", entry, *arguments]
+    process = subprocess.run(
+        command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert process.returncode == 0, process.stderr

@@ -52,7 +52,7 @@ class Annotations:
         self.file = file
         try:
             self._flatten(json.loads(file.read_bytes()), group, keep_empty)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
         except (KeyError, TypeError) as error:
             kind = group.__name__

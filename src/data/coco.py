@@ -3,6 +3,7 @@
 Letters: H x W pixels, N segments of one image, L layers of its map.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from pycocotools import mask as run_lengths
 
-from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
+from src.data.annotations import Annotations, ByteRows, Grouping, Objects, instances, panoptic
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
 
@@ -26,7 +27,7 @@ class Coco(Scenes):
         self.categories = self.annotations.categories
         if not len(self):
             raise ValueError(f"{annotation_file}: no image in it{'' if keep_empty else ' has an object'}")
-        found(self._image_file(0), "first image")
+        self._check_files(self.image_folder, self.annotations.image_names)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -51,6 +52,23 @@ class Coco(Scenes):
     def _image_file(self, index: int) -> Path:
         return self.image_folder / self.annotations.image_names[index].decode()
 
+    def _check_files(self, folder: Path, names: ByteRows) -> None:
+        """Refuse files that are named and not there, now rather than hours into training."""
+        there: dict[Path, set[str]] = {}  # a listing of each folder is quicker than a look at each file
+        absent: list[Path] = []
+        for index in range(len(self)):
+            if name := names[index].decode():
+                file = folder / name
+                if file.parent not in there:
+                    there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
+                if file.name not in there[file.parent]:
+                    absent.append(file)
+        if absent:
+            raise FileNotFoundError(
+                f"{absent[0].absolute()}: no such picture, but {self.annotations.file} names it"
+                f"{f' (and {len(absent) - 1} more)' if absent[1:] else ''}"
+            )
+
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
         """The image's segments, numbered from 1 in the order of the file: (L, height, width) int32."""
         raise NotImplementedError
@@ -73,6 +91,7 @@ class CocoPanoptic(Coco):
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty)
         self.mask_folder = found(mask_folder, "mask folder")
+        self._check_files(self.mask_folder, self.annotations.mask_names)
 
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
         name = self.annotations.mask_names[index].decode()
@@ -150,7 +169,7 @@ def open_picture(file: Path) -> Image.Image:
 
 def found(path: str | Path, what: str) -> Path:
     """The path, if there is something there; else says what is missing and how to get it."""
-    if not Path(path).exists():
+    if not (Path(path).is_dir() if "folder" in what else Path(path).is_file()):
         raise FileNotFoundError(
             f"{what} not found: {Path(path).absolute()}. data.root=FOLDER says where the data lies. COCO itself is "
             f"fetched by `python -m scripts.prepare_coco --root FOLDER`; data of your own needs the same layout, or "

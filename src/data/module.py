@@ -55,7 +55,10 @@ class SegmentationData(LightningDataModule):
         scenes = self.train()
         for place, (ours, theirs) in enumerate(zip_longest(scenes.categories, self.categories)):
             if ours != theirs:
-                raise ValueError(f"categories differ between the splits: number {place} is {ours} and {theirs}")
+                raise ValueError(
+                    f"data: training and validation must share categories; number {place} differs, in "
+                    f"training it is {ours or 'not there'}, in validation {theirs or 'not there'}"
+                )
         return scenes
 
     @property

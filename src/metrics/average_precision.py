@@ -56,6 +56,8 @@ class MaskAP(Metric):
         super().__init__()
         if truth_file is not None and category_ids is None:
             raise ValueError(f"category_ids must say how {truth_file} numbers the classes, got None")
+        if truth_file is not None and not Path(truth_file).is_file():
+            raise FileNotFoundError(f"instance_truth={truth_file}: no such file")
         if category_ids is not None and len(category_ids) != len(class_indices):
             raise ValueError(f"category_ids must number {len(class_indices)} classes, got {len(category_ids)}")
         self.category_of = dict(zip(class_indices, category_ids or class_indices, strict=True))

@@ -44,11 +44,12 @@ def count(model: nn.Module, size: Sequence[int], exits: Sequence[int] | None = N
         name: fake.from_tensor(x.detach().cpu()) for name, x in [*model.named_parameters(), *model.named_buffers()]
     }
     counter = FlopCounterMode(display=False, custom_mapping=RULES)
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"), fake, counter:
         torch.func.functional_call(model, state, (torch.empty(1, 3, *size), exits))
-    model.train(training)
+    for module, training in modes.items():
+        module.training = training
     counts = counter.get_flop_counts()
     root = type(model).__name__
     parts = {name.removeprefix(f"{root}."): sum(ops.values()) / 2e9 for name, ops in counts.items() if name != "Global"}

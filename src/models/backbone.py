@@ -1,12 +1,22 @@
 """Images to feature maps of strides 4, 8, 16 and 32, by any timm model."""
 
+import difflib
+import logging
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch.nn.functional as F
+from huggingface_hub import constants
 from timm.layers import freeze_batch_norm_2d
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+
+from src.models.checkpoints import read_tensors
 
 STRIDES = (4, 8, 16, 32)
 
@@ -81,15 +91,77 @@ class Backbone(nn.Module):
         self.body.set_grad_checkpointing(True)
 
 
+class MissingKeys(logging.Handler):
+    """Listens for the weights that timm did not find; it tells its log only, and goes on with random ones."""
+
+    def __enter__(self) -> "MissingKeys":
+        self.keys: list[str] = []
+        self.log = logging.getLogger("timm.models._builder")
+        self.before = self.log.level, self.log.propagate
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        self.log.addHandler(self)
+        return self
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"Missing keys \((.*?)\)", record.getMessage())
+        self.keys += found[1].split(", ") if found else []
+
+    def __exit__(self, *_: object) -> None:
+        self.log.removeHandler(self)
+        self.log.level, self.log.propagate = self.before
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Those of some names that are missing; a feature extractor's names may have _ for a dot."""
+        return sorted({key.replace(".", "_") for key in self.keys} & {name.replace(".", "_") for name in names})
+
+
+def reachable() -> bool:
+    """Whether the hub answers, asked once and with patience for seconds, not minutes."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:  # an answer
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> Any:
     """The timm model as a feature extractor, its Swin blocks (if any) as Mask2Former has them."""
-    if name.split(".")[0] not in timm.list_models():
-        raise ValueError(f"backbone {name!r} is no timm model; near it: {timm.list_models(f'*{name[:6]}*')[:8]}")
-    local: dict[str, Any] = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    models = timm.list_models()
+    if name.split(".")[0] not in models:
+        near = difflib.get_close_matches(name, models, 8)
+        raise ValueError(f"backbone {name!r} is no timm model{'; near it: ' if near else ''}{', '.join(near)}")
+    local: dict[str, Any] = {}
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f"backbone.pretrained={pretrained}: no such file; true fetches, false does without")
+        state = read_tensors([Path(pretrained)], "backbone.pretrained")
+        local = {"pretrained_cfg_overlay": {"state_dict": state}}
+    elif pretrained and not reachable():
+        constants.HF_HUB_OFFLINE = True  # what was fetched before is taken at once, and what was not is not retried
     try:
-        body: Any = timm.create_model(name, pretrained=bool(pretrained), features_only=True, **local, **options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"backbone.pretrained={pretrained}: no such file") from error
+        with MissingKeys() as missing:
+            body: Any = timm.create_model(name, pretrained=bool(pretrained), features_only=True, **local, **options)
+    except TypeError as error:
+        raise ValueError(f"backbone {name!r} with options {options}: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise ValueError(f"backbone {name!r} with options {options}: {error}") from error
+        if isinstance(pretrained, str):
+            raise ValueError(
+                f"backbone.pretrained={pretrained}: no weights of {name!r} ({str(error).splitlines()[0]})"
+            ) from error
+        raise FileNotFoundError(
+            f"backbone.pretrained=true: the weights of {name!r} cannot be fetched from {constants.ENDPOINT} "
+            f"({str(error).splitlines()[0]}); model.backbone.pretrained=FILE takes them from a file, false does without"
+        ) from error
+    if lacking := missing.among(body.state_dict()):
+        raise ValueError(
+            f"backbone.pretrained={pretrained}: lacks {len(lacking)} of the {len(body.state_dict())} weights of "
+            f"{name!r} with options {options}, such as {lacking[0]}"
+        )
     for block in body.modules():
         if isinstance(block, SwinTransformerBlock):
             block.__class__ = PadFirstBlock

@@ -134,14 +134,15 @@ def locate(source: str) -> list[Path]:
     return files
 
 
-def read_tensors(files: list[Path]) -> State:
-    """All tensors of some safetensors or torch files; no file may run code."""
+def read_tensors(files: list[Path], setting: str = "weights") -> State:
+    """All tensors of some safetensors or torch files, named by a setting; no file may run code."""
     state: State = {}
     for file in files:
-        content = load(file)
-        content = content.get("state_dict", content) if isinstance(content, dict) else content
+        content = load(file, setting)
+        if isinstance(content, dict):
+            content = content.get("state_dict", content.get("model", content))  # Lightning's way, and timm's
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-            raise ValueError(f"{file}: holds {type(content).__name__}, expected tensors by name")
+            raise ValueError(f"{setting}={file}: holds {type(content).__name__}, expected tensors by name")
         state |= content
     return state
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.criterion import SetCriterion
+from src.models.checkpoints import check_state
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
 from src.tasks.evaluation import Answer, Evaluation
@@ -62,6 +63,10 @@ class Segmentation(lightning.LightningModule):
     def forward(self, images: Sequence[Tensor]) -> dict[int, Any]:
         """Images (3, h, w) RGB in 0..255 to predictions by exit, see `Mask2Former`."""
         return self.model(self.model.preprocess(images))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume with another model, in one line."""
+        check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
     # ---- training
 

@@ -1,0 +1,95 @@
+"""Parameter groups and schedules."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from src.models.backbone import Backbone
+from src.models.encoder import Encoder, TokenRecalibration
+from src.models.mask2former import Mask2Former
+from src.models.pixel_decoder import LightPixelEmbedding, PixelDecoder
+from src.models.transformer_decoder import TransformerDecoder
+from src.tasks.optim import adamw
+
+Rates = dict[str, tuple[float, float]]
+BLOCK = "backbone.body.layers_0.blocks.1"
+
+
+@pytest.fixture(scope="module")
+def model() -> Mask2Former:
+    """Swin-T and everything after it, small; one parameter is frozen."""
+    encoder = Encoder([1, 1, 1], 32, dim_feedforward=16, recalibrate=TokenRecalibration(32))
+    model = Mask2Former(
+        Backbone("swin_tiny_patch4_window7_224", output_norm=True),
+        partial(PixelDecoder, encoder=encoder, pixel_embedding=LightPixelEmbedding, dim=32),
+        partial(TransformerDecoder, dim=32, num_queries=5, num_layers=2, dim_feedforward=16),
+        num_classes=3,
+    )
+    model.decoder.class_embed.bias.requires_grad_(False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def rates(model: Mask2Former) -> Rates:
+    """Learning rate and weight decay of each parameter by name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = adamw(model, lr=2.0, weight_decay=0.05, backbone_lr_multiplier=0.1).param_groups
+    return {names[p]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "decay"),
+    [
+        ("decoder.query_feat.weight", 2.0, 0.0),
+        ("decoder.query_embed.weight", 2.0, 0.0),
+        ("decoder.level_embed.weight", 2.0, 0.0),
+        ("decoder.norm.bias", 2.0, 0.0),
+        ("pixel_decoder.lateral.1.weight", 2.0, 0.0),  # group norm
+        ("pixel_decoder.encoder.layers.0.norm1.weight", 2.0, 0.0),
+        ("pixel_decoder.level_embed", 2.0, 0.05),
+        ("pixel_decoder.encoder.recalibrate.excite.bias", 2.0, 0.05),
+        ("pixel_decoder.mask_features.bias", 2.0, 0.05),
+        ("decoder.layers.0.linear1.bias", 2.0, 0.05),
+        ("decoder.class_embed.weight", 2.0, 0.05),
+        (f"{BLOCK}.attn.relative_position_bias_table", 0.2, 0.0),
+        (f"{BLOCK}.norm1.weight", 0.2, 0.0),
+        ("backbone.norms.3.bias", 0.2, 0.0),
+        (f"{BLOCK}.attn.qkv.weight", 0.2, 0.05),
+        (f"{BLOCK}.attn.qkv.bias", 0.2, 0.05),
+    ],
+)
+def test_parameter_groups(rates: Rates, name: str, lr: float, decay: float) -> None:
+    """Norms, embeddings and Swin's position tables are not decayed, all else is; the backbone learns at a tenth."""
+    assert rates[name] == pytest.approx((lr, decay))
+
+
+def test_every_trainable_parameter_is_in_one_group(model: Mask2Former, rates: Rates) -> None:
+    """None is missing, none is twice, none is frozen."""
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    grouped = [p for group in adamw(model, 1.0, 0.05).param_groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len(trainable) < len(list(model.parameters()))
+    assert set(rates) == trainable
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["task/scheduler=multistep", "task.scheduler.milestones=[4,8]"], {0: 1, 3: 1, 4: 0.1, 7: 0.1, 8: 0.01}),
+        (["trainer.max_steps=10"], {0: 1, 1: 0.9**0.9, 5: 0.5**0.9, 9: 0.1**0.9, 10: 0}),
+    ],
+    ids=["multistep", "polynomial"],
+)
+def test_schedules(overrides: list[str], expected: dict[int, float], configure: Callable[..., DictConfig]) -> None:
+    """The learning rates after so many steps, those of all groups in proportion."""
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (1.0, 0.1)]
+    optimizer = torch.optim.AdamW(groups)
+    scheduler = instantiate(configure(*overrides).task.scheduler)(optimizer)
+    for step in range(max(expected) + 1):
+        if step in expected:
+            assert scheduler.get_last_lr() == pytest.approx([expected[step], 0.1 * expected[step]])
+        optimizer.step()
+        scheduler.step()

@@ -1,0 +1,84 @@
+"""A run that was stopped and resumed is the run that was never stopped."""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from src.compose import compose, find_checkpoint
+from tests.conftest import TINY_SHAPES, launch
+from tests.test_experiments import SMALL_MODEL
+
+SETTINGS = [
+    "+experiment=proscale_shapes",
+    *TINY_SHAPES,
+    *SMALL_MODEL,
+    "image_size=[64,64]",
+    "validate_every=10",
+    "batch_size_per_device=1",  # two batches a step
+    "+model.backbone.options.drop_path_rate=0.5",
+    "trainer.max_steps=20",
+    "trainer.log_every_n_steps=1",
+    "task.scheduler.total_iters=20",
+    "callbacks.checkpoint.filename='{step}'",
+    "+callbacks.checkpoint.save_top_k=-1",
+    "+callbacks.checkpoint.auto_insert_metric_name=false",
+]
+Losses = dict[int, dict[str, str]]
+
+
+def read(run: Path) -> Losses:
+    """What was logged of each training step."""
+    logged: Losses = {}
+    with (run / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            kept = {name: value for name, value in row.items() if name.startswith(("train", "lr")) and value}
+            logged.setdefault(int(row["step"]), {}).update(kept)
+    return logged
+
+
+def resume(runs: Path, checkpoint: str) -> Losses:
+    """Train on in a fresh process."""
+    launch("src.train", *SETTINGS, f"paths.runs={runs}", f"ckpt_path={checkpoint}")
+    return read(max(runs.glob("*/*"), key=lambda run: run.stat().st_mtime))
+
+
+@pytest.mark.parametrize("stopped", ["at its last step", "in between"])
+def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """Losses, gradients and learning rates of a resumed run are those of the unbroken one, digit by digit."""
+
+    def fit(run: Path, *overrides: str) -> None:
+        task, data, trainer = compose(configure(*SETTINGS, f"paths.run={run}", *overrides))
+        trainer.fit(task, data)
+
+    unbroken, first = tmp_path / "unbroken", tmp_path / "runs" / "proscale_shapes" / "first"
+    fit(unbroken)
+    if stopped == "in between":
+        resumed = resume(tmp_path / "runs", str(unbroken / "checkpoints" / "10.ckpt"))
+    else:
+        fit(first, "trainer.max_steps=10")
+        resumed = resume(tmp_path / "runs", "last")
+    expected = read(unbroken)
+    assert sorted(resumed) == list(range(10, 20))
+    assert {"train/loss", "train/grad_norm", "lr-AdamW/pg1"} <= set(resumed[10])
+    assert resumed == {step: expected[step] for step in resumed}
+
+
+def test_last_is_the_newest_run_of_this_name(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """Of several runs the newest checkpoint; none, or a path that is not there, is said."""
+    settings = [f"paths.runs={tmp_path}", "name=mine"]
+    for run, time in (("mine/a", 3), ("mine/b", 2), ("other/c", 4)):
+        file = tmp_path / run / "checkpoints" / "last.ckpt"
+        file.parent.mkdir(parents=True)
+        torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, file)
+        os.utime(file, (time, time))
+    assert find_checkpoint(configure(*settings)) is None
+    assert find_checkpoint(configure(*settings, "ckpt_path=last")) == str(tmp_path / "mine/a/checkpoints/last.ckpt")
+    with pytest.raises(FileNotFoundError, match="ckpt_path=last"):
+        find_checkpoint(configure(f"paths.runs={tmp_path}", "name=nothing", "ckpt_path=last"))
+    with pytest.raises(FileNotFoundError, match=r"ckpt_path=no\.ckpt: no such file"):
+        find_checkpoint(configure(*settings, "ckpt_path=no.ckpt"))

@@ -1,0 +1,104 @@
+"""Two processes do together what one does alone."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from src.command_line import saved_overrides
+from src.compose import compose
+from tests.conftest import TINY_SHAPES, launch
+from tests.test_experiments import SMALL_MODEL
+
+SETTINGS = [
+    "+experiment=proscale_shapes",
+    *TINY_SHAPES,
+    *SMALL_MODEL,
+    "image_size=[64,64]",
+    "exits=[1,3]",
+    "trainer.max_steps=20",  # enough for scores above zero
+    "batch_size=4",
+    "lr=3e-3",
+    "validate_every=20",
+    "data.train.num_scenes=100",
+    "data.val.num_scenes=5",  # three for one process and two for the other
+    "data.eval_batch_size=1",
+    "task.postprocess.object_threshold=0.0",
+    "task.postprocess.overlap_threshold=0.0",
+    "trainer.log_every_n_steps=1",
+    # What two processes do not share: statistics of a batch, the mean over queries, and points drawn at random.
+    "model.backbone.freeze_norm=true",
+    "task.criterion.no_object_weight=1.0",
+    "task.criterion.num_points=2048",
+]
+TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave behind after training, under the folder of all runs."""
+    runs = tmp_path_factory.mktemp("runs")
+    launch("src.train", *SETTINGS, *TWO, f"paths.runs={runs}")
+    return runs
+
+
+def the_file(runs: Path, name: str) -> Path:
+    """The only one of this name."""
+    (file,) = runs.rglob(name)
+    return file
+
+
+def scores(runs: Path) -> dict[str, Any]:
+    """By exit, as a run leaves them."""
+    return json.loads(the_file(runs, "scores.json").read_text())["exits"]
+
+
+def first_gradient(runs: Path) -> float:
+    """The norm of the first step's gradient."""
+    with the_file(runs, "metrics.csv").open() as file:
+        return next(float(row["train/grad_norm"]) for row in csv.DictReader(file) if row["train/grad_norm"])
+
+
+def test_training_leaves_one_run_folder(together: Path) -> None:
+    """One folder, with one log, one table of scores and one newest checkpoint."""
+    assert len(list(together.glob("*/*"))) == 1
+    for name in ("metrics.csv", "scores.json", "last.ckpt"):
+        assert the_file(together, name).is_file()
+
+
+def test_the_first_step_is_that_of_one_process(
+    together: Path, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """The same global batch gives the same gradient, but for the points that are drawn."""
+    task, data, trainer = compose(configure(*SETTINGS, "trainer.max_steps=1"))
+    trainer.fit(task, data)
+    assert first_gradient(together) == pytest.approx(first_gradient(tmp_path), rel=0.05)
+
+
+def test_scores_are_those_of_one_process(together: Path, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """Unequal shares of the images, scored while training or afterwards, give the scores of all images at once."""
+    checkpoint = the_file(together, "last.ckpt")
+    task, data, trainer = compose(configure(*SETTINGS, f"model.weights={checkpoint}"))
+    trainer.validate(task, data, verbose=False)
+    alone = scores(tmp_path / "run")
+    assert sorted(alone) == ["1", "3"]
+    assert all(alone[depth][name] > 0 for depth in alone for name in ("pq", "miou"))
+    assert any(alone[depth]["ap"] > 0 for depth in alone)
+    launch("src.evaluate", *TWO, f"ckpt_path={checkpoint}", f"paths.runs={tmp_path / 'evaluated'}")
+    for several in (together, tmp_path / "evaluated"):
+        found = scores(several)
+        for depth in alone:
+            assert found[depth] == pytest.approx(alone[depth], rel=1e-6, nan_ok=True)
+
+
+def test_settings_are_taken_up_once(tmp_path: Path) -> None:
+    """The second process is started with what the first has taken up from the checkpoint, and adds nothing to it."""
+    torch.save({"hyper_parameters": {"overrides": ["+new=1", "dim=32"]}}, file := tmp_path / "last.ckpt")
+    first = saved_overrides([f"ckpt_path={file}", "dim=64"])
+    assert first == ["+new=1", "dim=32", f"ckpt_path={file}", "dim=64"]
+    assert saved_overrides(first) == first
