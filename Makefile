@@ -15,8 +15,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
 	$(RUN) -m scripts.demo
 
-test: setup ## run all tests
-	$(RUN) -m pytest -q $(TESTS)
+test: setup ## run all tests, or those of TESTS=path
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile $(TESTS)
 
 check: setup ## format, lint and types, as CI checks them
 	$(VENV)/bin/ruff format --check .
@@ -28,7 +28,7 @@ format: setup ## format and mend what the linter can
 	$(VENV)/bin/ruff check --fix .
 
 smoke: setup ## every experiment: one step of training and one validation on made scenes
-	$(RUN) -m pytest -q tests/test_experiments.py
+	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo .pytest_cache .mypy_cache .ruff_cache build *.egg-info

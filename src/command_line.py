@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,7 +62,7 @@ def add_plus(argument: str) -> str:
 def check(overrides: list[str], multirun: bool = False) -> None:
     """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        known = {*compose("config"), "hydra"}
+        known = roots()
         job = overrides
         try:
             for job in jobs(overrides) if multirun else [overrides]:
@@ -73,6 +73,12 @@ def check(overrides: list[str], multirun: bool = False) -> None:
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             fail(explain(error, job))
+
+
+@cache
+def roots() -> set[str]:
+    """The first names of all settings."""
+    return {*map(str, compose("config")), "hydra"}
 
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:
@@ -168,7 +174,7 @@ def saved_overrides(arguments: list[str]) -> list[str]:
 
 def newest(runs: Path, name: str) -> Path | None:
     """The last checkpoint of the newest run of a name."""
-    found = (runs / name).glob("*/checkpoints/last.ckpt")
+    found = (runs / name).rglob("checkpoints/last.ckpt")
     return max(found, key=lambda file: file.stat().st_mtime, default=None)
 
 
@@ -183,7 +189,12 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             said = reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            fail(said)
+            # a full disk names no file
+            fail(said if not isinstance(error, OSError) or error.filename else f"{said} (run folder {cfg.paths.run})")
+        except (KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
+                fail(f"interrupted; what was saved is in {cfg.paths.run}", 130)
+            raise
 
     return guarded_job
 
@@ -197,11 +208,10 @@ def reason(error: BaseException) -> str | None:
     if not isinstance(error, MISTAKES):
         return None
     # of an error in a worker process, torch passes on the whole traceback as the message
-    text = re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
-    return text if not isinstance(error, OSError) or error.filename or not error.errno else f"while writing: {text}"
+    return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, status: int = 2) -> NoReturn:
     """Say what is wrong, in one line, and stop."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

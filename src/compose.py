@@ -111,7 +111,7 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         file = newest(runs, cfg.name) or file
         if file == Path("last"):
             place = (runs / cfg.name).absolute()
-            raise FileNotFoundError(f"ckpt_path=last: no */checkpoints/last.ckpt below {place}; name= says whose run")
+            raise FileNotFoundError(f"ckpt_path=last: no checkpoints/last.ckpt below {place}; name= says whose run")
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
     if not {"state_dict", "pytorch-lightning_version"} <= set(load(file, "ckpt_path", mmap=True)):

@@ -1,11 +1,11 @@
 """Files of tensors, read without running what is in them."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 
@@ -28,6 +28,6 @@ def explain(error: Exception) -> str:
     code = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
     if code:
         return f"reading it would run or make {code[1]}, which is refused"
-    if isinstance(error, pickle.UnpicklingError) or "mmap can only" in str(error):
-        return "torch did not save it; is it the right file?"
-    return f"{str(error).split('. ')[0].splitlines()[0] if str(error) else 'it is empty'}; is the file whole?"
+    if not isinstance(error, RuntimeError | SafetensorError) or "mmap can only" in str(error):
+        return "torch did not save it; is it the right file, and whole?"
+    return f"{str(error).split('. ')[0].splitlines()[0]}; is it the right file, and whole?"

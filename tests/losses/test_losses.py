@@ -1,5 +1,7 @@
 """Points, matching and losses."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,6 +91,35 @@ def test_images_without_targets_train() -> None:
     assert predictions[0].class_logits.grad is not None
     assert predictions[0].mask_logits.grad is not None
     assert not predictions[0].mask_logits.grad.any()
+
+
+def test_costs_and_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One query of logit x and class probability p, one segment t: cross-entropy, dice and class, weighed and added."""
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.full(shape, 0.5))  # all points in the middle
+    x, p, points = 0.4, 0.7, 4
+    prediction = Prediction(torch.tensor([[[p, 1 - p]]]).log(), torch.full((1, 1, 8, 8), x))
+    matcher = HungarianMatcher(class_weight=2, mask_weight=3, dice_weight=7, num_points=points)
+    criterion = SetCriterion(1, matcher, 2, 3, 7, num_points=points)
+    s = 1 / (1 + math.exp(-x))
+    for t in (1, 0):
+        segments = torch.full((1, 1, 32, 32), t, dtype=torch.int32)  # where t is 0 the segment has no pixels
+        mask = -math.log(s if t else 1 - s)
+        dice = 1 - (2 * points * s * t + 1) / (points * s + points * t + 1)
+        cost = matcher.cost(prediction, torch.tensor([[0]]), segments)
+        assert cost.item() == pytest.approx(3 * mask + 7 * dice - 2 * p, rel=1e-5)
+        losses, _ = criterion([prediction], [torch.tensor([0])], segments)
+        values = {name.split("/")[0]: loss.item() for name, loss in losses.items()}
+        assert values == pytest.approx({"class": -2 * math.log(p), "mask": 3 * mask, "dice": 7 * dice}, rel=1e-5)
+
+
+def test_no_object_counts_a_tenth() -> None:
+    """The class loss is a mean in which a query without a segment weighs a tenth of one with a segment."""
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]]])
+    masks = torch.stack([torch.full((8, 8), value) for value in (9.0, -9.0, -9.0)])[None]
+    losses, _ = make_criterion(1)([Prediction(logits, masks)], [torch.tensor([0])], torch.ones(1, 1, 32, 32).int())
+    found, *nothing = -logits[0].log_softmax(-1)
+    expected = (found[0] + 0.1 * sum(cost[1] for cost in nothing)) / 1.2
+    torch.testing.assert_close(losses["class/layer0"], 2 * expected)
 
 
 def test_more_segments_than_queries_still_match() -> None:

@@ -58,8 +58,9 @@ def test_selecting_before_upsampling_changes_nothing() -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         queries = 40  # more than are upsampled at a time
-        blobs = F.interpolate(torch.randn(1, queries, 3, 3), (8, 8), mode="bilinear")
-        prediction = Prediction(4 * torch.randn(1, queries, 3), 6 * blobs)
+        owner = torch.randint(0, queries, (4, 4)).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        masks = 8.0 * (owner == torch.arange(queries)[:, None, None]) - 4 + 3 * torch.randn(queries, 8, 8)
+        prediction = Prediction(4 * torch.randn(1, queries, 3), masks[None])
         ids, labels = naive_panoptic(prediction, FRAME)
         result = POST.panoptic(prediction, 0, FRAME)
         assert torch.equal(result.ids, ids)

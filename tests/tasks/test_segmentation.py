@@ -1,12 +1,14 @@
 """The task in training: steps that are not finite, and images without anything in them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import lightning
 import pytest
 import torch
-from omegaconf import DictConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from src.compose import Run, compose
@@ -15,7 +17,14 @@ from src.data.targets import Sample
 from tests.conftest import TINY_SHAPES
 from tests.test_experiments import SMALL_MODEL
 
-SETTINGS = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "callbacks=[]"]
+SETTINGS = [
+    "+experiment=proscale_shapes",
+    *TINY_SHAPES,
+    *SMALL_MODEL,
+    "image_size=[64,64]",
+    "callbacks=[]",
+    "num_queries=20",
+]
 NAN = float("nan")
 
 
@@ -23,7 +32,7 @@ class Poison(lightning.Callback):
     """Spoils some steps and keeps the parameters as they are after every step.
 
     Args:
-        what: "gradient" of one parameter, or "logits" of one query's mask, matched or not.
+        what: "gradient" of one parameter, or "logits" of one query's mask, so that nothing can be matched with it.
     """
 
     def __init__(self, what: str, steps: range):
@@ -32,7 +41,9 @@ class Poison(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
         self.after.append(flat(task))
-        task.model.decoder.mask_embed.register_forward_hook(lambda *args: self.spoil(trainer, "logits", args[2]))
+        task.model.decoder.register_forward_hook(
+            lambda module, inputs, outputs: self.spoil(trainer, "logits", outputs[-1].mask_logits)
+        )
 
     def on_after_backward(self, trainer: lightning.Trainer, task: Any) -> None:
         self.spoil(trainer, "gradient", task.model.decoder.norm.weight.grad[None])
@@ -117,3 +128,12 @@ def test_images_without_any_target_train(every: int, configure: Callable[..., Di
     scores = fit(run)
     assert scores["train/non_finite_steps"] == 0
     assert 0 < scores["train/loss"] < float("inf")
+
+
+@pytest.mark.parametrize("part", ["criterion", "criterion.matcher", "postprocess"])
+def test_numbers_with_two_homes_agree(part: str, configure: Callable[..., DictConfig]) -> None:
+    """The constants of the published recipe are in conf/ what they are where nothing is configured."""
+    settings = OmegaConf.select(configure().task, part)
+    for name, parameter in inspect.signature(get_class(settings["_target_"])).parameters.items():
+        if parameter.default is not parameter.empty:
+            assert settings[name] == parameter.default, name
