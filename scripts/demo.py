@@ -48,9 +48,7 @@ def main() -> None:
     table = tabulate(arguments.folder, settings, seconds)
     pictures = stack_pictures(arguments.folder)
     Console().print(Markdown(table))
-    print(
-        f"\ntable: {arguments.folder}/table.md, {arguments.folder}/table.csv; {len(pictures)} pictures: {pictures[0]} ..."
-    )
+    print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
 def config(overrides: list[str]) -> DictConfig:

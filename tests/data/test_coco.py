@@ -183,22 +183,25 @@ def other_mask_size(root: Path) -> str:
     return "000000000004.png: is 60 x 64, but its image is 64 x 64"
 
 
-def missing_image(root: Path) -> str:
-    (root / "val2017" / "000000000004.png").unlink()
-    return "val2017/000000000004.png: no such picture"
-
-
 @pytest.mark.parametrize(
-    "spoil",
-    [broken_image, broken_mask, strange_segment, absent_segment, other_size, other_mask_size, missing_image],
+    "spoil", [broken_image, broken_mask, strange_segment, absent_segment, other_size, other_mask_size]
 )
 def test_a_bad_sample_names_itself(root: Path, spoil: Callable[[Path], str]):
     """A file that is broken or contradicts its annotation raises an error with its name and the value at fault."""
     message = spoil(root)
     scenes = panoptic(root)
     assert len(scenes[3].truth.labels)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(ValueError, match=message):
         scenes[4]
+
+
+@pytest.mark.parametrize("folder", ["val2017", "panoptic_val2017"])
+def test_a_missing_picture_is_missed_at_once(root: Path, folder: str):
+    """An image or mask that the annotation file names and that is not there is told before the first sample is read."""
+    (root / folder / "000000000004.png").unlink()
+    (root / folder / "000000000006.png").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{folder}/000000000004.png: no such picture.*and 1 more"):
+        panoptic(root)
 
 
 def unknown_category(document: Any) -> str:
