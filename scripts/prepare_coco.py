@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             if args.only in (None, archive.part):
                 prepare(archive, args.root, args.url, args.keep)
     except OSError as error:  # unreachable, broken off, disk full
-        sys.exit(f"prepare_coco: {error}")
+        sys.exit(f"error: {error}")
 
 
 def prepare(archive: Archive, root: Path, url: str, keep: bool) -> None:

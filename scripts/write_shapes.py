@@ -4,6 +4,7 @@ python -m scripts.write_shapes data/shapes --num-train 2000 --num-val 200
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from src.data.export import export_coco
@@ -18,9 +19,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="side of a scene in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="training scenes; validation takes the next (default: 0)")
     args = parser.parse_args()
-    for seed, (split, count) in enumerate((("train", args.num_train), ("val", args.num_val)), args.seed):
-        export_coco(Shapes(count, args.size, seed), args.root, split)
-        print(f"{count} {split} scenes in {args.root}")
+    for name, least in (("num_train", 1), ("num_val", 1), ("size", 8), ("seed", 0)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: expected a whole number from {least}")
+    try:
+        for seed, (split, count) in enumerate((("train", args.num_train), ("val", args.num_val)), args.seed):
+            export_coco(Shapes(count, args.size, seed), args.root, split)
+            print(f"{count} {split} scenes in {args.root}")
+    except OSError as error:  # no place to write, disk full
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -189,8 +189,8 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             said = reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            # a full disk names no file
-            fail(said if not isinstance(error, OSError) or error.filename else f"{said} (run folder {cfg.paths.run})")
+            nameless = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
+            fail(f"{said} (run folder {cfg.paths.run})" if nameless else said)
         except (KeyboardInterrupt, SystemExit) as error:
             if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
                 fail(f"interrupted; what was saved is in {cfg.paths.run}", 130)

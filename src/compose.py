@@ -61,7 +61,10 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         trainer.check_val_every_n_epoch = None
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
     task = instantiate(cfg.task, categories=data.categories, _convert_="all")
-    task.hparams.update({"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings})
+    categories = [category._asdict() for category in data.categories]
+    task.hparams.update(
+        {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, "categories": categories}
+    )
     return Run(task, data, trainer)
 
 

@@ -54,8 +54,3 @@ def count(model: nn.Module, size: Sequence[int], exits: Sequence[int] | None = N
     root = type(model).__name__
     parts = {name.removeprefix(f"{root}."): sum(ops.values()) / 2e9 for name, ops in counts.items() if name != "Global"}
     return {"total": parts.pop(root), **parts}
-
-
-def encoder_gflops(parts: dict[str, float]) -> float:
-    """The whole pixel decoder, which the papers call the encoder."""
-    return parts["pixel_decoder"]

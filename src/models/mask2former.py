@@ -49,6 +49,8 @@ class Mask2Former(nn.Module):
         self.exits = check_exits(exits, self.pixel_decoder.encoder.depth)
         self.register_buffer("mean", torch.tensor(backbone.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
+        for layer in self.pixel_decoder.encoder.layers[self.exits[-1] :]:
+            layer.requires_grad_(False)  # it never runs, and several processes would wait for its gradient
         if weights is not None:
             load_weights(self, weights)
         if activation_checkpointing:

@@ -70,6 +70,15 @@ class Segmentation(lightning.LightningModule):
 
     # ---- training
 
+    def on_train_start(self) -> None:
+        """Refuse to train where a resumed schedule has come to its end: every further step would change nothing."""
+        end = getattr(self.lr_schedulers(), "total_iters", None)
+        if end is not None and end < self.trainer.max_steps:
+            raise ValueError(
+                f"trainer.max_steps={self.trainer.max_steps}: the learning rate reaches zero at step {end}, as the "
+                "checkpoint was trained; to train longer, start anew from it with model.weights=FILE instead of ckpt_path"
+            )
+
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Draw what is left to chance from (seed, step, rank) alone, so that a resumed run repeats an unbroken one."""
         part = batch_index % self.trainer.accumulate_grad_batches  # of a step; batches may count anew after resuming

@@ -173,7 +173,7 @@ def test_splits_must_have_the_same_classes():
         scenes.categories = [*scenes.categories[:3], scenes.categories[3]._replace(name="disc"), *scenes.categories[4:]]
         return scenes
 
-    with pytest.raises(ValueError, match=r"number 3 is .*'circle'.* and .*'disc'"):
+    with pytest.raises(ValueError, match=r"number 3 differs, in training .*'circle'.*, in validation .*'disc'"):
         data(val=renamed).setup("fit")
 
 
