@@ -76,7 +76,7 @@ class Segmentation(lightning.LightningModule):
         if end is not None and end < self.trainer.max_steps:
             raise ValueError(
                 f"trainer.max_steps={self.trainer.max_steps}: the learning rate reaches zero at step {end}, as the "
-                "checkpoint was trained; to train longer, start anew from it with model.weights=FILE instead of ckpt_path"
+                "checkpoint was trained; to train longer, start from model.weights=FILE instead of ckpt_path=FILE"
             )
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
