@@ -18,6 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -150,7 +151,7 @@ def tabulate(folder: Path, settings: dict[str, list[str]], seconds: dict[str, fl
         csv.writer(file).writerows([header, *rows])
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
-    table = Table(*header, caption="scenes that were held out; seconds: medians, one thread, the models taking turns")
+    table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the models taking turns")
     table.columns[0].min_width = max(map(len, settings))
     for row in rows:
         table.add_row(*row)
