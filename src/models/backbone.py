@@ -57,6 +57,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.name = name
         self.body: Any = create_body(name, pretrained, options or {})
         strides = self.body.feature_info.reduction()
         if not set(STRIDES) <= set(strides):
@@ -79,7 +80,11 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
-        outputs = self.body(images)
+        try:
+            outputs = self.body(images)
+        except AssertionError as error:  # timm's word for a size it was not made for
+            size = "x".join(map(str, images.shape[-2:]))
+            raise ValueError(f"backbone {self.name!r} takes no images of {size} ({error}); see its options") from error
         features = {}
         for stride, i, norm in zip(STRIDES, self.picked, self.norms, strict=True):
             feature = outputs[i] if self.channels_last else outputs[i].permute(0, 2, 3, 1)  # (B, h, w, C)
