@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from src.tensor_files import load
 
 State = dict[str, Tensor]
-SHOWN = 6  # keys that a refusal names
+SHOWN = 20  # keys that a refusal names
 
 # What `transformers` has and we do not need: loss weights, Swin's unused last norm, indices that follow from shapes.
 TRANSFORMERS_UNUSED = r"criterion\.|.*encoder\.swin\.layernorm\.|.*relative_position_index$"
