@@ -23,13 +23,8 @@ from src.settings import check_settings, parameters_of, suggest
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-NOT_TAKEN_UP = (
-    "hydra",
-    "ckpt_path",
-    "logger",
-    "callbacks",
-    "paths",
-)  # of a checkpoint's settings: where and how to log
+# Of a checkpoint's settings: where and how to log.
+NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths")
 MISTAKES = (
     ValueError,
     OSError,

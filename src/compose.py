@@ -111,10 +111,11 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
     file = Path(cfg.ckpt_path)
     if cfg.ckpt_path == "last":
         runs = Path(cfg.paths.runs)
-        file = newest(runs, cfg.name) or file
-        if file == Path("last"):
+        found = newest(runs, cfg.name)
+        if found is None:
             place = (runs / cfg.name).absolute()
             raise FileNotFoundError(f"ckpt_path=last: no checkpoints/last.ckpt below {place}; name= says whose run")
+        file = found
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
     if not {"state_dict", "pytorch-lightning_version"} <= set(load(file, "ckpt_path", mmap=True)):

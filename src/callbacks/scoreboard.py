@@ -87,12 +87,12 @@ def effective(
     trainer: lightning.Trainer, task: Any, costs: dict[int, dict[str, float]], image_size: list[int]
 ) -> dict[str, str]:
     """What the settings come to on this machine."""
-    per_device = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
     optimizer = trainer.optimizers[0]
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups}, reverse=True)
     size = "x".join(map(str, image_size))
     return {
-        "batch": f"{per_device * trainer.world_size * trainer.accumulate_grad_batches} = {per_device} per device x "
+        "batch": f"{data.global_batch_size} = {data.batch_size} per device x "
         f"{trainer.world_size} devices x {trainer.accumulate_grad_batches} accumulated",
         "steps": str(trainer.max_steps),
         "learning rate": ", ".join(f"{rate:g}" for rate in rates) + " (highest: all but the backbone)",

@@ -74,9 +74,8 @@ class Annotations:
         self.image_names = ByteRows(image["file_name"].encode() for image in images)
         marked = [groups.get(image["id"], ("", [])) for image in images]
         self.mask_names = ByteRows(name.encode() for name, _ in marked)
-        self.starts = np.cumsum(
-            [0] + [len(objects) for _, objects in marked]
-        )  # (I + 1,) into the objects of all images
+        counts = [len(objects) for _, objects in marked]
+        self.starts = np.cumsum([0, *counts])  # (I + 1,) into the objects of all images
         flat = [one for _, objects in marked for one in objects]
         owners = np.repeat(self.image_ids, np.diff(self.starts))
         self.objects = Objects(

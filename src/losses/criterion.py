@@ -1,6 +1,7 @@
 """How far the predictions are from the truth: class, mask and dice losses of every decoder layer.
 
-Letters: B images, Q queries, K classes, M matched pairs, P points, L layers of the integer map.
+Letters: B images, Q queries, K classes, N segments of the image that has most, M matched pairs, P points, L layers of
+the integer map.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from src.losses.matcher import HungarianMatcher, Match
 from src.losses.points import sample_maps, sample_segments, uncertain_points
@@ -60,26 +62,24 @@ class SetCriterion(nn.Module):
         """
         matches, num_bad = self.matcher(predictions, labels, segments)
         num_masks = average_over_processes(sum(map(len, labels)), segments.device)
+        padded = pad_sequence(list(labels), batch_first=True)  # (B, N)
         losses: dict[str, Tensor] = {}
         with torch.autocast(segments.device.type, enabled=False):
             for layer, (prediction, match) in enumerate(zip(predictions, matches, strict=True)):
                 mask, dice = self.mask_losses(prediction.mask_logits, segments, match)
                 terms = {
-                    "class": self.class_loss(prediction.class_logits, labels, match),
+                    "class": self.class_loss(prediction.class_logits, padded, match),
                     "mask": mask / num_masks,
                     "dice": dice / num_masks,
                 }
                 losses |= {f"{name}/layer{layer}": self.weights[name] * term for name, term in terms.items()}
         return losses, num_bad
 
-    def class_loss(self, class_logits: Tensor, labels: Sequence[Tensor], match: Match) -> Tensor:
-        """Cross-entropy over all queries, those without a match being "no object"."""
+    def class_loss(self, class_logits: Tensor, labels: Tensor, match: Match) -> Tensor:
+        """Cross-entropy over all queries for padded labels (B, N), queries without a match being "no object"."""
         num_classes = class_logits.shape[-1] - 1
         target = torch.full(class_logits.shape[:2], num_classes, device=class_logits.device)  # (B, Q)
-        first = torch.tensor([0, *map(len, labels)], device=class_logits.device).cumsum(
-            0
-        )  # of each image in all labels
-        target[match.image, match.query] = torch.cat(list(labels))[first[match.image] + match.segment]
+        target[match.image, match.query] = labels[match.image, match.segment]
         return F.cross_entropy(class_logits.float().transpose(1, 2), target, self.class_weights)
 
     def mask_losses(self, mask_logits: Tensor, segments: Tensor, match: Match) -> tuple[Tensor, Tensor]:
