@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from src.compose import compose
-from src.data.export import export_coco
+from src.data.export import export_cityscapes, export_coco
 from src.data.shapes import Shapes
 from tests.conftest import ROOT, TINY, TINY_SHAPES
 
@@ -31,6 +31,15 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes in Cityscapes' folders and formats."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    for split, seed in (("train", 0), ("val", 1)):
+        export_cityscapes(Shapes(4, size=64, seed=seed), root, split)
+    return root
+
+
 def fit(cfg: DictConfig) -> dict[str, float]:
     task, data, trainer = compose(cfg)
     trainer.fit(task, data)
@@ -39,12 +48,15 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_a_batch_and_validates(
-    experiment: str, configure: Callable[..., DictConfig], coco: Path, tmp_path: Path
+    experiment: str, configure: Callable[..., DictConfig], coco: Path, cityscapes: Path, tmp_path: Path
 ) -> None:
     """One step and one validation, on made scenes; scores and pictures come out."""
     data = TINY_SHAPES
+    sizes = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
     if "coco" in experiment:
-        data = [*TINY, f"data.root={coco}", "data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
+        data = [*TINY, f"data.root={coco}", *sizes]
+    elif "cityscapes" in experiment:
+        data = [*TINY, f"data.root={cityscapes}", *sizes, "data.augment.short=64"]
     scores = fit(configure(f"+experiment={experiment}", *data, *SMALL_MODEL, "image_size=[64,64]"))
     assert 0 <= scores["val/pq"] <= 100
     assert {"val/ap", "val/miou", "train/loss"} <= set(scores)

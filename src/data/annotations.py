@@ -16,7 +16,9 @@ import numpy as np
 from src.data.targets import Category
 
 Entry = dict[str, Any]
-Grouping = Callable[[list[Entry]], dict[int, tuple[str, list[Entry]]]]  # image id to its mask file and its objects
+ImageId = int | str
+Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
+Grouping = Callable[[list[Entry]], Groups]
 
 
 class ByteRows:
@@ -69,7 +71,8 @@ class Annotations:
         if not keep_empty:
             images = [i for i in images if any(not o.get("iscrowd") for o in groups.get(i["id"], ("", []))[1])]
 
-        self.image_ids = np.array([image["id"] for image in images], np.int64)  # (I,)
+        ids = [image["id"] for image in images]
+        self.image_ids = np.array(numbers(ids), np.int64)  # (I,)
         self.sizes = np.array([(i.get("height", 0), i.get("width", 0)) for i in images], np.int32)  # (I, 2), 0 unknown
         self.image_names = ByteRows(image["file_name"].encode() for image in images)
         marked = [groups.get(image["id"], ("", [])) for image in images]
@@ -77,7 +80,7 @@ class Annotations:
         counts = [len(objects) for _, objects in marked]
         self.starts = np.cumsum([0, *counts])  # (I + 1,) into the objects of all images
         flat = [one for _, objects in marked for one in objects]
-        owners = np.repeat(self.image_ids, np.diff(self.starts))
+        owners = [id_ for id_, count in zip(ids, counts, strict=True) for _ in range(count)]
         self.objects = Objects(
             np.array([one["id"] for one in flat], np.int64),
             self._labels(flat, owners),
@@ -108,16 +111,16 @@ class Annotations:
             for entry, color in zip(entries, colors, strict=True)
         ]
 
-    def _check_ids(self, image_ids: list[int], annotated: list[int]) -> None:
+    def _check_ids(self, image_ids: list[ImageId], annotated: list[ImageId]) -> None:
         self._refuse_repeats("image", image_ids)
         if strangers := sorted(set(annotated) - set(image_ids)):
             raise ValueError(f"{self.file}: annotations of images that are not listed: ids {strangers[:5]}")
 
-    def _refuse_repeats(self, what: str, ids: list[int]) -> None:
+    def _refuse_repeats(self, what: str, ids: list[ImageId]) -> None:
         if repeats := [id_ for id_, count in Counter(ids).items() if count > 1]:
             raise ValueError(f"{self.file}: {what} ids must differ, but these repeat: {repeats[:5]}")
 
-    def _labels(self, objects: list[Entry], owners: np.ndarray) -> np.ndarray:
+    def _labels(self, objects: list[Entry], owners: list[ImageId]) -> np.ndarray:
         index_of = {category.id: index for index, category in enumerate(self.categories)}
         for one, image_id in zip(objects, owners, strict=True):
             if one["category_id"] not in index_of:
@@ -129,7 +132,12 @@ class Annotations:
         return np.array([index_of[one["category_id"]] for one in objects], np.int64)
 
 
-def panoptic(annotations: list[Entry]) -> dict[int, tuple[str, list[Entry]]]:
+def numbers(ids: list[ImageId]) -> Iterable[ImageId]:
+    """The ids; where they are names, as Cityscapes has, their places: metrics and pycocotools want whole numbers."""
+    return range(len(ids)) if ids and isinstance(ids[0], str) else ids
+
+
+def panoptic(annotations: list[Entry]) -> Groups:
     """One entry per image, which names its mask and lists its segments."""
     groups = {entry["image_id"]: (entry["file_name"], entry["segments_info"]) for entry in annotations}
     if len(groups) < len(annotations):
@@ -137,9 +145,9 @@ def panoptic(annotations: list[Entry]) -> dict[int, tuple[str, list[Entry]]]:
     return groups
 
 
-def instances(annotations: list[Entry]) -> dict[int, tuple[str, list[Entry]]]:
+def instances(annotations: list[Entry]) -> Groups:
     """One entry per object, with its outline."""
-    groups: dict[int, tuple[str, list[Entry]]] = {}
+    groups: Groups = {}
     for entry in annotations:
         if not entry["segmentation"]:
             raise ValueError(f"annotation {entry['id']} has an empty segmentation, expected polygons or run lengths")
@@ -151,3 +159,20 @@ def color(place: int) -> tuple[int, int, int]:
     """A colour for the n-th class where the file gives none: hues a golden angle apart."""
     red, green, blue = colorsys.hsv_to_rgb(place * 0.618 % 1, (0.55, 0.75, 0.95)[place % 3], 0.9)
     return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def image_sizes(file: Path) -> list[tuple[int, int]]:
+    """(height, width) of every image that a COCO JSON file lists; its pictures need not be there.
+
+    Raises FileNotFoundError, or ValueError for what is not such a file or does not say.
+    """
+    try:
+        images = json.loads(file.read_bytes())["images"]
+        sizes = [(image["height"], image["width"]) for image in images]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected COCO's layout, images with height and width ({error!r})") from error
+    if not sizes or any(type(side) is not int or side < 1 for size in sizes for side in size):
+        raise ValueError(f"{file}: expected images with height and width from 1, has {sizes[:3] or 'none'}")
+    return sizes

@@ -4,6 +4,7 @@ Letters: H x W pixels, N segments of one image, L layers of its map.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from pycocotools import mask as run_lengths
 
-from src.data.annotations import Annotations, ByteRows, Grouping, Objects, instances, panoptic
+from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
 
@@ -20,14 +21,19 @@ class Coco(Scenes):
     """Images in a folder, annotations in a JSON file; what both layouts share."""
 
     layout: Grouping
+    source = (
+        "COCO itself is fetched by `python -m scripts.prepare_coco --root FOLDER`; data of your own needs the same "
+        "layout, or its own paths in the data configuration."
+    )
 
     def __init__(self, image_folder: str | Path, annotation_file: str | Path, keep_empty: bool = True) -> None:
-        self.image_folder = found(image_folder, "image folder")
-        self.annotations = Annotations(found(annotation_file, "annotation file"), type(self).layout, keep_empty)
+        self.image_folder = found(image_folder, "image folder", self.source)
+        file = found(annotation_file, "annotation file", self.source)
+        self.annotations = Annotations(file, type(self).layout, keep_empty)
         self.categories = self.annotations.categories
         if not len(self):
             raise ValueError(f"{annotation_file}: no image in it{'' if keep_empty else ' has an object'}")
-        self._check_files(self.image_folder, self.annotations.image_names)
+        self._check_files(map(self._image_file, range(len(self))))
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -46,23 +52,21 @@ class Coco(Scenes):
         return Sample(image, truth(segments, self.annotations.of(index)), self.image_id(index), file.name)
 
     def image_id(self, index: int) -> int:
-        """The id of an image in the annotation file."""
+        """The id of an image in the annotation file; its place there if ids are names."""
         return int(self.annotations.image_ids[index])
 
     def _image_file(self, index: int) -> Path:
         return self.image_folder / self.annotations.image_names[index].decode()
 
-    def _check_files(self, folder: Path, names: ByteRows) -> None:
+    def _check_files(self, files: Iterable[Path]) -> None:
         """Refuse files that are named and not there, now rather than hours into training."""
         there: dict[Path, set[str]] = {}  # a listing of each folder is quicker than a look at each file
         absent: list[Path] = []
-        for index in range(len(self)):
-            if name := names[index].decode():
-                file = folder / name
-                if file.parent not in there:
-                    there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
-                if file.name not in there[file.parent]:
-                    absent.append(file)
+        for file in files:
+            if file.parent not in there:
+                there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
+            if file.name not in there[file.parent]:
+                absent.append(file)
         if absent:
             raise FileNotFoundError(
                 f"{absent[0].absolute()}: no such picture, but {self.annotations.file} names it"
@@ -90,14 +94,17 @@ class CocoPanoptic(Coco):
         keep_empty: bool = True,
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty)
-        self.mask_folder = found(mask_folder, "mask folder")
-        self._check_files(self.mask_folder, self.annotations.mask_names)
+        self.mask_folder = found(mask_folder, "mask folder", self.source)
+        self._check_files(filter(None, map(self._mask_file, range(len(self)))))
+
+    def _mask_file(self, index: int) -> Path | None:
+        name = self.annotations.mask_names[index].decode()
+        return self.mask_folder / name if name else None
 
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
-        name = self.annotations.mask_names[index].decode()
-        if not name:  # the file lists the image and says nothing about it
+        file = self._mask_file(index)
+        if file is None:  # the annotation file lists the image and says nothing about it
             return np.zeros((1, height, width), np.int32)
-        file = self.mask_folder / name
         colors = np.asarray(open_picture(file).convert("RGB").convert("RGBA"))
         if colors.shape[:2] != (height, width):
             raise ValueError(f"{file}: is {colors.shape[0]} x {colors.shape[1]}, but its image is {height} x {width}")
@@ -167,12 +174,10 @@ def open_picture(file: Path) -> Image.Image:
         raise ValueError(f"{file}: cannot be decoded ({error}); is the file whole?") from error
 
 
-def found(path: str | Path, what: str) -> Path:
-    """The path, if there is something there; else says what is missing and how to get it."""
+def found(path: str | Path, what: str, source: str) -> Path:
+    """The path, if there is something there; else says what is missing and, by `source`, how to get it."""
     if not (Path(path).is_dir() if "folder" in what else Path(path).is_file()):
         raise FileNotFoundError(
-            f"{what} not found: {Path(path).absolute()}. data.root=FOLDER says where the data lies. COCO itself is "
-            f"fetched by `python -m scripts.prepare_coco --root FOLDER`; data of your own needs the same layout, or "
-            f"its own paths in the data configuration."
+            f"{what} not found: {Path(path).absolute()}. data.root=FOLDER says where the data lies. {source}"
         )
     return Path(path)

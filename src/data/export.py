@@ -1,4 +1,4 @@
-"""Scenes written to disk in COCO's two layouts, for trying the readers or for keeping made data."""
+"""Scenes written to disk in COCO's two layouts or Cityscapes', for trying the readers or for keeping made data."""
 
 import json
 from pathlib import Path
@@ -27,11 +27,11 @@ def export_coco(scenes: Scenes, root: Path, split: str) -> None:
     instances: list[Entry] = []
     for sample in (scenes[index] for index in range(len(scenes))):
         file_name = f"{sample.image_id:012d}.png"
-        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_folder / file_name)
-        Image.fromarray(colors(sample)).save(mask_folder / file_name)
+        ids = segment_id(np.arange(1, len(sample.truth.labels) + 1))
+        save(sample, ids, image_folder / file_name, mask_folder / file_name)
         height, width = sample.image.shape[-2:]
         images.append({"id": sample.image_id, "file_name": file_name, "height": height, "width": width})
-        segments = describe(sample, scenes.categories)
+        segments = describe(sample, scenes.categories, ids)
         panoptic.append({"image_id": sample.image_id, "file_name": file_name, "segments_info": segments})
         instances += objects(sample, scenes.categories, segments, first_id=len(instances) + 1)
     things = [category for category in scenes.categories if category.isthing]
@@ -43,21 +43,55 @@ def export_coco(scenes: Scenes, root: Path, split: str) -> None:
         (root / "annotations" / f"{layout}_{split}2017.json").write_text(json.dumps(document))
 
 
+def export_cityscapes(scenes: Scenes, root: Path, split: str) -> None:
+    """Images and panoptic masks of one split ("train" or "val"), named and numbered as Cityscapes' scripts do.
+
+    Truths must have one layer and, of each class, one segment that is stuff or a crowd: its id is the class's own.
+    """
+    masks = f"cityscapes_panoptic_{split}"
+    image_folder, mask_folder = root / "leftImg8bit" / split / "aachen", root / "gtFine" / masks
+    for folder in (image_folder, mask_folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    images: list[Entry] = []
+    annotations: list[Entry] = []
+    for sample in (scenes[index] for index in range(len(scenes))):
+        image_id = f"aachen_{sample.image_id:06d}_000019"
+        mask_name = f"{image_id}_gtFine_panoptic.png"
+        classes = np.array([category.id for category in scenes.categories])[sample.truth.labels]
+        things = np.array([category.isthing for category in scenes.categories])[sample.truth.labels]
+        single = things & ~sample.truth.crowd.numpy()
+        ids = np.where(single, classes * 1000 + np.arange(len(classes)), classes)
+        save(sample, ids, image_folder / f"{image_id}_leftImg8bit.png", mask_folder / mask_name)
+        height, width = sample.image.shape[-2:]
+        file_name = f"{image_id}_gtFine_leftImg8bit.png"
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        segments = describe(sample, scenes.categories, ids)
+        annotations.append({"image_id": image_id, "file_name": mask_name, "segments_info": segments})
+    document = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [category._asdict() for category in scenes.categories],
+    }
+    (root / "gtFine" / f"{masks}.json").write_text(json.dumps(document))
+
+
 def segment_id(numbers: np.ndarray) -> np.ndarray:
-    """Numbers from 1 as ids up to 2^24, no two alike and 0 still 0, that use all three bytes of a colour."""
+    """Numbers from 1 as ids up to 2^24, no two alike, that use all three bytes of a colour."""
     return numbers * 40009 % 2**24
 
 
-def colors(sample: Sample) -> np.ndarray:
-    """The panoptic mask, an id as R + 256 G + 65536 B: (H, W, 3) uint8."""
-    ids = segment_id(sample.truth.segments[0].numpy().astype(np.int64))
-    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+def save(sample: Sample, ids: np.ndarray, image_file: Path, mask_file: Path) -> None:
+    """Write an image and its panoptic mask, in which segments have `ids` (N,) as R + 256 G + 65536 B."""
+    Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_file)
+    pixels = np.array([0, *ids])[sample.truth.segments[0]]  # (H, W)
+    colors = np.stack([pixels % 256, pixels // 256 % 256, pixels // 65536], -1)
+    Image.fromarray(colors.astype(np.uint8)).save(mask_file)
 
 
-def describe(sample: Sample, categories: list[Category]) -> list[Entry]:
-    """The entry of every segment in the panoptic file."""
-    ids = segment_id(np.arange(1, len(sample.truth.labels) + 1)).tolist()
-    rows = zip(ids, sample.truth.labels.tolist(), sample.truth.crowd.tolist(), sample.truth.areas.tolist(), strict=True)
+def describe(sample: Sample, categories: list[Category], ids: np.ndarray) -> list[Entry]:
+    """The entry of every segment in the panoptic file, with `ids` (N,)."""
+    truth = sample.truth
+    rows = zip(ids.tolist(), truth.labels.tolist(), truth.crowd.tolist(), truth.areas.tolist(), strict=True)
     return [
         {"id": id_, "category_id": categories[label].id, "iscrowd": int(crowd), "area": area}
         for id_, label, crowd, area in rows

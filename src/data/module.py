@@ -4,14 +4,17 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 
 import torch
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
+from src.data.annotations import image_sizes
 from src.data.samplers import RankSampler, StepSampler
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Category, Sample, collate
+from src.data.transforms import ResizeShortestEdge
 
 
 class SegmentationData(LightningDataModule):
@@ -29,18 +32,19 @@ class SegmentationData(LightningDataModule):
         train: Callable[[], Scenes],
         val: Callable[[], Scenes],
         augment: Transform,
-        resize: Transform,
+        resize: ResizeShortestEdge,
         segmentation: str,  # what training targets are: panoptic, instance or semantic
         batch_size: int,  # per device
         eval_batch_size: int,
         num_workers: int,
         seed: int,
         root: str | None = None,  # the folder that `train` and `val` point into
+        num_classes: int | None = None,  # of the benchmark these settings stand for; files that are there say more
     ) -> None:
         super().__init__()
         if segmentation not in SEGMENTATIONS:
             raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
-        self.root = root
+        self.root, self._num_classes = root, num_classes
         self.train, self.val, self.augment, self.resize = train, val, augment, resize
         self.segmentation, self.seed = segmentation, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
@@ -65,6 +69,20 @@ class SegmentationData(LightningDataModule):
     def categories(self) -> list[Category]:
         """The classes, in the order of their indices."""
         return self.val_scenes.categories
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; without any files, as many as the benchmark has."""
+        try:
+            return len(self.categories)
+        except FileNotFoundError:
+            if self._num_classes is None:
+                raise
+            return self._num_classes
+
+    def views(self, annotation_file: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """(height, width) after `resize`, and before, of every image in a COCO JSON file."""
+        return [(self.resize.resized(*size), size) for size in image_sizes(Path(annotation_file))]
 
     def setup(self, stage: str) -> None:
         """Make the scenes of a stage now, so that what is missing is said before anything runs."""

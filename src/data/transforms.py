@@ -35,30 +35,45 @@ class LargeScaleJitter:
         self.min_scale, self.max_scale, self.flip = min_scale, max_scale, flip
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        image, segments = sample.image, sample.truth.segments  # (3, h, w), (L, h, w)
         if rng.random() < self.flip:
-            image, segments = image.flip(-1), segments.flip(-1)
-
-        h, w = image.shape[-2:]
+            sample = mirror(sample)
+        h, w = sample.image.shape[-2:]
         factor = rng.uniform(self.min_scale, self.max_scale)
         scale = factor * min(self.height / h, self.width / w)
         new_h, new_w = max(round(h * scale), 1), max(round(w * scale), 1)
-        crop_h, crop_w = min(new_h, self.height), min(new_w, self.width)
         place = rng.random()  # one number for both axes, as detectron2
-        top, left = round((new_h - crop_h) * place), round((new_w - crop_w) * place)
+        sample = crop(sample, (new_h, new_w), (self.height, self.width), (place, place))
+        return fill(sample, self.height, self.width)
 
-        rows, columns = nearest(h, new_h, top, crop_h), nearest(w, new_w, left, crop_w)
-        cropped = torch.from_numpy(segments.numpy().take(columns, 2).take(rows, 1))
-        seen = torch.bincount(cropped.view(-1), minlength=len(sample.truth.labels) + 1)[1:] > 0
-        truth = sample.truth._replace(segments=cropped)
-        truth = truth if seen.all() else truth.select(seen)
-        padding = (0, self.width - crop_w, 0, self.height - crop_h)
-        truth = truth._replace(segments=pad(truth.segments, padding))
 
-        box = (left * w / new_w, top * h / new_h, (left + crop_w) * w / new_w, (top + crop_h) * h / new_h)
-        canvas = image.new_full((self.height, self.width, 3), 128).permute(2, 0, 1)  # laid out as resize() gives it
-        canvas[:, :crop_h, :crop_w] = resize(image, crop_h, crop_w, box)
-        return sample._replace(image=canvas, truth=truth)
+class ShortSideJitter:
+    """Resize, cut or fill up to one size, recolour, flip: Mask2Former's recipe for Cityscapes and ADE20K.
+
+    The short side becomes 0.5, 0.6, ... or 2 times `short`, unless the long side would pass `long`. What is larger than
+    size is cropped anywhere, what is smaller is padded at the right and the bottom.
+    """
+
+    def __init__(
+        self,
+        short: int,
+        long: int,
+        size: int | tuple[int, int],  # or (height, width)
+        flip: float = 0.5,  # probability
+        color: float = 0.5,  # probability of each change of colour
+    ) -> None:
+        shorts = [int(step * 0.1 * short) for step in range(5, 21)]  # the floats, too, of Mask2Former's configs
+        self.resizes = [ResizeShortestEdge(one, long) for one in shorts]
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.flip, self.color = flip, color
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        h, w = sample.image.shape[-2:]
+        new = self.resizes[rng.integers(len(self.resizes))].resized(h, w)
+        sample = crop(sample, new, (self.height, self.width), (rng.random(), rng.random()))
+        sample = sample._replace(image=recolor(sample.image, *draw_colors(self.color, rng)))
+        if rng.random() < self.flip:
+            sample = mirror(sample)
+        return fill(sample, self.height, self.width)
 
 
 class ResizeShortestEdge:
@@ -74,13 +89,84 @@ class ResizeShortestEdge:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         h, w = sample.image.shape[-2:]
-        scale = self.short / min(h, w)
-        if max(h, w) * scale > self.long:
-            scale = self.long / max(h, w)
-        new_h, new_w = int(h * scale + 0.5), int(w * scale + 0.5)
+        new_h, new_w = self.resized(h, w)
         if (new_h, new_w) == (h, w):
             return sample
         return sample._replace(image=resize(sample.image, new_h, new_w, (0, 0, w, h)))
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of a size is brought to."""
+        scale = self.short / min(height, width)
+        if max(height, width) * scale > self.long:
+            scale = self.long / max(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def mirror(sample: Sample) -> Sample:
+    """The sample with left and right exchanged."""
+    truth = sample.truth._replace(segments=sample.truth.segments.flip(-1))
+    return sample._replace(image=sample.image.flip(-1), truth=truth)
+
+
+def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tuple[float, float]) -> Sample:
+    """A window on the sample resized to `new`: at most `size`, `place` from 0 (top, left) to 1 (bottom, right).
+
+    Segments that do not show are left out.
+    """
+    image, truth = sample.image, sample.truth  # (3, h, w)
+    (h, w), (new_h, new_w) = image.shape[-2:], new
+    crop_h, crop_w = min(new_h, size[0]), min(new_w, size[1])
+    top, left = round((new_h - crop_h) * place[0]), round((new_w - crop_w) * place[1])
+
+    rows, columns = nearest(h, new_h, top, crop_h), nearest(w, new_w, left, crop_w)
+    segments = torch.from_numpy(truth.segments.numpy().take(columns, 2).take(rows, 1))
+    seen = torch.bincount(segments.view(-1), minlength=len(truth.labels) + 1)[1:] > 0
+    truth = truth._replace(segments=segments)
+
+    box = (left * w / new_w, top * h / new_h, (left + crop_w) * w / new_w, (top + crop_h) * h / new_h)
+    image = resize(image, crop_h, crop_w, box)
+    return sample._replace(image=image, truth=truth if seen.all() else truth.select(seen))
+
+
+def fill(sample: Sample, height: int, width: int) -> Sample:
+    """The sample padded at the right and the bottom: grey that is nothing."""
+    h, w = sample.image.shape[-2:]
+    canvas = sample.image.new_full((height, width, 3), 128).permute(2, 0, 1)  # laid out as resize() gives it
+    canvas[:, :h, :w] = sample.image
+    segments = pad(sample.truth.segments, (0, width - w, 0, height - h))
+    return sample._replace(image=canvas, truth=sample.truth._replace(segments=segments))
+
+
+def draw_colors(probability: float, rng: np.random.Generator) -> tuple[float, float, float, float, float]:
+    """What `recolor` takes, each change with a probability, by SSD's recipe (Liu et al. 2016).
+
+    Contrast changes before or after saturation and hue.
+    """
+    on = rng.random(4) < probability
+    brightness, hue = rng.uniform(-32, 32) * on[0], rng.uniform(-0.1, 0.1) * on[1]  # 18 of OpenCV's 180 hues
+    contrast, saturation = np.where(on[2:], rng.uniform(0.5, 1.5, 2), 1)
+    before, after = (contrast, 1) if rng.random() < 0.5 else (1, contrast)
+    return brightness, before, hue, saturation, after
+
+
+def recolor(image: Tensor, brightness: float, before: float, hue: float, saturation: float, after: float) -> Tensor:
+    """An image (3, h, w) uint8 in another light.
+
+    Levels plus brightness, times contrast `before`; hue plus parts of a turn, saturation times; contrast `after`.
+    """
+    levels = np.arange(256)
+    lit = (levels + brightness).clip(0, 255) * before
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy()).point(table(lit, lit, lit))
+    if (hue, saturation) != (0, 1):  # there and back costs time, and rounds
+        turned = (levels + round(hue * 256)) % 256
+        picture = picture.convert("HSV").point(table(turned, levels * saturation, levels)).convert("RGB")
+    picture = picture.point(table(*3 * [levels * after]))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def table(*bands: np.ndarray) -> list[int]:
+    """What Pillow's `point` looks up, for the 256 levels of each band."""
+    return np.concatenate(bands).clip(0, 255).astype(np.uint8).tolist()
 
 
 def resize(image: Tensor, height: int, width: int, box: Box) -> Tensor:

@@ -12,11 +12,12 @@ from typing import Any
 import timm
 import torch.nn.functional as F
 from huggingface_hub import constants
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import FrozenBatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from src.models.checkpoints import read_tensors
+from src.weights.checkpoint import read_tensors
 
 STRIDES = (4, 8, 16, 32)
 
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
         name: a timm model name whose features come at strides 4, 8, 16 and 32.
         pretrained: True for the hub's weights, a path for a local file, False for random weights.
         freeze_norm: turn batch norms into constants (Mask2Former's ResNets on COCO and ADE20K).
+        sync_norm: batch norms see the batch of all devices (its ResNets on Cityscapes).
         output_norm: a LayerNorm on each output (Mask2Former's Swins).
         mean, std: of RGB in 0..255; null: what timm's weights were trained with.
         options: further arguments of the timm model, for example `drop_path_rate`.
@@ -51,6 +53,7 @@ class Backbone(nn.Module):
         name: str,
         pretrained: bool | str = False,
         freeze_norm: bool = False,
+        sync_norm: bool = False,
         output_norm: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -77,6 +80,9 @@ class Backbone(nn.Module):
         self.std = tuple(std or [255 * value for value in pretrained_cfg["std"]])
         if freeze_norm:
             self.body = freeze_batch_norm_2d(self.body)
+        if sync_norm:  # by timm, since torch's own conversion would lose the activations that timm joins to norms
+            self.body = convert_sync_batchnorm(self.body)
+        improve(self.body)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
@@ -94,6 +100,35 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self) -> None:
         """Recompute activations in the backward pass, where the timm model knows how to."""
         self.body.set_grad_checkpointing(True)
+
+
+class FrozenNorm(FrozenBatchNorm2d):
+    """A frozen batch norm as the one operation that it is; torchvision's works its scale out anew at every pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class FrozenNormAct(FrozenBatchNormAct2d):
+    """The same, with the activation that some timm models join to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
+
+
+IMPROVED = {
+    SwinTransformerBlock: PadFirstBlock,
+    FrozenBatchNorm2d: FrozenNorm,
+    FrozenBatchNormAct2d: FrozenNormAct,
+}
+
+
+def improve(body: nn.Module) -> None:
+    """Let timm's layers compute as ours do; their weights stay."""
+    for module in body.modules():
+        module.__class__ = IMPROVED.get(type(module), type(module))
 
 
 class MissingKeys(logging.Handler):
@@ -133,7 +168,7 @@ def reachable() -> bool:
 
 
 def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> Any:
-    """The timm model as a feature extractor, its Swin blocks (if any) as Mask2Former has them."""
+    """The timm model as a feature extractor."""
     models = timm.list_models()
     if name.split(".")[0] not in models:
         near = difflib.get_close_matches(name, models, 8)
@@ -167,9 +202,6 @@ def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> A
             f"backbone.pretrained={pretrained}: lacks {len(lacking)} of the {len(body.state_dict())} weights of "
             f"{name!r} with options {options}, such as {lacking[0]}"
         )
-    for block in body.modules():
-        if isinstance(block, SwinTransformerBlock):
-            block.__class__ = PadFirstBlock
     if hasattr(body, "patch_embed"):
         body.patch_embed.dynamic_img_pad = True  # patches too are padded at the right and bottom
     return body

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from src.data.shapes import Shapes
-from src.data.targets import Sample
-from src.data.transforms import LargeScaleJitter, ResizeShortestEdge
+from src.data.targets import Sample, Truth
+from src.data.transforms import LargeScaleJitter, ResizeShortestEdge, ShortSideJitter, draw_colors, recolor
 
 
 def scene(height: int = 60, width: int = 90, layers: int = 1) -> Sample:
@@ -115,3 +115,109 @@ def test_impossible_scales_are_refused(scales: tuple[float, float]):
     """Scales must be positive and in order."""
     with pytest.raises(ValueError, match="min_scale"):
         LargeScaleJitter(64, *scales)
+
+
+def rectangle(height: int = 40, width: int = 80) -> Sample:
+    """A red rectangle on blue, both segments."""
+    segments = torch.ones(1, height, width, dtype=torch.int32)
+    segments[:, 10:30, 20:50] = 2
+    image = torch.tensor([[0, 0, 255], [255, 0, 0]], dtype=torch.uint8)[segments[0].long() - 1].permute(2, 0, 1)
+    ones = torch.ones(2)
+    return Sample(image, Truth(segments, ones.long().cumsum(0) - 1, ones < 0, ones), 0, "rectangle")
+
+
+@pytest.mark.parametrize("size", [48, (20, 40), (128, 160)])
+def test_short_side_jitter_keeps_segments_on_their_pixels(size: int | tuple[int, int]):
+    """Resized, cropped, padded and mirrored, the map is where the colours are, but for blended borders."""
+    height, width = (size, size) if isinstance(size, int) else size
+    for seed in range(20):
+        out = ShortSideJitter(32, 128, size, color=0)(rectangle(), np.random.default_rng(seed))
+        assert out.image.shape == (3, height, width)
+        assert out.truth.segments.shape == (1, height, width)
+        labels = torch.cat([torch.tensor([-1]), out.truth.labels])[out.truth.segments[0].long()]
+        blue, red, void = (out.image[:, labels == label].int() for label in (0, 1, -1))
+        assert (void == 128).all()
+        assert ((red[0] > 80) & (red[2] < 175)).all()
+        assert ((blue[2] > 80) & (blue[0] < 175)).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "short", "long", "new"),
+    [
+        ((1024, 2048), 1024, 4096, [int(step * 0.1 * 1024) for step in range(5, 21)]),
+        ((512, 683), 640, 2560, [64 * step for step in range(5, 21)]),
+        ((100, 400), 100, 400, [50, 60, 70, 80, 90] + [100] * 11),
+    ],
+)
+def test_short_sides_are_tenths_of_the_base(old: tuple[int, int], short: int, long: int, new: list[int]):
+    """An image's short side becomes 0.5 to 2 times the base, in tenths, unless the long side would be too long."""
+    height = [one.resized(*old)[0] for one in ShortSideJitter(short, max(long, 2 * short), 64).resizes]
+    assert [min(one, round(long * old[0] / old[1])) for one in height] == new
+
+
+def test_short_side_jitter_reaches_every_place():
+    """Over many draws, crops begin at both ends of the image and between, in rows and columns independently."""
+    rows, columns = torch.meshgrid(torch.arange(60), torch.arange(90), indexing="ij")
+    image = torch.stack([rows, columns, rows]).to(torch.uint8)
+    jitter = ShortSideJitter(60, 180, 30, flip=0, color=0)
+    jitter.resizes = [ResizeShortestEdge(60, 90)]
+    corners = [
+        jitter(scene()._replace(image=image), np.random.default_rng(seed)).image[:2, 0, 0] for seed in range(200)
+    ]
+    tops, lefts = torch.stack(corners).int().T
+    assert (tops.min(), tops.max(), lefts.min(), lefts.max()) == (0, 30, 0, 60)
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.3
+
+
+def test_short_side_jitter_is_reproducible():
+    """The same generator gives the same sample, another generator another."""
+    jitter = ShortSideJitter(60, 180, (40, 60))
+    one, same, other = (jitter(scene(), np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert torch.equal(one.image, same.image)
+    assert torch.equal(one.truth.segments, same.truth.segments)
+    assert not torch.equal(one.image, other.image)
+
+
+def test_colours_change_and_nothing_else():
+    """With colours jittered or not, an image has the same place, the same map and the same padding."""
+    plain, colored = (ShortSideJitter(30, 90, 64, color=color) for color in (0, 1))
+    for seed in range(10):
+        one, two = (jitter(scene(), np.random.default_rng(seed)) for jitter in (plain, colored))
+        assert all(torch.equal(a, b) for a, b in zip(one.truth, two.truth, strict=True))
+        assert not torch.equal(one.image, two.image)
+        assert torch.equal((one.image == 128).all(0)[-1], (two.image == 128).all(0)[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "red", "grey"),
+    [
+        ({}, (200, 50, 50), 100),
+        ({"brightness": 32}, (232, 82, 82), 132),
+        ({"brightness": -100}, (100, 0, 0), 0),
+        ({"before": 1.5}, (255, 75, 75), 150),
+        ({"after": 0.5}, (100, 25, 25), 50),
+        ({"hue": 1 / 3}, (50, 200, 50), 100),
+        ({"hue": -1 / 6}, (200, 50, 200), 100),
+        ({"saturation": 0.5}, (200, 125, 125), 100),
+        ({"saturation": 1.5}, (200, 0, 0), 100),
+        ({"before": 0.5, "saturation": 0.5, "after": 1.5}, (150, 93, 93), 75),
+    ],
+)
+def test_recoloring_does_what_it_says(change: dict[str, float], red: tuple[int, int, int], grey: int):
+    """Brightness adds, contrast scales about black, saturation keeps the brightest channel; nothing leaves 0..255."""
+    image = torch.tensor([[200, 100], [50, 100], [50, 100]], dtype=torch.uint8)[:, None]
+    nothing = {"brightness": 0, "before": 1, "hue": 0, "saturation": 1, "after": 1}
+    out = recolor(image, **nothing | change)
+    assert out.dtype == torch.uint8
+    assert (out[:, 0].T.int() - torch.tensor([red, (grey, grey, grey)])).abs().max() <= (0 if not change else 3)
+
+
+def test_colours_are_drawn_as_ssd_draws_them():
+    """Each change is made half of the time and in its range, contrast as often before as after the others."""
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_colors(0.5, rng) for _ in range(2000)])
+    shares = (drawn != [0, 1, 0, 1, 1]).mean(0)
+    assert np.allclose(shares, [0.5, 0.25, 0.5, 0.5, 0.25], atol=0.05)
+    assert np.allclose(drawn.min(0), [-32, 0.5, -0.1, 0.5, 0.5], rtol=0.02)
+    assert np.allclose(drawn.max(0), [32, 1.5, 0.1, 1.5, 1.5], rtol=0.02)
+    assert not ((drawn[:, 1] != 1) & (drawn[:, 4] != 1)).any()
