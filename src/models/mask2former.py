@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from src.models.backbone import Backbone
-from src.models.checkpoints import load_weights
 from src.models.encoder import check_exits
+from src.models.gate import Gate
 from src.models.pixel_decoder import PixelDecoder
 from src.models.transformer_decoder import Prediction, TransformerDecoder
+from src.weights.checkpoint import load_weights
 
 DIVISOR = 32  # the coarsest stride
 
@@ -21,9 +22,11 @@ class Mask2Former(nn.Module):
     """Backbone, pixel decoder, transformer decoder (Mask2Former, figure 2).
 
     Args:
-        pixel_decoder, decoder: take what the others determine, the channels by stride and the number of classes.
+        pixel_decoder, decoder, gate: take what the others determine, the channels by stride, the number of classes and
+            the number of exits. Without a gate the exits stand side by side, and none is chosen.
         exits: depths the encoder may be left at; null: its last layer.
-        weights: a checkpoint to start from: file, folder or hub name, see `checkpoints`.
+        weights: a checkpoint to start from, ours or a published one: file, folder or hub name.
+        drop_class_head: of those weights, leave out what tells classes apart; it is learnt anew.
         activation_checkpointing: trade time for memory in backbone, encoder and decoder.
         compile: run as compiled by torch.
     """
@@ -38,7 +41,9 @@ class Mask2Former(nn.Module):
         decoder: Callable[..., TransformerDecoder],
         num_classes: int,
         exits: Sequence[int] | None = None,
+        gate: Callable[..., Gate] | None = None,
         weights: str | None = None,
+        drop_class_head: bool = False,
         activation_checkpointing: bool = False,
         compile: bool = False,
     ):
@@ -47,12 +52,13 @@ class Mask2Former(nn.Module):
         self.pixel_decoder = pixel_decoder(channels=backbone.channels)
         self.decoder = decoder(num_classes=num_classes)
         self.exits = check_exits(exits, self.pixel_decoder.encoder.depth)
+        self.gate = None if gate is None else gate(num_exits=len(self.exits))
         self.register_buffer("mean", torch.tensor(backbone.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
         for layer in self.pixel_decoder.encoder.layers[self.exits[-1] :]:
             layer.requires_grad_(False)  # it never runs, and several processes would wait for its gradient
         if weights is not None:
-            load_weights(self, weights)
+            load_weights(self, weights, drop_class_head)
         if activation_checkpointing:
             backbone.set_grad_checkpointing()
             for layer in [*self.pixel_decoder.encoder.layers, *self.decoder.layers]:

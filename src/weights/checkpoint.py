@@ -1,0 +1,158 @@
+"""Checkpoints from anywhere: found, read, told apart, and put into a model.
+
+Every name is accounted for, on both sides, or the load is refused, naming the first that disagree.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from src.weights.architecture import LEGACY_LAYOUT, TERMS, Architecture, other, recognise
+from src.weights.files import load, tensors
+from src.weights.layouts import State, layout_of, to_ours
+
+SHOWN = 20  # names that a refusal lists
+COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
+NOTE = "ecoscale"  # under which our files say what model they are of
+
+
+class Checkpoint(NamedTuple):
+    """Weights under our names, and where they come from."""
+
+    source: str
+    layout: str  # detectron2, transformers or ours
+    state: State
+    settings: dict[str, Any] | None  # what to set for this model; None where that is not known
+    terms: str | None  # that the weights stand under; None for one's own
+
+    def architecture(self) -> Architecture:
+        """What model it is. Raises ValueError for what is no whole Mask2Former."""
+        try:
+            architecture = recognise(self.state, self.layout)
+        except ValueError as error:
+            raise ValueError(f"weights={self.source}: no whole Mask2Former, {error}") from error
+        except KeyError as error:
+            raise ValueError(f"weights={self.source}: no whole Mask2Former, it lacks {error.args[0]}") from error
+        if self.settings is None:
+            return architecture
+        legacy = self.settings.get(LEGACY_LAYOUT, False)  # which shapes do not tell, nor which exits a gate is for
+        return architecture._replace(legacy_layout=legacy, exits=self.settings["exits"])
+
+
+def read(source: str) -> Checkpoint:
+    """A checkpoint of ours or a published one: a file, a folder or a hub name.
+
+    Raises FileNotFoundError where there is nothing, ValueError for what is no Mask2Former or cannot be read.
+    """
+    files = locate(source)
+    state = read_tensors(files)
+    state = {name.removeprefix("module."): value for name, value in state.items()}  # of a wrapper for processes
+    layout = layout_of(state)
+    if layout is None:
+        raise ValueError(f"weights={source}: no Mask2Former, {other(state)}")
+    if layout == "ours":
+        return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, *note(files[0]))
+    checkpoint = Checkpoint(source, layout, to_ours(state, layout), None, None)
+    architecture = checkpoint.architecture()
+    settings = architecture.settings() if architecture.known else None
+    return checkpoint._replace(settings=settings, terms=TERMS[architecture.method])
+
+
+def locate(source: str) -> list[Path]:
+    """The weight files a path or hub name stands for."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in {
+            ".ckpt",
+            ".safetensors",
+            ".bin",
+            ".pth",
+            ".pkl",
+        }:
+            raise FileNotFoundError(f"weights {source}: no such file or folder, looked in {path.absolute().parent}")
+        try:
+            path = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.bin"]))
+        except Exception as error:
+            raise FileNotFoundError(
+                f"weights {source}: no such folder here, and as a hub name it cannot be fetched "
+                f"({str(error).splitlines()[0]}); without a network, give a folder or a file"
+            ) from error
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+    if not files:
+        raise FileNotFoundError(f"weights {source}: the folder holds no *.safetensors and no *.bin")
+    return files
+
+
+def read_tensors(files: list[Path], setting: str = "weights") -> State:
+    """All tensors of some files, named by a setting; no file may run code."""
+    state: State = {}
+    for file in files:
+        state |= tensors(load(file, setting), f"{setting}={file}")
+    return state
+
+
+def note(file: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The settings and the terms that a file of ours carries, if it does."""
+    if file.suffix != ".safetensors":
+        return None, None
+    with safe_open(file, "pt") as content:
+        said = json.loads((content.metadata() or {}).get(NOTE, "{}"))
+    return said.get("settings"), said.get("terms")
+
+
+def write(checkpoint: Checkpoint, file: Path) -> None:
+    """Write a checkpoint as safetensors of ours, which say what model they are of, and under which terms."""
+    about = {"settings": checkpoint.settings, "terms": checkpoint.terms, "source": Path(checkpoint.source).name}
+    state = {name: value.contiguous() for name, value in checkpoint.state.items()}
+    save_file(state, file, {"format": "pt", NOTE: json.dumps(about)})
+
+
+def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:
+    """Fill a model from a checkpoint; `drop_class_head` leaves what tells classes apart as the model has it.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no readable weights, or names that are missing, left over, or of another shape.
+    """
+    state = read(source).state
+    head = "decoder.class_embed."
+
+    def matters(name: str) -> bool:
+        return not name.endswith(COUNTER) and not (drop_class_head and name.startswith(head))
+
+    expected = {name: value for name, value in model.state_dict().items() if matters(name)}
+    state = {name: value for name, value in state.items() if matters(name)}
+    theirs, ours = (weights.get(head + "bias") for weights in (state, expected))
+    if theirs is not None and ours is not None and theirs.shape != ours.shape:
+        raise ValueError(
+            f"{source} knows {len(theirs) - 1} classes and the data have {len(ours) - 1}: choose data with as many, or "
+            "model.drop_class_head=true to learn the classes anew and keep all other weights"
+        )
+    check_state(state, expected, source)
+    model.load_state_dict(state, strict=False)
+
+
+def check_state(state: State, expected: State, source: str) -> None:
+    """Refuse weights of another architecture. Raises ValueError with the first names that disagree."""
+    problems = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
+    problems += [f"left over: {key} {tuple(state[key].shape)}" for key in state if key not in expected]
+    problems += [
+        f"shape: {key} is {tuple(state[key].shape)}, the model has {tuple(expected[key].shape)}"
+        for key in expected.keys() & state.keys()
+        if state[key].shape != expected[key].shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise ValueError(
+            f"{source} is of another architecture than the model asked for ({len(problems)} of {len(expected)} keys "
+            "disagree; compare backbone, schedule, dim, num_queries and the number of classes): "
+            f"{'; '.join(sorted(problems)[:SHOWN])}{more}"
+        )

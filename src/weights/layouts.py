@@ -1,0 +1,209 @@
+"""Who calls a weight what: our names beside those of detectron2 and of `transformers`.
+
+detectron2's names are those of Mask2Former's own release, which PRO-SCALE's and ECO-M2F's extend.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+class Row(NamedTuple):
+    """Beginnings of names, # standing for a number; what follows is the same everywhere.
+
+    More than one name: equal parts, along the first axis, of what is one tensor with us. None: there is no such thing.
+    """
+
+    ours: str
+    detectron2: tuple[str, ...] | str
+    transformers: tuple[str, ...] | str
+
+    def names(self, layout: str) -> tuple[str, ...]:
+        """What a layout calls it."""
+        names = getattr(self, layout)
+        return (names,) if isinstance(names, str) else names
+
+
+PIXEL, HEAD = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."  # detectron2's
+BODY, NECK = "model.pixel_level_module.encoder.", "model.pixel_level_module.decoder."  # transformers'
+QUERIES = "model.transformer_module."
+
+SWIN = ("backbone.body.layers_#.blocks.#.", "backbone.layers.#.blocks.#.", BODY + "encoder.layers.#.blocks.#.")
+ENCODER = ("pixel_decoder.encoder.layers.#.", PIXEL + "transformer.encoder.layers.#.", NECK + "encoder.layers.#.")
+CROSS = ("decoder.layers.#.", HEAD + "transformer_cross_attention_layers.#.", QUERIES + "decoder.layers.#.")
+SELF = ("decoder.layers.#.", HEAD + "transformer_self_attention_layers.#.", QUERIES + "decoder.layers.#.")
+FEED = ("decoder.layers.#.", HEAD + "transformer_ffn_layers.#.", QUERIES + "decoder.layers.#.")
+
+
+def below(place: tuple[str, str, str], ours: str, detectron2: str, *transformers: str) -> Row:
+    """A row below a place that has a name in each layout."""
+    return Row(place[0] + ours, place[1] + detectron2, tuple(place[2] + name for name in transformers))
+
+
+def swin() -> Iterable[Row]:
+    """timm's Swin, in our backbone."""
+    yield Row(
+        "backbone.body.patch_embed.proj.",
+        "backbone.patch_embed.proj.",
+        BODY + "embeddings.patch_embeddings.projection.",
+    )
+    yield Row("backbone.body.patch_embed.norm.", "backbone.patch_embed.norm.", BODY + "embeddings.norm.")
+    yield below(SWIN, "norm1.", "norm1.", "layernorm_before.")
+    yield below(SWIN, "norm2.", "norm2.", "layernorm_after.")
+    yield below(SWIN, "attn.relative_", "attn.relative_", "attention.self.relative_")
+    yield below(SWIN, "attn.qkv.", "attn.qkv.", *(f"attention.self.{name}." for name in ("query", "key", "value")))
+    yield below(SWIN, "attn.proj.", "attn.proj.", "attention.output.dense.")
+    yield below(SWIN, "mlp.fc1.", "mlp.fc1.", "intermediate.dense.")
+    yield below(SWIN, "mlp.fc2.", "mlp.fc2.", "output.dense.")
+    for i in range(4):
+        yield Row(f"backbone.norms.{i}.", f"backbone.norm{i}.", f"{BODY}hidden_states_norms.stage{i + 1}.")
+        # timm shrinks where a stage begins, the others where it ends
+        names = f"backbone.layers.{i}.downsample.", f"{BODY}encoder.layers.{i}.downsample."
+        yield Row(f"backbone.body.layers_{i + 1}.downsample.", *names)
+
+
+def resnet() -> Iterable[Row]:
+    """timm's ResNet, in our backbone; norms before the convolutions whose names theirs extend."""
+    yield Row("backbone.body.bn1.", "backbone.stem.conv1.norm.", BODY + "embedder.embedder.normalization.")
+    yield Row("backbone.body.conv1.", "backbone.stem.conv1.", BODY + "embedder.embedder.convolution.")
+    for i in range(4):
+        block = f"backbone.body.layer{i + 1}.#.", f"backbone.res{i + 2}.#.", f"{BODY}encoder.stages.{i}.layers.#."
+        yield below(block, "downsample.1.", "shortcut.norm.", "shortcut.normalization.")
+        yield below(block, "downsample.0.", "shortcut.", "shortcut.convolution.")
+        for j in range(3):
+            yield below(block, f"bn{j + 1}.", f"conv{j + 1}.norm.", f"layer.{j}.normalization.")
+            yield below(block, f"conv{j + 1}.", f"conv{j + 1}.", f"layer.{j}.convolution.")
+
+
+def pixel_decoder() -> Iterable[Row]:
+    """Mask2Former's, with what the two papers add."""
+    yield Row("pixel_decoder.input_proj.", PIXEL + "input_proj.", NECK + "input_projections.")
+    yield Row("pixel_decoder.level_embed", PIXEL + "transformer.level_embed", NECK + "level_embed")
+    yield below(ENCODER, "self_attn.", "self_attn.", "self_attn.")
+    yield below(ENCODER, "norm1.", "norm1.", "self_attn_layer_norm.")
+    yield below(ENCODER, "norm2.", "norm2.", "final_layer_norm.")
+    yield below(ENCODER, "linear", "linear", "fc")
+    yield Row("pixel_decoder.encoder.recalibrate.excite.", PIXEL + "transformer.encoder.token_excite.ops.", ())
+    yield Row("gate.head.", PIXEL + "transformer.encoder.gt.head.", ())
+    yield Row("pixel_decoder.lateral.1.", PIXEL + "adapter_1.norm.", NECK + "adapter_1.1.")
+    yield Row("pixel_decoder.lateral.0.", PIXEL + "adapter_1.", NECK + "adapter_1.0.")
+    yield Row("pixel_decoder.pixel_embedding.1.", PIXEL + "layer_1.norm.", NECK + "layer_1.1.")
+    yield Row("pixel_decoder.pixel_embedding.0.", PIXEL + "layer_1.", NECK + "layer_1.0.")
+    yield Row("pixel_decoder.mask_features.", PIXEL + "mask_features.", NECK + "mask_projection.")
+
+
+def transformer_decoder() -> Iterable[Row]:
+    """Mask2Former's."""
+    yield below(CROSS, "cross_attn.in_proj.", "multihead_attn.in_proj_", "cross_attn.in_proj_")
+    yield below(CROSS, "cross_attn.out_proj.", "multihead_attn.out_proj.", "cross_attn.out_proj.")
+    yield below(CROSS, "norm1.", "norm.", "cross_attn_layer_norm.")
+    yield below(SELF, "self_attn.in_proj.", "self_attn.in_proj_", *(f"self_attn.{part}_proj." for part in "qkv"))
+    yield below(SELF, "self_attn.out_proj.", "self_attn.out_proj.", "self_attn.out_proj.")
+    yield below(SELF, "norm2.", "norm.", "self_attn_layer_norm.")
+    yield below(FEED, "linear", "linear", "fc")
+    yield below(FEED, "norm3.", "norm.", "final_layer_norm.")
+    yield Row("decoder.norm.", HEAD + "decoder_norm.", QUERIES + "decoder.layernorm.")
+    yield Row("decoder.query_feat.", HEAD + "query_feat.", QUERIES + "queries_features.")
+    yield Row("decoder.query_embed.", HEAD + "query_embed.", QUERIES + "queries_embedder.")
+    yield Row("decoder.level_embed.", HEAD + "level_embed.", QUERIES + "level_embed.")
+    yield Row("decoder.class_embed.", HEAD + "class_embed.", "class_predictor.")
+    for i in range(3):
+        names = f"{HEAD}mask_embed.layers.{i}.", f"{QUERIES}decoder.mask_predictor.mask_embedder.{i}.0."
+        yield Row(f"decoder.mask_embed.{2 * i}.", *names)
+
+
+ROWS = (*swin(), *resnet(), *pixel_decoder(), *transformer_decoder())
+
+# What follows from other things, or is read by no forward pass: loss weights, indices, counters, Swin's last norm.
+UNUSED = re.compile(
+    r"criterion\.|pixel_(mean|std)$|.*(relative_position_index|num_batches_tracked)$|.*\.encoder\.swin\.layernorm\."
+)
+SPELLINGS = {  # other names of the same
+    "detectron2": (  # heads of before version 2
+        (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", PIXEL),
+        (r"\.static_query\.", ".query_feat."),
+    ),
+    "transformers": (  # version 5 in memory; its files keep the names of version 4
+        (r"\.encoder\.swin\.", ".encoder."),
+        (r"\.attention\.q_proj\.", ".attention.self.query."),
+        (r"\.attention\.k_proj\.", ".attention.self.key."),
+        (r"\.attention\.v_proj\.", ".attention.self.value."),
+        (r"\.attention\.o_proj\.", ".attention.output.dense."),
+        (r"\.attention\.relative_position_bias\.", ".attention.self."),
+        (r"(\.blocks\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+        (r"(\.blocks\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
+    ),
+}
+
+
+def layout_of(names: Iterable[str]) -> str | None:
+    """`detectron2`, `transformers` or `ours`, by how names begin; None for any other."""
+    signs = {
+        "sem_seg_head.": "detectron2",
+        "model.pixel_level_module.": "transformers",
+        "pixel_decoder.encoder.": "ours",
+        "model.pixel_decoder.encoder.": "ours",  # of a LightningModule
+    }
+    return next((signs[sign] for name in names for sign in signs if name.startswith(sign)), None)
+
+
+def to_ours(state: State, layout: str) -> State:
+    """Tensors under our names, parts joined; a name that no row knows stays as it is."""
+    parts: dict[str, dict[int, Tensor]] = {}
+    for name, value in state.items():
+        if not UNUSED.match(name):
+            ours, part = our_name(name, layout)
+            parts.setdefault(ours, {})[part] = value
+    return {
+        name: torch.cat([part[i] for i in sorted(part)]) if len(part) > 1 else part[0] for name, part in parts.items()
+    }
+
+
+def our_name(name: str, layout: str) -> tuple[str, int]:
+    """Our name for a layout's, and which part of our tensor it is."""
+    for pattern, replacement in SPELLINGS[layout]:
+        name = re.sub(pattern, replacement, name)
+    for row in ROWS:
+        for part, theirs in enumerate(row.names(layout)):
+            if renamed := rename(name, theirs, row.ours):
+                return renamed, part
+    return name, 0
+
+
+def from_ours(state: State, layout: str) -> State:
+    """Tensors under another layout's names, in parts where it has parts.
+
+    Raises ValueError naming a weight that the layout has no word for.
+    """
+    theirs: State = {}
+    for name, value in state.items():
+        row = next((row for row in ROWS if rename(name, row.ours, row.ours)), None)
+        if row is None or not row.names(layout):
+            raise ValueError(f"{name}: no such weight in the layout of {layout}")
+        names = row.names(layout)
+        for word, part in zip(names, value.chunk(len(names)), strict=True):
+            theirs[rename(name, row.ours, word) or name] = part.contiguous()
+    return theirs
+
+
+def rename(name: str, old: str, new: str) -> str | None:
+    """A name with `new` for its beginning `old`, numbers kept; None if it does not begin so."""
+    found = pattern_of(old).fullmatch(name)
+    if found is None:
+        return None
+    *numbers, rest = found.groups()
+    for number in numbers:
+        new = new.replace("#", number, 1)
+    return new + rest
+
+
+@cache
+def pattern_of(beginning: str) -> re.Pattern[str]:
+    """What matches a name with some beginning: its numbers and what follows are the groups."""
+    return re.compile(re.escape(beginning).replace(r"\#", r"(\d+)") + "(.*)")
