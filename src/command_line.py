@@ -18,13 +18,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import tensor_files
-from src.settings import check_settings, parameters_of, suggest
+from src.settings import check_settings, parameters_of, spell, suggest
+from src.weights.checkpoint import read
+from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-# Of a checkpoint's settings: where and how to log.
-NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths")
+# Of a checkpoint's settings: where and how to log, and what it started from.
+NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths", "model.weights", "model.drop_class_head")
 MISTAKES = (
     ValueError,
     OSError,
@@ -35,8 +36,8 @@ MISTAKES = (
 )
 
 
-def run(entry: Callable[[], None], arguments: list[str] | None = None) -> None:
-    """Run a Hydra entry point on the command line's arguments, or the given ones.
+def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: str = "config") -> None:
+    """Run a Hydra entry point, whose primary config has a name, on the command line's arguments or the given ones.
 
     Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
     """
@@ -44,7 +45,7 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None) -> None:
     sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
-        check(flags.overrides, flags.multirun)
+        sys.argv += check(flags.overrides, flags.multirun, primary)
     entry()
 
 
@@ -54,26 +55,66 @@ def add_plus(argument: str) -> str:
     return f"+{argument}" if group in GROUPS_WITHOUT_DEFAULT else argument
 
 
-def check(overrides: list[str], multirun: bool = False) -> None:
-    """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps."""
+def check(overrides: list[str], multirun: bool = False, primary: str = "config") -> list[str]:
+    """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps.
+
+    Returns further overrides: what the weights to start from settle.
+    """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        known = roots()
+        known = roots(primary)
         job = overrides
         try:
-            for job in jobs(overrides) if multirun else [overrides]:
-                cfg = compose("config", job, return_hydra_config=True)
+            todo = list(jobs(overrides)) if multirun else [overrides]
+            settled = settle(todo[0], primary)
+            for job in todo:
+                job = [*job, *settled]
+                cfg = compose(primary, job, return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
-                check_writable(Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir))
+                if cfg.hydra.output_subdir is not None:
+                    check_writable(Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir))
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-            fail(explain(error, job))
+            fail(explain(error, job, primary))
+    return settled
+
+
+def settle(overrides: list[str], primary: str) -> list[str]:
+    """What `model.weights` says of its model, as overrides of what nobody asked to be otherwise.
+
+    A setting that an experiment or the command line changed must agree with the weights.
+    """
+    cfg = compose(primary, overrides, return_hydra_config=True)
+    source = OmegaConf.select(cfg, "model.weights")
+    settings = read(source).settings if isinstance(source, str) else None
+    if settings is None:
+        return []
+    default = compose(primary, return_hydra_config=True)
+    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    settled = []
+    for name, value in settings.items():
+        now, before = setting(cfg, name), setting(default, name)
+        if now == value:
+            continue
+        if name in typed or before not in (None, now):
+            fail(f"{name}={spell(now)}, but model.weights={source} has {name}={spell(value)}")
+        settled.append(f"{name}={spell(value)}")
+    print(f"model.weights={source} settles: {', '.join(settled) or 'nothing that is not so already'}", file=sys.stderr)
+    return settled
+
+
+def setting(cfg: DictConfig, name: str) -> Any:
+    """The value of a setting as a plain value, or the choice made of a group; None where it has none."""
+    if "/" in name:
+        return cfg.hydra.runtime.choices.get(name)
+    value = OmegaConf.select(cfg, name)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 @cache
-def roots() -> set[str]:
+def roots(primary: str) -> set[str]:
     """The first names of all settings."""
-    return {*map(str, compose("config")), "hydra"}
+    return {*map(str, compose(primary)), "hydra"}
 
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:
@@ -104,12 +145,12 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error
 
 
-def explain(error: Exception, overrides: list[str]) -> str:
+def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
     """Hydra's complaint, with the closest name that exists."""
     text = str(error)
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
-        return explain_key(key[1], overrides)
+        return explain_key(key[1], overrides, primary)
     option = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if option:
         folder, _, name = option[1].rpartition("/")
@@ -122,13 +163,13 @@ def explain(error: Exception, overrides: list[str]) -> str:
     return text
 
 
-def explain_key(key: str, overrides: list[str]) -> str:
+def explain_key(key: str, overrides: list[str], primary: str) -> str:
     """Why there is no such setting: it needs a plus, or is misspelt."""
     others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
     try:
-        cfg = compose("config", others)
+        cfg = compose(primary, others)
     except Exception:  # something else is wrong too, and will be said next
-        cfg = compose("config")
+        cfg = compose(primary)
     parent, _, name = key.rpartition(".")
     try:
         target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
@@ -158,7 +199,7 @@ def saved_overrides(arguments: list[str]) -> list[str]:
     if {"+experiment", "experiment"} & set(given) or not file.is_file():
         return arguments
     try:
-        saved = tensor_files.load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
+        saved = load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
         mine = [o for o in saved if not o.lstrip("+~").startswith(NOT_TAKEN_UP) and o not in arguments]
     except ValueError as error:
         fail(str(error))

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest
 from src.settings import check_settings
-from src.tensor_files import load
+from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -66,6 +66,25 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, "categories": categories}
     )
     return Run(task, data, trainer)
+
+
+class Sketch(NamedTuple):
+    """A model without weights, and its data, which need not be there: enough to count what the model costs."""
+
+    model: Any
+    data: Any
+
+
+def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
+    """What a config names, on the meta device, for as many classes as the data have or are said to have.
+
+    Raises as `compose` does.
+    """
+    cfg.model.weights, cfg.model.backbone.pretrained = None, False
+    check_settings(OmegaConf.to_container(cfg, resolve=True))
+    data = instantiate(cfg.data, batch_size=1, _convert_="all")
+    with torch.device("meta"):
+        return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes or data.num_classes), data)
 
 
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:

@@ -63,6 +63,15 @@ RULES = {  # by name: one name means one thing, wherever it stands
     ),
     "exits": Rule("a list of depths from 1, or null for the last", lambda v: v is None or (is_list(v, 1) and v != [])),
     "image_size": Rule("[height, width], both from 32", lambda v: is_list(v, 32) and len(v) == 2),
+    "sizes": Rule(
+        "a list of [height, width], all from 32, or a COCO annotation file, or null",
+        lambda v: (
+            v is None
+            or (isinstance(v, list) and v != [] and all(is_list(s, 32) and len(s) == 2 for s in v))
+            or (isinstance(v, str) and v != "")
+        ),
+    ),
+    "format": Rule("table, json or csv", lambda v: isinstance(v, str) and v in ("table", "json", "csv")),
     "size": Rule("a whole number from 1, or two", lambda v: is_whole(v) or (is_list(v, 1) and len(v) == 2)),
     "segmentation": Rule(
         "panoptic, instance or semantic", lambda v: isinstance(v, str) and v in ("panoptic", "instance", "semantic")

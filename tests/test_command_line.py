@@ -42,7 +42,7 @@ def said(capsys: pytest.CaptureFixture[str], call: Callable[[], object]) -> str:
 
 
 MISSPELT = {
-    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: mask2former_coco, ",
+    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: mask2former_cityscapes, ",
     "scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "+scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "precision=32-true": "did you mean 'trainer.precision'",
@@ -54,7 +54,7 @@ MISSPELT = {
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
     "trainer.limit_train_batches=3": "write +trainer.limit_train_batches=",
     "model/backbone=resnet51": "did you mean 'resnet50'",
-    "data=coco": "there are: coco_instances, coco_panoptic, shapes",
+    "data=coco": "there are: cityscapes_panoptic, coco_instances, coco_panoptic, shapes",
     "logger=wandbb": "did you mean 'wandb'",
     "callbacks=[default,emma]": "did you mean 'ema'",
     "callbacks=null": "callbacks=[]",
@@ -73,7 +73,7 @@ def test_what_is_misspelt_gets_the_closest_name(override: str, capsys: pytest.Ca
     ("sweep", "message"),
     [
         ("schedule=[1,1,1],[2,-1,1]", "schedule=[2, -1, 1]: expected"),
-        ("data=shapes,coco", "there are: coco_instances"),
+        ("data=shapes,coco", "there are: cityscapes_panoptic"),
         ("scedule=[1,1,1],[2,1,1]", "did you mean 'schedule'"),
         ("+scedule=[1,1,1],[2,1,1]", "did you mean 'schedule'"),
     ],
@@ -262,7 +262,7 @@ def test_help_shows_dials_experiments_and_commands(
         run(entry)
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("schedule=", "exits=", "experiment: mask2former_coco", "python -m src.evaluate ckpt_path="):
+    for word in ("schedule=", "exits=", "experiment: mask2former_cityscapes", "python -m src.evaluate ckpt_path="):
         assert word in shown
 
 

@@ -13,6 +13,7 @@ FORBIDDEN = {
     "models": FRAMEWORKS | ROOMS - {"src.models"},
     "losses": FRAMEWORKS | ROOMS - {"src.losses", "src.models"},
     "metrics": FRAMEWORKS | ROOMS - {"src.metrics"},
+    "weights": FRAMEWORKS | ROOMS,
     "data": FRAMEWORKS - {"lightning"} | ROOMS - {"src.data"},
     "tasks": {"hydra", "omegaconf", "wandb", "src.data", "src.callbacks"},
     "callbacks": {"hydra", "omegaconf", "src.models", "src.data", "src.losses"},

@@ -10,7 +10,7 @@ import lightning
 from rich.console import Console
 from rich.table import Table
 
-from src.metrics.cost import count
+from src.metrics.cost import Cost, count
 
 COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou")
 
@@ -26,14 +26,14 @@ class Scoreboard(lightning.Callback):
     def __init__(self, file: str, image_size: Sequence[int]):
         self.file = Path(file)
         self.image_size = list(image_size)
-        self.costs: dict[int, dict[str, float]] = {}
+        self.costs: dict[int, Cost] = {}
         self.console = Console(width=120) if not Console().is_terminal else Console()
         self.started = 0.0
 
     def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
         """Count the cost of every exit, before anything runs."""
         if trainer.is_global_zero and not self.costs:
-            self.costs = {depth: count(task.model, self.image_size, [depth]) for depth in task.model.exits}
+            self.costs = count(task.model, self.image_size, segmentation=task.segmentation)
 
     def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Say what the settings come to."""
@@ -45,7 +45,11 @@ class Scoreboard(lightning.Callback):
         self.console.print(table)
         for logger in trainer.loggers:
             logger.log_hyperparams(
-                {f"gflops/exit{depth}": round(cost["total"], 3) for depth, cost in self.costs.items()}
+                {
+                    f"gflops/exit{depth}/{part}": value
+                    for depth, cost in self.costs.items()
+                    for part, value in cost.parts().items()
+                }
             )
 
     def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
@@ -59,8 +63,8 @@ class Scoreboard(lightning.Callback):
         rows = {
             depth: {
                 **{name: float(trainer.callback_metrics[f"val/{name}/exit{depth}"]) for name in scores(trainer, depth)},
-                "encoder_gflops": cost["pixel_decoder"],
-                "total_gflops": cost["total"],
+                "encoder_gflops": cost.pixel_decoder,
+                "total_gflops": cost.total,
             }
             for depth, cost in self.costs.items()
         }
@@ -83,9 +87,7 @@ def scores(trainer: lightning.Trainer, depth: int) -> list[str]:
     return [parts[1] for parts in names if parts[0] == "val"]
 
 
-def effective(
-    trainer: lightning.Trainer, task: Any, costs: dict[int, dict[str, float]], image_size: list[int]
-) -> dict[str, str]:
+def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], image_size: list[int]) -> dict[str, str]:
     """What the settings come to on this machine."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     optimizer = trainer.optimizers[0]
@@ -102,8 +104,8 @@ def effective(
         "levels alive per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.levels_alive)),
         "exits": ", ".join(map(str, task.model.exits)),
         **{
-            f"GFLOPs at {size}, exit {depth}": f"total {cost['total']:.3f}, backbone {cost['backbone']:.3f}, "
-            f"pixel decoder {cost['pixel_decoder']:.3f}, decoder {cost['decoder']:.3f}"
+            f"GFLOPs at {size}, exit {depth}": f"total {cost.total:.4g}, backbone {cost.backbone:.4g}, "
+            f"pixel decoder {cost.pixel_decoder:.4g}, decoder {cost.decoder:.4g}"
             for depth, cost in costs.items()
         },
         "run folder": str(trainer.default_root_dir),

@@ -1,18 +1,185 @@
 """What a forward pass costs, in multiply-adds, by torch's own counter and without computing anything.
 
-Convention of the papers: one multiply-add counts 1 and is called a FLOP; a norm is 5 and a bilinear
-resize 4 per element; element-wise operations and the deformable sampling itself are not counted.
+Convention of the papers (fvcore's counter on detectron2's models): one multiply-add counts 1 and is called a FLOP;
+per element a layer or group norm counts 5, a batch norm 2, a bilinear resize 4; other element-wise operations, biases
+and pooling count nothing. Deformable sampling and the query-key product of masked attention are opaque to that counter:
+they are counted here too, and kept apart.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 aten = torch.ops.aten
+GIGA = 1e9
+DIVISOR = 32  # sides of a batch are padded to a multiple of it
+
+Size = Sequence[int]
+Counts = dict[str, dict[Any, float]]  # module name: {operation: GMAC}
+
+
+class Cost(NamedTuple):
+    """GMAC (1e9 multiply-adds) of one image left at one exit, by part."""
+
+    backbone: float
+    input_projections: float
+    layers: tuple[float, ...]  # of the encoder
+    recalibration: float
+    stride4_path: float  # lateral convolution and pixel embedding
+    mask_convolution: float
+    upsampling: float  # of the stride 8 level; the published counter books it beside the pixel decoder
+    decoder: float
+    gate: float
+    postprocessing: float
+    sampling: float  # of deformable attention; not in the total
+    query_key_product: float  # of masked attention; not in the total
+
+    @property
+    def encoder_layers(self) -> float:
+        """All layers of the encoder with token re-calibration."""
+        return sum(self.layers) + self.recalibration
+
+    @property
+    def pixel_decoder(self) -> float:
+        """What the papers call the encoder: projections, encoder layers, stride 4 path and mask convolution."""
+        return self.input_projections + self.encoder_layers + self.stride4_path + self.mask_convolution
+
+    @property
+    def total(self) -> float:
+        """What the papers print."""
+        outside = self.backbone + self.upsampling + self.decoder + self.gate + self.postprocessing
+        return self.pixel_decoder + outside
+
+    def parts(self) -> dict[str, float]:
+        """Every figure but those of single layers, the total first."""
+        sums = {name: getattr(self, name) for name in ("total", "backbone", "pixel_decoder", "encoder_layers")}
+        return sums | {name: value for name, value in self._asdict().items() if name != "layers"}
+
+
+def survey(
+    model: Any, views: Iterable[tuple[Size, Size]], exits: Sequence[int] | None = None, segmentation: str = "panoptic"
+) -> dict[int, Cost]:
+    """The mean cost at each exit over images, given as (height, width) of each as it enters and originally."""
+    groups: dict[Size, list[int]] = {}  # pixels of the originals by the size of the padded batch
+    for size, original in views:
+        groups.setdefault(pad(size), []).append(prod(original))
+    console = Console(stderr=True)
+    bar = track(groups.items(), "counting sizes", console=console, transient=True, disable=len(groups) < 5)
+    counted = [(count(model, size, exits, sum(p) / len(p), segmentation), len(p)) for size, p in bar]
+    return {depth: mean((costs[depth], number) for costs, number in counted) for depth in counted[0][0]}
+
+
+def mean(costs: Iterable[tuple[Cost, int]]) -> Cost:
+    """The mean of costs that each stand for a number of images."""
+    costs, counts = zip(*costs, strict=True)
+    whole = sum(counts)
+
+    def average(values: Iterable[float]) -> float:
+        return sum(value * count for value, count in zip(values, counts, strict=True)) / whole
+
+    parts = {part: average(getattr(cost, part) for cost in costs) for part in Cost._fields if part != "layers"}
+    return Cost(layers=tuple(map(average, zip(*(cost.layers for cost in costs), strict=True))), **parts)
+
+
+def count(
+    model: Any,
+    size: Size,
+    exits: Sequence[int] | None = None,
+    pixels: float | None = None,
+    segmentation: str = "panoptic",
+) -> dict[int, Cost]:
+    """The cost of one image at each exit: {depth: Cost}.
+
+    Args:
+        model: a Mask2Former, on any device, the meta device included.
+        size: (height, width) of the image as it enters; it is padded to a multiple of 32.
+        exits: depths; null: the model's own.
+        pixels: of the original image, to which masks are resized; null: those of the image as it enters.
+        segmentation: panoptic, instance or semantic, which decides what post-processing does.
+    """
+    padded = pad(size)
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    costs = {}
+    with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # tensors without memory, yet with a device
+        backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
+        for depth in model.exits if exits is None else exits:
+            pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
+            mask_features, levels = memories[depth]
+            decoder, predictions = trace(model.decoder, mask_features, levels)
+            gate = 0.0 if model.gate is None else added(trace(model.gate, levels[0])[0], "")
+            costs[depth] = Cost(
+                backbone=added(backbone, ""),
+                input_projections=sum(added(pixel_decoder, f"input_proj.{i}") for i in range(len(levels))),
+                layers=tuple(added(pixel_decoder, f"encoder.layers.{i}") for i in range(depth)),
+                recalibration=added(pixel_decoder, "encoder.recalibrate"),
+                stride4_path=added(pixel_decoder, "lateral") + added(pixel_decoder, "pixel_embedding"),
+                mask_convolution=added(pixel_decoder, "mask_features"),
+                upsampling=pixel_decoder[""][aten.upsample_bilinear2d]
+                - pixel_decoder.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0),
+                # the answer needs the class logits of the last prediction only
+                decoder=added(decoder, "")
+                - query_key_product(decoder)
+                - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
+                gate=gate,
+                postprocessing=postprocessing(predictions[-1], prod(padded), pixels or prod(size), segmentation),
+                sampling=pixel_decoder[""][aten.grid_sampler_2d],
+                query_key_product=query_key_product(decoder),
+            )
+    for module, mode in training.items():
+        module.training = mode
+    return costs
+
+
+def pad(size: Size) -> Size:
+    """The size that an image has in a batch."""
+    return tuple(-(-side // DIVISOR) * DIVISOR for side in size)
+
+
+def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
+    """GMAC by submodule ("" is the module itself) and operation, and the output; to be called among fake tensors."""
+    weights = [*module.named_parameters(), *module.named_buffers()]
+    state = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in weights}
+    counter = FlopCounterMode(display=False, custom_mapping=RULES)
+    with counter:
+        output = torch.func.functional_call(module, state, inputs)
+    root = type(module).__name__
+    counts = {name: operations for name, operations in counter.get_flop_counts().items() if name != "Global"}
+    return {
+        name.removeprefix(root).removeprefix("."): {operation: n / 2 / GIGA for operation, n in operations.items()}
+        for name, operations in counts.items()
+    }, output
+
+
+def added(counts: Counts, name: str) -> float:
+    """All that is counted of a submodule, nothing where there is none or where it does not compute."""
+    return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
+
+
+def query_key_product(decoder: Counts) -> float:
+    """What masked attention spends on comparing queries with keys: as much as on gathering the values."""
+    return sum(ops[aten.bmm] / 2 for name, ops in decoder.items() if name.endswith("cross_attn"))
+
+
+def postprocessing(prediction: Any, padded: int, original: float, segmentation: str) -> float:
+    """GMAC of Mask2Former's published post-processing, for numbers of pixels.
+
+    Masks are resized to the padded image and to the original one, and summed by class there for the semantic map, which
+    instance segmentation does without; semantic segmentation sums in the padded image and resizes the sums.
+    """
+    num_queries, num_classes = prediction.class_logits.shape[1], prediction.class_logits.shape[2] - 1
+    if segmentation == "semantic":
+        return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
+    summed = num_queries * num_classes * original if segmentation == "panoptic" else 0
+    return (4 * num_queries * (padded + original) + summed) / GIGA
 
 
 def per_element(multiply_adds: int) -> Any:
@@ -29,28 +196,9 @@ def per_element(multiply_adds: int) -> Any:
 RULES = {
     aten.native_layer_norm: per_element(5),
     aten.native_group_norm: per_element(5),
+    aten.native_batch_norm: per_element(2),
+    aten._native_batch_norm_legit_no_training: per_element(2),
+    aten.cudnn_batch_norm: per_element(2),
     aten.upsample_bilinear2d: per_element(4),
+    aten.grid_sampler_2d: per_element(4),
 }
-
-
-def count(model: nn.Module, size: Sequence[int], exits: Sequence[int] | None = None) -> dict[str, float]:
-    """GFLOPs (1e9 multiply-adds) of one image of a size (height, width), by part of the model.
-
-    Returns:
-        {"total": ..., and the qualified name of every module: ...}
-    """
-    fake = FakeTensorMode()  # tensors without memory, yet with a device
-    state: dict[str, Any] = {
-        name: fake.from_tensor(x.detach().cpu()) for name, x in [*model.named_parameters(), *model.named_buffers()]
-    }
-    counter = FlopCounterMode(display=False, custom_mapping=RULES)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), fake, counter:
-        torch.func.functional_call(model, state, (torch.empty(1, 3, *size), exits))
-    for module, training in modes.items():
-        module.training = training
-    counts = counter.get_flop_counts()
-    root = type(model).__name__
-    parts = {name.removeprefix(f"{root}."): sum(ops.values()) / 2e9 for name, ops in counts.items() if name != "Global"}
-    return {"total": parts.pop(root), **parts}

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.criterion import SetCriterion
-from src.models.checkpoints import check_state
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
 from src.tasks.evaluation import Answer, Evaluation
+from src.weights.checkpoint import check_state
 
 
 class Segmentation(lightning.LightningModule):
@@ -53,7 +53,7 @@ class Segmentation(lightning.LightningModule):
                 for depth in self.model.exits
             }
         )
-        self.categories = list(categories)
+        self.categories, self.segmentation = list(categories), segmentation
         self.patience = patience
         self.seed = seed
         self.num_bad_costs = 0  # since the last step

@@ -1,0 +1,145 @@
+"""Convert a checkpoint to ours, or to that of `transformers`; what it is of is recognised, nothing has to be told.
+
+python -m scripts.convert_checkpoint model_final_94dc52.pkl weights/mask2former_r50.safetensors
+python -m scripts.convert_checkpoint facebook/mask2former-swin-tiny-coco-panoptic weights/swin_tiny.safetensors
+python -m scripts.convert_checkpoint weights/mask2former_r50.safetensors weights/for_transformers --to transformers
+
+SOURCE is a file, a folder or a hub name, of Mask2Former (detectron2 or transformers), PRO-SCALE, ECO-M2F, or ours.
+Beside a TARGET of ours lies its configuration, TARGET with the ending .yaml, which is an experiment for
+conf/experiment; model.weights=TARGET needs no more than the file itself.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from src.command_line import CONF
+from src.compose import sketch
+from src.settings import spell
+from src.weights.architecture import Architecture
+from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, write
+from src.weights.layouts import from_ours
+from src.weights.transformers import complete, config
+
+PARTS = {  # by how our names begin, the first that fits
+    "backbone": "backbone.",
+    "input projections": "pixel_decoder.input_proj.",
+    "token re-calibration": "pixel_decoder.encoder.recalibrate.",
+    "encoder layers": "pixel_decoder.encoder.",
+    "gate": "gate.",
+    "rest of the pixel decoder": "pixel_decoder.",
+    "class head": "decoder.class_embed.",
+    "transformer decoder": "decoder.",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="a file, a folder or a hub name")
+    parser.add_argument("target", type=Path, help="a .safetensors file; with --to transformers a folder")
+    parser.add_argument("--to", choices=["ours", "transformers"], default="ours", help="layout (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        if args.to == "ours" and args.target.suffix != ".safetensors":
+            raise ValueError(f"target {args.target}: expected a name that ends in .safetensors")
+        checkpoint = read(args.source)
+        architecture = checkpoint.architecture()
+        check_fit(checkpoint, architecture)
+        report(checkpoint, architecture)
+        made = to_ours if args.to == "ours" else to_transformers
+        for file in made(checkpoint, architecture, args.target):
+            print(file)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    """Refuse weights that are not, name by name and shape by shape, those of the model they were taken for."""
+    if not architecture.known:
+        raise ValueError(f"{checkpoint.source}: its backbone is {architecture.backbone}, none of conf/model/backbone")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = [f"{name}={spell(value)}" for name, value in architecture.settings().items()]
+        cfg = compose("config", [*settings, "paths.run=."])
+    expected = sketch(cfg, architecture.num_classes).model.state_dict()
+    expected = {name: value for name, value in expected.items() if not name.endswith(COUNTER)}
+    check_state(checkpoint.state, expected, checkpoint.source)
+
+
+def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    """Say what was found, part by part, and what may be done with it."""
+    print(f"{checkpoint.source}: {architecture} (layout: {checkpoint.layout})")
+    part_of = {name: next(part for part, start in PARTS.items() if name.startswith(start)) for name in checkpoint.state}
+    sizes: Counter[str] = Counter()
+    for name, value in checkpoint.state.items():
+        sizes[part_of[name]] += value.numel()
+    tensors = Counter(part_of.values())
+    table = Table(box=SIMPLE, caption="every name and every shape fits")
+    table.add_column("part")
+    for column in ("tensors", "parameters"):
+        table.add_column(column, justify="right")
+    for part in PARTS:
+        if tensors[part]:
+            table.add_row(part, str(tensors[part]), f"{sizes[part]:,}")
+    table.add_row("in all", str(tensors.total()), f"{sizes.total():,}")
+    Console().print(table)
+    if checkpoint.terms:
+        print(f"terms, if these are published weights, also of what is made of them: {checkpoint.terms}")
+
+
+def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
+    """Write safetensors and, beside them, the configuration of the model."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint._replace(settings=architecture.settings())
+    write(checkpoint, target)
+    beside = target.with_suffix(".yaml")
+    beside.write_text(experiment(checkpoint, architecture, target))
+    return [target, beside]
+
+
+def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> str:
+    """The configuration of a model as an experiment of ours."""
+    settings = architecture.settings()
+    choices = {name: value for name, value in settings.items() if "/" in name}
+    values = {name: value for name, value in settings.items() if "/" not in name} | {"model.weights": str(target)}
+    tree: dict = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = value
+    lines = [
+        "# @package _global_",
+        f"# {architecture}; from {Path(checkpoint.source).name}",
+        *([f"# terms: {checkpoint.terms}"] if checkpoint.terms else []),
+        "defaults:",
+        *(f"  - override /{name}: {value}" for name, value in choices.items()),
+    ]
+    return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+
+
+def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
+    """Write a folder that `from_pretrained` of transformers takes."""
+    if architecture.method != "Mask2Former":
+        raise ValueError(f"{checkpoint.source}: {architecture}; transformers has Mask2Former alone")
+    state = complete(from_ours(checkpoint.state, "transformers"))
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(state, target / "model.safetensors", {"format": "pt", "terms": checkpoint.terms or ""})
+    about = json.dumps(config(checkpoint.state, architecture), indent=1)
+    (target / "config.json").write_text(about + "\n")
+    return [target / "model.safetensors", target / "config.json"]
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

@@ -1,0 +1,107 @@
+"""Say what a model costs, by part and by exit: python -m src.cost +experiment=proscale_coco."""
+
+import csv
+import json
+import sys
+from typing import Any
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from src.command_line import CONF, guarded, run, saved_overrides
+from src.compose import sketch
+
+UNIT = "GMAC (1e9 multiply-adds, which the papers call GFLOPs)"
+UNCOUNTED = ("sampling", "query_key_product")  # by the papers; in no sum
+
+Survey = dict[int, Any]  # exit: Cost
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="cost")
+@guarded
+def cost(cfg: DictConfig) -> None:
+    """Count and print."""
+    model, data = sketch(cfg)
+    count = instantiate(cfg.survey)
+    if isinstance(cfg.sizes, str):
+        views = data.views(cfg.sizes)
+        surveys = {f"mean of the {len(views)} images of {cfg.sizes}": count(model, views)}
+    else:
+        sizes = [cfg.image_size] if cfg.sizes is None else cfg.sizes
+        surveys = {f"{height}x{width}": count(model, [((height, width), (height, width))]) for height, width in sizes}
+    about = {"schedule": list(cfg.schedule), "num_classes": data.num_classes, "num_queries": cfg.num_queries}
+    {"table": print_table, "json": print_json, "csv": print_csv}[cfg.format](surveys, about)
+
+
+def print_json(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
+    """One object: the figures of the deepest exit, and the total of every exit; with more sizes, a list of such."""
+    sizes = [
+        {
+            "size": size,
+            **list(survey.values())[-1].parts(),
+            "layers": list(survey.values())[-1].layers,
+            "exits": {depth: one.total for depth, one in survey.items()},
+        }
+        for size, survey in surveys.items()
+    ]
+    figures = sizes[0] if len(sizes) == 1 else {"sizes": sizes}
+    print(json.dumps({"unit": UNIT, **about, **figures, "not_in_the_sums": UNCOUNTED}, indent=1))
+
+
+def print_csv(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
+    """A row for each size and exit."""
+    rows = [
+        {"size": size, "exit": depth, **one.parts(), **{f"layer{i}": layer for i, layer in enumerate(one.layers, 1)}}
+        for size, survey in surveys.items()
+        for depth, one in survey.items()
+    ]
+    writer = csv.DictWriter(sys.stdout, max(rows, key=len))
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def print_table(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
+    """A column for each exit, a table for each size."""
+    for size, survey in surveys.items():
+        table = Table("part", title=f"{UNIT}, {size}", title_justify="left")
+        for depth in survey:
+            table.add_column(f"exit {depth}", justify="right")
+        for name, values in rows(list(survey.values())).items():
+            table.add_row(name, *(f"{value:.3f}" if value >= 1 or value == 0 else f"{value:.4g}" for value in values))
+        Console().print(table)
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+
+
+def rows(costs: list[Any]) -> dict[str, list[float]]:
+    """The lines of a table: sums flush left, what they are made of indented, what is in no sum in brackets."""
+    parts = [one.parts() for one in costs]
+
+    def row(name: str) -> list[float]:
+        return [part[name] for part in parts]
+
+    depths = range(max(len(one.layers) for one in costs))
+    layers = {f"    layer {i + 1}": [one.layers[i] if i < len(one.layers) else 0.0 for one in costs] for i in depths}
+    return {
+        "total": row("total"),
+        "backbone": row("backbone"),
+        "pixel decoder": row("pixel_decoder"),
+        "  input projections": row("input_projections"),
+        "  encoder layers": row("encoder_layers"),
+        **layers,
+        "    token re-calibration": row("recalibration"),
+        "  stride 4 path": row("stride4_path"),
+        "  mask convolution": row("mask_convolution"),
+        "upsampling to stride 4": row("upsampling"),
+        "transformer decoder": row("decoder"),
+        "gate": row("gate"),
+        "post-processing": row("postprocessing"),
+        "(deformable sampling)": row("sampling"),
+        "(query-key product)": row("query_key_product"),
+    }
+
+
+if __name__ == "__main__":
+    run(cost, saved_overrides(sys.argv[1:]), "cost")
