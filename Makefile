@@ -15,6 +15,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
 	$(RUN) -m scripts.demo
 
+published: setup ## print every published cost figure beside ours
+	$(RUN) -m scripts.published
+
 test: setup ## run all tests, or those of TESTS=path
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile $(TESTS)
 
@@ -33,5 +36,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo test check format smoke clean
+.PHONY: help setup demo published test check format smoke clean
 .DEFAULT_GOAL := help

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from src.command_line import CONF
+from src.command_line import configure
 from src.compose import sketch
 from src.settings import spell
 from src.weights.architecture import Architecture
@@ -67,10 +66,8 @@ def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
     """Refuse weights that are not, name by name and shape by shape, those of the model they were taken for."""
     if not architecture.known:
         raise ValueError(f"{checkpoint.source}: its backbone is {architecture.backbone}, none of conf/model/backbone")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = [f"{name}={spell(value)}" for name, value in architecture.settings().items()]
-        cfg = compose("config", [*settings, "paths.run=."])
-    expected = sketch(cfg, architecture.num_classes).model.state_dict()
+    settings = [f"{name}={spell(value)}" for name, value in architecture.settings().items()]
+    expected = sketch(configure([*settings, "paths.run=."]), architecture.num_classes).model.state_dict()
     expected = {name: value for name, value in expected.items() if not name.endswith(COUNTER)}
     check_state(checkpoint.state, expected, checkpoint.source)
 

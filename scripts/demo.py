@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.command_line import CONF
+from src.command_line import configure
 from src.compose import compose as build
 from src.data.module import SegmentationData
 from src.models.postprocess import Frame
@@ -52,12 +50,6 @@ def main() -> None:
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def config(overrides: list[str]) -> DictConfig:
-    """The configuration that a command line with these overrides has."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides)
-
-
 def train(folder: Path, settings: dict[str, list[str]]) -> None:
     """Train the models side by side, one thread each."""
     todo = {name: overrides for name, overrides in settings.items() if not finished(folder / name, overrides)}
@@ -65,7 +57,7 @@ def train(folder: Path, settings: dict[str, list[str]]) -> None:
         print(f"{name}: trained already, {folder / name} (remove it to train again)")
     jobs = {name: start(folder / name, overrides) for name, overrides in todo.items()}
     try:
-        watch(jobs, {name: (folder / name, config(overrides).trainer.max_steps) for name, overrides in todo.items()})
+        watch(jobs, {name: (folder / name, configure(overrides).trainer.max_steps) for name, overrides in todo.items()})
     finally:
         for job in jobs.values():
             job.kill()
@@ -75,7 +67,7 @@ def finished(run: Path, overrides: list[str]) -> bool:
     """Whether a run folder holds the scores and weights of the last step."""
     if not (run / "scores.json").is_file() or not (run / "checkpoints/last.ckpt").is_file():
         return False
-    return json.loads((run / "scores.json").read_text())["step"] == config(overrides).trainer.max_steps
+    return json.loads((run / "scores.json").read_text())["step"] == configure(overrides).trainer.max_steps
 
 
 def start(run: Path, overrides: list[str]) -> subprocess.Popen:
@@ -116,7 +108,7 @@ def time_interleaved(folder: Path, settings: dict[str, list[str]], num_scenes: i
     tasks: dict[str, Any] = {}
     for name, overrides in settings.items():
         weights = folder / name / "checkpoints/last.ckpt"
-        task, data, _ = build(config([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
+        task, data, _ = build(configure([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
         tasks[name] = task.eval()
     scenes = cast(SegmentationData, data).val_scenes
     taken: dict[str, list[float]] = {name: [] for name in tasks}
@@ -146,7 +138,7 @@ def tabulate(folder: Path, settings: dict[str, list[str]], seconds: dict[str, fl
         (scores,) = json.loads((folder / name / "scores.json").read_text())["exits"].values()
         quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
         cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
-        schedule = " ".join(map(str, config(overrides).schedule))
+        schedule = " ".join(map(str, configure(overrides).schedule))
         rows.append([name, schedule, *quality, *cost, f"{seconds[name]:.4f}"])
     with open(folder / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])

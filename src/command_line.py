@@ -111,6 +111,12 @@ def setting(cfg: DictConfig, name: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
+def configure(overrides: list[str]) -> DictConfig:
+    """The configuration that a command line with these overrides has."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides)
+
+
 @cache
 def roots(primary: str) -> set[str]:
     """The first names of all settings."""

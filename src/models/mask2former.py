@@ -57,6 +57,8 @@ class Mask2Former(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
         for layer in self.pixel_decoder.encoder.layers[self.exits[-1] :]:
             layer.requires_grad_(False)  # it never runs, and several processes would wait for its gradient
+        if self.gate is not None:
+            self.gate.requires_grad_(False)  # nor does the gate here: it is trained by itself
         if weights is not None:
             load_weights(self, weights, drop_class_head)
         if activation_checkpointing:

@@ -1,0 +1,165 @@
+"""Every published cost figure beside ours: python -m scripts.published [--markdown].
+
+Figures are GMAC (1e9 multiply-adds, which the papers call GFLOPs) of one image: 1024x2048 for Cityscapes, 800x1344 for
+COCO where nothing else is said. What is marked "released code, run" is printed in no paper: it is the authors' code
+with random weights under the counter that they use, deformable sampling left out.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from src.command_line import configure
+from src.compose import sketch
+from src.metrics.cost import Cost, Size, survey
+
+RUN, ECO = "released code, run", "ECO-M2F's code"
+ABSTRACT, TABLE_3 = "PRO-SCALE, abstract", "PRO-SCALE, table 3"  # the table as its reviews quote it
+# (height, width) as an image enters, and as it was; the last is the commonest of COCO, resized
+CITYSCAPES, COCO, TYPICAL = ((1024, 2048),) * 2, ((800, 1344),) * 2, ((800, 1067), (480, 640))
+PARTS = ("total", "backbone", "pixel_decoder", "encoder_layers", "decoder")
+MODELS = {  # experiment, overrides, classes, sizes
+    "Mask2Former, Swin-T, Cityscapes": ("mask2former_cityscapes", ["model/backbone=swin_tiny"], 19, CITYSCAPES),
+    "Mask2Former, R50, Cityscapes": ("mask2former_cityscapes", [], 19, CITYSCAPES),
+    "PRO-SCALE 3 3 3, Swin-T, Cityscapes": ("proscale_cityscapes", ["model/backbone=swin_tiny"], 19, CITYSCAPES),
+    "Mask2Former, R50, COCO": ("mask2former_coco", [], 133, COCO),
+    "Mask2Former, Swin-T, COCO": ("mask2former_coco", ["model/backbone=swin_tiny"], 133, COCO),
+    "PRO-SCALE 3 3 3, R50, COCO": ("proscale_coco", [], 133, COCO),
+    "PRO-SCALE 3 3 3, Swin-T, COCO": ("proscale_coco", ["model/backbone=swin_tiny"], 133, COCO),
+    "Mask2Former, Swin-T, COCO 480x640": ("mask2former_coco", ["model/backbone=swin_tiny"], 133, TYPICAL),
+    "PRO-SCALE 3 3 3, Swin-T, COCO 480x640": ("proscale_coco", ["model/backbone=swin_tiny"], 133, TYPICAL),
+    "PRO-SCALE 1 1 1, Swin-T, Cityscapes": (
+        "proscale_cityscapes",
+        ["model/backbone=swin_tiny", "schedule=[1,1,1]"],
+        19,
+        CITYSCAPES,
+    ),
+    "the same, 3x3 convolution": (
+        "proscale_cityscapes",
+        ["model/backbone=swin_tiny", "schedule=[1,1,1]", "model/pixel_embedding=conv"],
+        19,
+        CITYSCAPES,
+    ),
+}
+COUNTED = {  # by the released code, in the order of PARTS
+    "Mask2Former, Swin-T, Cityscapes": (537.848, 195.555, 281.130, 188.800, 55.367),
+    "Mask2Former, R50, Cityscapes": (524.114, 171.755, 291.196, 188.800, 55.367),
+    "PRO-SCALE 3 3 3, Swin-T, Cityscapes": (392.066, 195.555, 135.348, 120.328, 55.367),
+    "Mask2Former, R50, COCO": (281.726, 88.058, 149.295, 96.797, 29.144),
+    "Mask2Former, Swin-T, COCO": (288.056, 99.549, 144.134, 96.797, 29.144),
+    "PRO-SCALE 3 3 3, R50, COCO": (206.984, 88.058, 74.553, 61.692, 29.144),
+    "PRO-SCALE 3 3 3, Swin-T, COCO": (213.314, 99.549, 69.392, 61.692, 29.144),
+}
+TWO_LAYERS = (411.981, 195.555, 155.263, 62.933, 55.367)  # the first of the above, left after two layers
+EXITS = {2: 411.981, 3: 443.448, 4: 474.914, 5: 506.381, 6: 537.848}
+
+
+SAVINGS = {  # change in per cent of pixel decoder and total
+    "Swin-T, COCO 480x640": (-52, -27, ABSTRACT),
+    "Swin-T, COCO": (-51.9, -25.9, RUN),
+    "R50, COCO": (-50.1, -26.5, RUN),
+    "Swin-T, Cityscapes": (-51.9, -27.1, RUN),
+}
+
+
+class Row(NamedTuple):
+    """A figure, published or counted by released code, and ours."""
+
+    model: str
+    part: str
+    theirs: float | None  # None: there is none
+    source: str
+    ours: float
+    percent: bool = False
+
+    def cells(self) -> list[str]:
+        """As it is printed; per cent are compared by their difference."""
+        ours = f"{self.ours:.1f} %" if self.percent else f"{self.ours:.3f}"
+        if self.theirs is None:
+            return [self.model, self.part, "", "", ours, ""]
+        theirs = f"{self.theirs:g}{' %' if self.percent else ''}"
+        off = self.ours - self.theirs if self.percent else 100 * (self.ours / self.theirs - 1)
+        return [
+            self.model,
+            self.part,
+            theirs,
+            self.source,
+            ours,
+            f"{off:+.3f} %" if not self.percent else f"{off:+.1f} pts",
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    markdown = parser.parse_args().markdown
+    bar = track(MODELS, "counting", console=Console(stderr=True), transient=True)
+    costs = {model: counted(*MODELS[model]) for model in bar}
+    rows = [row.cells() for row in [*parts(costs), *papers(costs), *savings(costs)]]
+    header = ["model", "part", "theirs", "where it stands", "ours", "difference"]
+    if markdown:
+        print("\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)))
+        return
+    table = Table(box=SIMPLE, title="GMAC, published or of released code beside ours")
+    for name in header:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("theirs", "ours", "difference") else "left")
+    for before, row in zip([[""], *rows], rows, strict=False):
+        table.add_section() if before[0] != row[0] else None
+        table.add_row(row[0] if before[0] != row[0] else "", *row[1:])
+    Console(width=128).print(table)
+
+
+def counted(experiment: str, overrides: list[str], num_classes: int, view: tuple[Size, Size]) -> dict[int, Cost]:
+    """Our cost of a model, after each of its layers."""
+    model = sketch(configure([f"+experiment={experiment}", *overrides, "paths.run=."]), num_classes).model
+    return survey(model, [view], range(1, model.pixel_decoder.encoder.depth + 1))
+
+
+def deepest(costs: dict[int, Cost]) -> Cost:
+    """That of the last layer."""
+    return costs[max(costs)]
+
+
+def parts(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
+    """Totals and parts as the released code has them."""
+    for model, figures in COUNTED.items():
+        for part, figure in zip(PARTS, figures, strict=True):
+            yield Row(model, part, figure, RUN, getattr(deepest(costs[model]), part))
+    model = next(iter(COUNTED))
+    for part, figure in zip(PARTS, TWO_LAYERS, strict=True):
+        yield Row("Mask2Former, Swin-T, exit 2", part, figure, RUN, getattr(costs[model][2], part))
+
+
+def papers(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
+    """Figures that the papers, their reviews or their code print."""
+    for depth, figure in EXITS.items():
+        ours = costs["Mask2Former, Swin-T, Cityscapes"][depth].total
+        yield Row("ECO-M2F, Swin-T, Cityscapes", f"total, exit {depth}", figure, ECO, ours)
+    for model, figure in {
+        "PRO-SCALE 1 1 1, Swin-T, Cityscapes": 55.14,
+        "the same, 3x3 convolution": 132,
+    }.items():
+        yield Row(model, "pixel_decoder", figure, TABLE_3, deepest(costs[model]).pixel_decoder)
+
+
+def savings(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
+    """What PRO-SCALE 3 3 3 saves of Mask2Former, and which of its parts saves it."""
+    for place, (decoder, total, source) in SAVINGS.items():
+        before, after = (deepest(costs[f"{name}, {place}"]) for name in ("Mask2Former", "PRO-SCALE 3 3 3"))
+        model = f"PRO-SCALE 3 3 3, {place}"
+        saved = before.pixel_decoder - after.pixel_decoder
+        layers = before.encoder_layers - after.encoder_layers
+        yield Row(model, "pixel_decoder, change", decoder, source, -100 * saved / before.pixel_decoder, True)
+        yield Row(model, "total, change", total, source, -100 * saved / before.total, True)
+        yield Row(model, "- by token scaling", None, "", layers)
+        yield Row(model, "- by light pixel embedding", None, "", before.stride4_path - after.stride4_path)
+        yield Row(model, "- token scaling's share", None, "", 100 * layers / saved, True)
+
+
+if __name__ == "__main__":
+    main()
