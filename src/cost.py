@@ -66,13 +66,19 @@ def print_csv(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
 def print_table(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
     """A column for each exit, a table for each size."""
     for size, survey in surveys.items():
-        table = Table("part", title=f"{UNIT}, {size}", title_justify="left")
+        table = Table(title=size, title_justify="left", caption=UNIT, caption_justify="left")
+        table.add_column("part", no_wrap=True)
         for depth in survey:
             table.add_column(f"exit {depth}", justify="right")
         for name, values in rows(list(survey.values())).items():
-            table.add_row(name, *(f"{value:.3f}" if value >= 1 or value == 0 else f"{value:.4g}" for value in values))
+            table.add_row(name, *map(spell, values))
         Console().print(table)
     print(", ".join(f"{name} {value}" for name, value in about.items()))
+
+
+def spell(value: float) -> str:
+    """A figure as one reads it: nothing where a model has no such part."""
+    return "" if value == 0 else f"{value:.3f}" if value >= 1 else f"{value:.4g}"
 
 
 def rows(costs: list[Any]) -> dict[str, list[float]]:
@@ -94,7 +100,7 @@ def rows(costs: list[Any]) -> dict[str, list[float]]:
         "    token re-calibration": row("recalibration"),
         "  stride 4 path": row("stride4_path"),
         "  mask convolution": row("mask_convolution"),
-        "upsampling to stride 4": row("upsampling"),
+        "stride 8 to stride 4": row("upsampling"),
         "transformer decoder": row("decoder"),
         "gate": row("gate"),
         "post-processing": row("postprocessing"),

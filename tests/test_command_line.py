@@ -22,6 +22,8 @@ from src.evaluate import evaluate
 from src.train import train
 from tests.conftest import ROOT, TINY, TINY_SHAPES
 from tests.test_experiments import SMALL_MODEL
+from tests.weights import published
+from tests.weights.published import weights
 
 SHAPES = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]"]
 SIZES = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64", "image_size=[64,64]"]
@@ -311,3 +313,55 @@ def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
     assert "error: interrupted; what was saved is in" in errors
     assert "Traceback" not in errors
     assert find_step(next(tmp_path.glob("*/*/checkpoints/last.ckpt"))) >= 2
+
+
+@pytest.fixture(scope="module")
+def proscale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A released PRO-SCALE checkpoint, but for the values of its weights."""
+    file = tmp_path_factory.mktemp("weights") / "proscale.pth"
+    torch.save({"model": weights(published.proscale_resnet50())}, file)
+    return file
+
+
+def test_weights_settle_what_nobody_asked_for(proscale: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Schedule, pixel embedding and the published re-calibration follow the file, and it is said."""
+    expected = [
+        "model/pixel_embedding=light",
+        "model/recalibration=linear",
+        "schedule=[3, 3, 3]",
+        "model.pixel_decoder.encoder.recalibrate.legacy_layout=true",
+    ]
+    for experiment, settled in (("mask2former_coco", expected), ("proscale_coco", expected[-1:])):
+        assert check([f"+experiment={experiment}", f"model.weights={proscale}"]) == settled
+        assert ", ".join(settled) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("schedule=[2,2,2]", "schedule=[2, 2, 2], but model.weights="),
+        ("model/backbone=swin_tiny", "has model/backbone=resnet50"),
+        ("num_queries=50", "has num_queries=100"),
+        ("+experiment=proscale_shapes", "has "),
+    ],
+)
+def test_what_was_asked_for_must_agree_with_the_weights(
+    asked: str, message: str, proscale: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that an experiment or the command line changed is not changed back behind one's back."""
+    assert message in said(capsys, lambda: check([asked, f"model.weights={proscale}"]))
+
+
+def test_published_weights_can_be_trained_on_with_other_classes(
+    proscale: Path, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """From a file to a step of training, with the class head left out by choice; what is trained says all it needs."""
+    small = ["data.train.size=64", "image_size=[64,64]", *TINY_SHAPES]
+    start = [f"model.weights={proscale}", "model.drop_class_head=true", *small]
+    overrides = [*start, *check(start)]
+    task, data, trainer = compose(configure(*overrides), overrides)
+    trainer.fit(task, data)
+    proscale_ = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    again = saved_overrides([f"ckpt_path={proscale_}"])
+    assert "schedule=[3, 3, 3]" in again
+    assert not any(override.startswith(("model.weights", "model.drop_class_head")) for override in again)
