@@ -20,13 +20,12 @@ import yaml
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from src.command_line import configure
 from src.compose import sketch
 from src.settings import spell
 from src.weights.architecture import Architecture
-from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, write
+from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, save, write
 from src.weights.layouts import from_ours
 from src.weights.transformers import complete, config
 
@@ -131,7 +130,7 @@ def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: 
         raise ValueError(f"{checkpoint.source}: {architecture}; transformers has Mask2Former alone")
     state = complete(from_ours(checkpoint.state, "transformers"))
     target.mkdir(parents=True, exist_ok=True)
-    save_file(state, target / "model.safetensors", {"format": "pt", "terms": checkpoint.terms or ""})
+    save(state, target / "model.safetensors", {"terms": checkpoint.terms or ""})
     about = json.dumps(config(checkpoint.state, architecture), indent=1)
     (target / "config.json").write_text(about + "\n")
     return [target / "model.safetensors", target / "config.json"]

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.settings import check_settings, parameters_of, spell, suggest
-from src.weights.checkpoint import read
+from src.settings import check_settings, parameters_of, suggest
+from src.starting_point import settle
 from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -77,38 +77,6 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             fail(explain(error, job, primary))
     return settled
-
-
-def settle(overrides: list[str], primary: str) -> list[str]:
-    """What `model.weights` says of its model, as overrides of what nobody asked to be otherwise.
-
-    A setting that an experiment or the command line changed must agree with the weights.
-    """
-    cfg = compose(primary, overrides, return_hydra_config=True)
-    source = OmegaConf.select(cfg, "model.weights")
-    settings = read(source).settings if isinstance(source, str) else None
-    if settings is None:
-        return []
-    default = compose(primary, return_hydra_config=True)
-    typed = {override.lstrip("+").split("=")[0] for override in overrides}
-    settled = []
-    for name, value in settings.items():
-        now, before = setting(cfg, name), setting(default, name)
-        if now == value:
-            continue
-        if name in typed or before not in (None, now):
-            fail(f"{name}={spell(now)}, but model.weights={source} has {name}={spell(value)}")
-        settled.append(f"{name}={spell(value)}")
-    print(f"model.weights={source} settles: {', '.join(settled) or 'nothing that is not so already'}", file=sys.stderr)
-    return settled
-
-
-def setting(cfg: DictConfig, name: str) -> Any:
-    """The value of a setting as a plain value, or the choice made of a group; None where it has none."""
-    if "/" in name:
-        return cfg.hydra.runtime.choices.get(name)
-    value = OmegaConf.select(cfg, name)
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def configure(overrides: list[str]) -> DictConfig:

@@ -52,10 +52,9 @@ class Annotations:
 
     def __init__(self, file: Path, group: Grouping, keep_empty: bool) -> None:
         self.file = file
+        document = read_json(file)
         try:
-            self._flatten(json.loads(file.read_bytes()), group, keep_empty)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+            self._flatten(document, group, keep_empty)
         except (KeyError, TypeError) as error:
             kind = group.__name__
             raise ValueError(f"{file}: expected the layout of COCO's {kind} files ({error!r})") from error
@@ -161,16 +160,22 @@ def color(place: int) -> tuple[int, int, int]:
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
+def read_json(file: Path) -> Any:
+    """What a JSON file holds. Raises ValueError for one that cannot be read."""
+    try:
+        return json.loads(file.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+
+
 def image_sizes(file: Path) -> list[tuple[int, int]]:
     """(height, width) of every image that a COCO JSON file lists; its pictures need not be there.
 
     Raises FileNotFoundError, or ValueError for what is not such a file or does not say.
     """
+    document = read_json(file)
     try:
-        images = json.loads(file.read_bytes())["images"]
-        sizes = [(image["height"], image["width"]) for image in images]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+        sizes = [(image["height"], image["width"]) for image in document["images"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected COCO's layout, images with height and width ({error!r})") from error
     if not sizes or any(type(side) is not int or side < 1 for size in sizes for side in size):

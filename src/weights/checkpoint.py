@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,6 +18,7 @@ from src.weights.files import load, tensors
 from src.weights.layouts import State, layout_of, to_ours
 
 SHOWN = 20  # names that a refusal lists
+ENDINGS = (".ckpt", ".safetensors", ".bin", ".pth", ".pt", ".pkl")  # of files, which no hub name has
 COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
 NOTE = "ecoscale"  # under which our files say what model they are of
 
@@ -70,13 +71,7 @@ def locate(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in {
-            ".ckpt",
-            ".safetensors",
-            ".bin",
-            ".pth",
-            ".pkl",
-        }:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in ENDINGS:
             raise FileNotFoundError(f"weights {source}: no such file or folder, looked in {path.absolute().parent}")
         try:
             path = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.bin"]))
@@ -109,10 +104,25 @@ def note(file: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def write(checkpoint: Checkpoint, file: Path) -> None:
-    """Write a checkpoint as safetensors of ours, which say what model they are of, and under which terms."""
+    """Write a checkpoint as safetensors of ours, which say what model they are of, and under which terms.
+
+    The file is there whole or not at all; it may be the one that was read.
+    """
     about = {"settings": checkpoint.settings, "terms": checkpoint.terms, "source": Path(checkpoint.source).name}
     state = {name: value.contiguous() for name, value in checkpoint.state.items()}
-    save_file(state, file, {"format": "pt", NOTE: json.dumps(about)})
+    save(state, file, {NOTE: json.dumps(about)})
+
+
+def save(state: State, file: Path, about: dict[str, str]) -> None:
+    """Write safetensors, whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        save_file(state, part, {"format": "pt", **about})
+        part.replace(file)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(f"{file}: cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:

@@ -1,0 +1,44 @@
+"""What the weights to start from say of their model, as settings."""
+
+import sys
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from src.settings import spell
+from src.weights.checkpoint import read
+
+
+def settle(overrides: list[str], primary: str) -> list[str]:
+    """Overrides that make the model that of `model.weights`, where nobody asked for another; none without weights.
+
+    Hydra must be initialised. Raises ValueError where a setting that an experiment or the command line changed is not
+    that of the weights, and what `read` raises.
+    """
+    cfg = compose(primary, overrides, return_hydra_config=True)
+    source = OmegaConf.select(cfg, "model.weights")
+    settings = read(source).settings if isinstance(source, str) else None
+    if settings is None:
+        return []
+    default = compose(primary, return_hydra_config=True)
+    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    settled = []
+    for name, value in settings.items():
+        now, before = setting(cfg, name), setting(default, name)
+        if now == value:
+            continue
+        if name in typed or before not in (None, now):
+            raise ValueError(f"{name}={spell(now)}, but model.weights={source} has {name}={spell(value)}")
+        settled.append(f"{name}={spell(value)}")
+    if settled:
+        print(f"model.weights={source} settles: {', '.join(settled)}", file=sys.stderr)
+    return settled
+
+
+def setting(cfg: DictConfig, name: str) -> Any:
+    """The value of a setting as a plain value, or the choice made of a group; None where it has none."""
+    if "/" in name:
+        return cfg.hydra.runtime.choices.get(name)
+    value = OmegaConf.select(cfg, name)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
