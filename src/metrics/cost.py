@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -115,6 +115,7 @@ def count(
             pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
             mask_features, levels = memories[depth]
             decoder, predictions = trace(model.decoder, mask_features, levels)
+            unseen = query_key_product(levels, predictions[-1].class_logits.shape[1], len(model.decoder.layers))
             gate = 0.0 if model.gate is None else added(trace(model.gate, levels[0])[0], "")
             costs[depth] = Cost(
                 backbone=added(backbone, ""),
@@ -126,13 +127,11 @@ def count(
                 upsampling=pixel_decoder[""][aten.upsample_bilinear2d]
                 - pixel_decoder.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0),
                 # the answer needs the class logits of the last prediction only
-                decoder=added(decoder, "")
-                - query_key_product(decoder)
-                - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
+                decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
                 gate=gate,
                 postprocessing=postprocessing(predictions[-1], prod(padded), pixels or prod(size), segmentation),
                 sampling=pixel_decoder[""][aten.grid_sampler_2d],
-                query_key_product=query_key_product(decoder),
+                query_key_product=unseen,
             )
     for module, mode in training.items():
         module.training = mode
@@ -164,9 +163,9 @@ def added(counts: Counts, name: str) -> float:
     return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
 
 
-def query_key_product(decoder: Counts) -> float:
-    """What masked attention spends on comparing queries with keys: as much as on gathering the values."""
-    return sum(ops[aten.bmm] / 2 for name, ops in decoder.items() if name.endswith("cross_attn"))
+def query_key_product(levels: Sequence[Tensor], num_queries: int, num_layers: int) -> float:
+    """GMAC of comparing every query with every token of a level (1, C, h, w); layer i reads level i mod 3."""
+    return sum(num_queries * levels[i % len(levels)].numel() for i in range(num_layers)) / GIGA
 
 
 def postprocessing(prediction: Any, padded: int, original: float, segmentation: str) -> float:
