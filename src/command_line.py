@@ -71,8 +71,9 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
                 cfg = compose(primary, job, return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
-                if cfg.hydra.output_subdir is not None:
-                    check_writable(Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir))
+                folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
+                if cfg.hydra.output_subdir is not None or not folder.exists():  # else nothing is written there
+                    check_writable(folder)
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             fail(explain(error, job, primary))
@@ -112,7 +113,7 @@ def sweep_values(override: str) -> list[str]:
 
 def check_writable(folder: Path) -> None:
     """Refuse a run folder that cannot be made, without making it."""
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
         tempfile.TemporaryDirectory(dir=there).cleanup()
     except OSError as error:

@@ -118,6 +118,7 @@ def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], a
         ("sizes=[[16,64]]", "expected a list of [height, width], all from 32"),
         ("image_size=[1024]", "image_size=[1024]: expected [height, width]"),
         ("fromat=json", "'fromat', did you mean 'format'"),
+        ("hydra.run.dir=/proc/nowhere", "nothing can be written in"),
     ],
 )
 def test_mistakes_end_in_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,3 +147,13 @@ def test_a_file_without_sizes_is_named(
     line = said(capsys, lambda: ask(*SMALL, f"sizes={file}"))
     assert message in line
     assert str(file) in line
+
+
+def test_a_size_that_the_model_does_not_take_is_named(
+    ask: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Larger than any memory could be, or not what a backbone of fixed size wants: one line with the size."""
+    for arguments in (["sizes=[[999999999,999999999]]"], ["model.backbone.name=hiera_tiny_224", "image_size=[64,96]"]):
+        line = said(capsys, lambda arguments=arguments: ask(*SMALL, *arguments))  # type: ignore[misc]
+        assert "an image of " in line
+        assert "the model does not take it" in line

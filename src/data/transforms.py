@@ -99,7 +99,7 @@ class ResizeShortestEdge:
         scale = self.short / min(height, width)
         if max(height, width) * scale > self.long:
             scale = self.long / max(height, width)
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def mirror(sample: Sample) -> Sample:

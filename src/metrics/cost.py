@@ -6,6 +6,7 @@ and pooling count nothing. Deformable sampling and the query-key product of mask
 they are counted here too, and kept apart.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs what it raises, at length
 aten = torch.ops.aten
 GIGA = 1e9
 DIVISOR = 32  # sides of a batch are padded to a multiple of it
@@ -104,38 +106,50 @@ def count(
         exits: depths; null: the model's own.
         pixels: of the original image, to which masks are resized; null: those of the image as it enters.
         segmentation: panoptic, instance or semantic, which decides what post-processing does.
+
+    Raises ValueError for a size that the model does not take.
     """
-    padded = pad(size)
     training = {module: module.training for module in model.modules()}
     model.eval()
-    costs = {}
-    with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # tensors without memory, yet with a device
-        backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
-        for depth in model.exits if exits is None else exits:
-            pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
-            mask_features, levels = memories[depth]
-            decoder, predictions = trace(model.decoder, mask_features, levels)
-            unseen = query_key_product(levels, predictions[-1].class_logits.shape[1], len(model.decoder.layers))
-            gate = 0.0 if model.gate is None else added(trace(model.gate, levels[0])[0], "")
-            costs[depth] = Cost(
-                backbone=added(backbone, ""),
-                input_projections=sum(added(pixel_decoder, f"input_proj.{i}") for i in range(len(levels))),
-                layers=tuple(added(pixel_decoder, f"encoder.layers.{i}") for i in range(depth)),
-                recalibration=added(pixel_decoder, "encoder.recalibrate"),
-                stride4_path=added(pixel_decoder, "lateral") + added(pixel_decoder, "pixel_embedding"),
-                mask_convolution=added(pixel_decoder, "mask_features"),
-                upsampling=pixel_decoder[""][aten.upsample_bilinear2d]
-                - pixel_decoder.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0),
-                # the answer needs the class logits of the last prediction only
-                decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
-                gate=gate,
-                postprocessing=postprocessing(predictions[-1], prod(padded), pixels or prod(size), segmentation),
-                sampling=pixel_decoder[""][aten.grid_sampler_2d],
-                query_key_product=unseen,
-            )
-    for module, mode in training.items():
-        module.training = mode
-    return costs
+    try:
+        with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # no memory, and yet a device
+            features = trace(model.backbone, torch.empty(1, 3, *pad(size)))
+            return {
+                depth: cost_of(model, *features, depth, prod(pad(size)), pixels or prod(size), segmentation)
+                for depth in (model.exits if exits is None else exits)
+            }
+    except RuntimeError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({said})") from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def cost_of(
+    model: Any, backbone: Counts, features: Any, depth: int, padded: int, pixels: float, segmentation: str
+) -> Cost:
+    """The cost of one exit, given the backbone's and its features; among fake tensors."""
+    pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
+    mask_features, levels = memories[depth]
+    decoder, predictions = trace(model.decoder, mask_features, levels)
+    unseen = query_key_product(levels, predictions[-1].class_logits.shape[1], len(model.decoder.layers))
+    resized = aten.upsample_bilinear2d
+    return Cost(
+        backbone=added(backbone, ""),
+        input_projections=sum(added(pixel_decoder, f"input_proj.{i}") for i in range(len(levels))),
+        layers=tuple(added(pixel_decoder, f"encoder.layers.{i}") for i in range(depth)),
+        recalibration=added(pixel_decoder, "encoder.recalibrate"),
+        stride4_path=added(pixel_decoder, "lateral") + added(pixel_decoder, "pixel_embedding"),
+        mask_convolution=added(pixel_decoder, "mask_features"),
+        upsampling=pixel_decoder[""][resized] - pixel_decoder.get("encoder.recalibrate", {}).get(resized, 0.0),
+        # the answer needs the class logits of the last prediction only
+        decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
+        gate=0.0 if model.gate is None else added(trace(model.gate, levels[0])[0], ""),
+        postprocessing=postprocessing(predictions[-1], padded, pixels, segmentation),
+        sampling=pixel_decoder[""][aten.grid_sampler_2d],
+        query_key_product=unseen,
+    )
 
 
 def pad(size: Size) -> Size:

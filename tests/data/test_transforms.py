@@ -221,3 +221,8 @@ def test_colours_are_drawn_as_ssd_draws_them():
     assert np.allclose(drawn.min(0), [-32, 0.5, -0.1, 0.5, 0.5], rtol=0.02)
     assert np.allclose(drawn.max(0), [32, 1.5, 0.1, 1.5, 1.5], rtol=0.02)
     assert not ((drawn[:, 1] != 1) & (drawn[:, 4] != 1)).any()
+
+
+def test_even_the_thinnest_image_keeps_a_pixel() -> None:
+    """One pixel by a hundred thousand is brought to the long side, one pixel wide still."""
+    assert ResizeShortestEdge(800, 1333).resized(1, 100_000) == (1, 1333)
