@@ -88,14 +88,13 @@ def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
             table.add_row(part, str(tensors[part]), f"{sizes[part]:,}")
     table.add_row("in all", str(tensors.total()), f"{sizes.total():,}")
     Console().print(table)
-    if checkpoint.terms:
-        print(f"terms, if these are published weights, also of what is made of them: {checkpoint.terms}")
+    if terms := checkpoint.terms():
+        print(f"terms, if these are published weights, also of what is made of them: {terms}")
 
 
 def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
     """Write safetensors and, beside them, the configuration of the model."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoint._replace(settings=architecture.settings())
     write(checkpoint, target)
     beside = target.with_suffix(".yaml")
     beside.write_text(experiment(checkpoint, architecture, target))
@@ -117,7 +116,7 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
     lines = [
         "# @package _global_",
         f"# {architecture}; from {Path(checkpoint.source).name}",
-        *([f"# terms: {checkpoint.terms}"] if checkpoint.terms else []),
+        f"# terms: {checkpoint.terms() or 'your own'}",
         "defaults:",
         *(f"  - override /{name}: {value}" for name, value in choices.items()),
     ]
@@ -130,7 +129,7 @@ def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: 
         raise ValueError(f"{checkpoint.source}: {architecture}; transformers has Mask2Former alone")
     state = complete(from_ours(checkpoint.state, "transformers"))
     target.mkdir(parents=True, exist_ok=True)
-    save(state, target / "model.safetensors", {"terms": checkpoint.terms or ""})
+    save(state, target / "model.safetensors", {"terms": checkpoint.terms() or ""})
     about = json.dumps(config(checkpoint.state, architecture), indent=1)
     (target / "config.json").write_text(about + "\n")
     return [target / "model.safetensors", target / "config.json"]

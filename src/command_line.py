@@ -24,8 +24,8 @@ from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-# Of a checkpoint's settings: where and how to log, and what it started from.
-NOT_TAKEN_UP = ("hydra", "ckpt_path", "logger", "callbacks", "paths", "model.weights", "model.drop_class_head")
+# Of a checkpoint's settings: flags, where and how to log, and what it started from.
+NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "model.weights", "model.drop_class_head")
 MISTAKES = (
     ValueError,
     OSError,
@@ -67,8 +67,9 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
             todo = list(jobs(overrides)) if multirun else [overrides]
             settled = settle(todo[0], primary)
             for job in todo:
-                job = [*job, *settled]
-                cfg = compose(primary, job, return_hydra_config=True)
+                if settle(job, primary) != settled:
+                    fail("model.weights: those of one sweep must be of one architecture; start a run for each")
+                cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
                 folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
@@ -77,6 +78,8 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             fail(explain(error, job, primary))
+    if settled:
+        print(f"model.weights settles: {', '.join(settled)}", file=sys.stderr)
     return settled
 
 

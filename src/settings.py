@@ -52,6 +52,7 @@ RULES = {  # by name: one name means one thing, wherever it stands
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     "backbone_lr_multiplier": NOT_NEGATIVE,
+    "num_classes": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
     "lr": Rule("a number above 0", lambda value: is_number(value) and value > 0),
     "gradient_clip_val": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "batch_size_per_device": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),

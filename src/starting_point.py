@@ -1,6 +1,6 @@
 """What the weights to start from say of their model, as settings."""
 
-import sys
+from functools import cache
 from typing import Any
 
 from hydra import compose
@@ -18,7 +18,7 @@ def settle(overrides: list[str], primary: str) -> list[str]:
     """
     cfg = compose(primary, overrides, return_hydra_config=True)
     source = OmegaConf.select(cfg, "model.weights")
-    settings = read(source).settings if isinstance(source, str) else None
+    settings = settings_of(source) if isinstance(source, str) else None
     if settings is None:
         return []
     default = compose(primary, return_hydra_config=True)
@@ -31,9 +31,13 @@ def settle(overrides: list[str], primary: str) -> list[str]:
         if name in typed or before not in (None, now):
             raise ValueError(f"{name}={spell(now)}, but model.weights={source} has {name}={spell(value)}")
         settled.append(f"{name}={spell(value)}")
-    if settled:
-        print(f"model.weights={source} settles: {', '.join(settled)}", file=sys.stderr)
     return settled
+
+
+@cache
+def settings_of(source: str) -> dict[str, Any] | None:
+    """Those of a checkpoint, which is read once for all jobs of a sweep."""
+    return read(source).settings()
 
 
 def setting(cfg: DictConfig, name: str) -> Any:

@@ -352,6 +352,17 @@ def test_what_was_asked_for_must_agree_with_the_weights(
     assert message in said(capsys, lambda: check([asked, f"model.weights={proscale}"]))
 
 
+def test_a_sweep_has_weights_of_one_architecture(
+    proscale: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What weights settle holds for every job: neither another model's weights nor another setting slip through."""
+    torch.save({"model": weights(published.mask2former_resnet50())}, tmp_path / "other.pth")
+    both = f"model.weights={proscale},{tmp_path / 'other.pth'}"
+    assert "must be of one architecture" in said(capsys, lambda: check([both], multirun=True))
+    asked = ["num_queries=100,50", f"model.weights={proscale}"]
+    assert "num_queries=50, but model.weights=" in said(capsys, lambda: check(asked, multirun=True))
+
+
 def test_published_weights_can_be_trained_on_with_other_classes(
     proscale: Path, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], a
         ("sizes=[64,64]", r"sizes=[64, 64]: expected a list of [height, width]"),
         ("sizes=[[16,64]]", "expected a list of [height, width], all from 32"),
         ("image_size=[1024]", "image_size=[1024]: expected [height, width]"),
+        ("+data.num_classes=-5", "data.num_classes=-5: expected a whole number from 1"),
         ("fromat=json", "'fromat', did you mean 'format'"),
         ("hydra.run.dir=/proc/nowhere", "nothing can be written in"),
     ],

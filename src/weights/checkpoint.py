@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from src.weights.architecture import LEGACY_LAYOUT, TERMS, Architecture, other, recognise
+from src.weights.architecture import TERMS, Architecture, other, recognise
 from src.weights.files import load, tensors
 from src.weights.layouts import State, layout_of, to_ours
 
@@ -23,27 +23,46 @@ COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; 
 NOTE = "ecoscale"  # under which our files say what model they are of
 
 
+class Note(NamedTuple):
+    """What our files say of themselves that names and shapes do not tell."""
+
+    legacy_layout: bool  # of token re-calibration
+    exits: list[int] | None  # that a gate is for
+    terms: str | None  # that the weights stand under; None for one's own
+
+
 class Checkpoint(NamedTuple):
     """Weights under our names, and where they come from."""
 
     source: str
     layout: str  # detectron2, transformers or ours
     state: State
-    settings: dict[str, Any] | None  # what to set for this model; None where that is not known
-    terms: str | None  # that the weights stand under; None for one's own
+    note: Note | None  # None of checkpoints of training, whose settings are kept with them
 
     def architecture(self) -> Architecture:
         """What model it is. Raises ValueError for what is no whole Mask2Former."""
         try:
             architecture = recognise(self.state, self.layout)
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise ValueError(f"weights={self.source}: no whole Mask2Former, {error}") from error
         except KeyError as error:
             raise ValueError(f"weights={self.source}: no whole Mask2Former, it lacks {error.args[0]}") from error
-        if self.settings is None:
+        if self.note is None:
             return architecture
-        legacy = self.settings.get(LEGACY_LAYOUT, False)  # which shapes do not tell, nor which exits a gate is for
-        return architecture._replace(legacy_layout=legacy, exits=self.settings["exits"])
+        return architecture._replace(legacy_layout=self.note.legacy_layout, exits=self.note.exits)
+
+    def settings(self) -> dict[str, Any] | None:
+        """What to set for this model; None where that is not for the weights to say, or no backbone of ours fits."""
+        if self.note is None and self.layout == "ours":
+            return None
+        architecture = self.architecture()
+        return architecture.settings() if architecture.known else None
+
+    def terms(self) -> str | None:
+        """What published weights of its kind stand under; None for one's own."""
+        if self.note is None and self.layout == "ours":
+            return None
+        return self.note.terms if self.note else TERMS[self.architecture().method]
 
 
 def read(source: str) -> Checkpoint:
@@ -58,11 +77,10 @@ def read(source: str) -> Checkpoint:
     if layout is None:
         raise ValueError(f"weights={source}: no Mask2Former, {other(state)}")
     if layout == "ours":
-        return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, *note(files[0]))
-    checkpoint = Checkpoint(source, layout, to_ours(state, layout), None, None)
-    architecture = checkpoint.architecture()
-    settings = architecture.settings() if architecture.known else None
-    return checkpoint._replace(settings=settings, terms=TERMS[architecture.method])
+        return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, read_note(files[0]))
+    checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
+    checkpoint.architecture()  # which says what is missing
+    return checkpoint
 
 
 def locate(source: str) -> list[Path]:
@@ -94,23 +112,33 @@ def read_tensors(files: list[Path], setting: str = "weights") -> State:
     return state
 
 
-def note(file: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """The settings and the terms that a file of ours carries, if it does."""
+def read_note(file: Path) -> Note | None:
+    """What a file of ours says of itself, if it does. Raises ValueError for what no file of ours would say."""
     if file.suffix != ".safetensors":
-        return None, None
+        return None
     with safe_open(file, "pt") as content:
-        said = json.loads((content.metadata() or {}).get(NOTE, "{}"))
-    return said.get("settings"), said.get("terms")
+        said = (content.metadata() or {}).get(NOTE)
+    if said is None:
+        return None
+    try:
+        note = Note(**json.loads(said))
+        exits = note.exits is None or (type(note.exits) is list and all(type(depth) is int for depth in note.exits))
+        if type(note.legacy_layout) is not bool or not exits or type(note.terms) not in (str, type(None)):
+            raise TypeError("values of other types")
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"weights={file}: its note {NOTE!r} is none of ours ({error})") from error
+    return note
 
 
 def write(checkpoint: Checkpoint, file: Path) -> None:
-    """Write a checkpoint as safetensors of ours, which say what model they are of, and under which terms.
+    """Write a checkpoint as safetensors of ours, which say what shapes do not tell, and the terms they stand under.
 
     The file is there whole or not at all; it may be the one that was read.
     """
-    about = {"settings": checkpoint.settings, "terms": checkpoint.terms, "source": Path(checkpoint.source).name}
+    architecture = checkpoint.architecture()
+    note = Note(architecture.legacy_layout, architecture.exits, checkpoint.terms())
     state = {name: value.contiguous() for name, value in checkpoint.state.items()}
-    save(state, file, {NOTE: json.dumps(about)})
+    save(state, file, {NOTE: json.dumps(note._asdict()), "source": Path(checkpoint.source).name})
 
 
 def save(state: State, file: Path, about: dict[str, str]) -> None:

@@ -116,10 +116,11 @@ def tensors(content: Any, name: str) -> dict[str, Tensor]:
         content = content.get("state_dict", content.get("model", content))
     found = {}
     for key, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.from_numpy(np.array(value))
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{name}: holds {type(value).__name__} under {key!r}, expected tensors by name")
+            what = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
+            raise ValueError(f"{name}: holds {what} under {key!r}, expected tensors by name")
         found[key] = value
     if not found:
         raise ValueError(f"{name}: holds {type(content).__name__}, expected tensors by name")

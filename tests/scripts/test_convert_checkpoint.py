@@ -36,7 +36,7 @@ def test_a_model_zoo_file_becomes_ours(tmp_path: Path, capsys: pytest.CaptureFix
     config = yaml.safe_load((tmp_path / "new" / "ours.yaml").read_text())
     assert config["schedule"] == [0, 0, 6]
     assert {"override /model/backbone": "swin_tiny"} in config["defaults"]
-    assert read(str(tmp_path / "new" / "ours.safetensors")).settings == read(str(tmp_path / "zoo.pkl")).settings
+    assert read(str(tmp_path / "new" / "ours.safetensors")).settings() == read(str(tmp_path / "zoo.pkl")).settings()
 
 
 @pytest.mark.parametrize("name", ["swin", "resnet"])

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 from torch import Tensor
 
 from src.compose import sketch
 from src.models.mask2former import Mask2Former
 from src.settings import spell
 from src.weights.architecture import Architecture
-from src.weights.checkpoint import COUNTER, Checkpoint, load_weights, read, write
+from src.weights.checkpoint import COUNTER, NOTE, Checkpoint, load_weights, read, write
 from src.weights.layouts import from_ours, to_ours
 from tests.conftest import ROOT
 from tests.weights import published
@@ -71,7 +72,8 @@ def test_converted_weights_survive_saving_and_loading(words: str, tmp_path: Path
     write(checkpoint, tmp_path / "ours.safetensors")
     back = read(str(tmp_path / "ours.safetensors"))
     assert back.layout == "ours"
-    assert (back.settings, back.terms, str(back.architecture())) == (checkpoint.settings, checkpoint.terms, words)
+    assert (back.settings(), back.terms()) == (checkpoint.settings(), checkpoint.terms())
+    assert str(back.architecture()) == words
     assert back.state.keys() == checkpoint.state.keys()
     assert all(torch.equal(back.state[name], value) for name, value in checkpoint.state.items())
 
@@ -79,13 +81,14 @@ def test_converted_weights_survive_saving_and_loading(words: str, tmp_path: Path
 def test_the_layout_of_a_published_recalibration_is_set_by_itself(tmp_path: Path) -> None:
     """Released PRO-SCALE weights want the published operation, also after they were converted; new ones do not."""
     checkpoint = read(save(weights(published.proscale_resnet50()), tmp_path / "model.pth"))
-    assert checkpoint.settings is not None
-    assert checkpoint.settings[LEGACY] is True
+    settings = checkpoint.settings()
+    assert settings is not None
+    assert settings[LEGACY] is True
     write(checkpoint, tmp_path / "ours.safetensors")
     assert read(str(tmp_path / "ours.safetensors")).architecture().legacy_layout
     torch.save({f"model.{name}": value for name, value in checkpoint.state.items()}, tmp_path / "trained.ckpt")
     trained = read(str(tmp_path / "trained.ckpt"))
-    assert trained.settings is None
+    assert trained.settings() is None
     assert not trained.architecture().legacy_layout
 
 
@@ -262,11 +265,30 @@ def test_an_unknown_backbone_leaves_the_choice_to_the_user(tmp_path: Path) -> No
     """Its settings cannot be known, and its weights are read all the same."""
     state = weights(published.swin(dim=32)) | weights(published.head((32, 64, 128, 256), (0, 0, 6), 7))
     checkpoint = read(save(state, tmp_path / "model.pth"))
-    assert checkpoint.settings is None
+    assert checkpoint.settings() is None
     assert "a Swin of 32 channels, 2 2 6 2 blocks and window 7" in str(checkpoint.architecture())
 
 
 def test_a_checkpoint_is_a_record() -> None:
     """Without settings of its own, it is told by its shapes."""
     with pytest.raises(ValueError, match=r"weights=nowhere: no whole Mask2Former, it lacks"):
-        Checkpoint("nowhere", "ours", {}, None, None).architecture()
+        Checkpoint("nowhere", "ours", {}, None).architecture()
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "[]",
+        "3",
+        '{"legacy_layout": 1, "exits": null, "terms": null}',
+        '{"legacy_layout": false, "exits": "[2]", "terms": null}',
+        '{"legacy_layout": false, "exits": null, "terms": null, "hydra.run.dir": "/"}',
+    ],
+)
+def test_a_note_that_is_not_ours_is_refused(note: str, tmp_path: Path) -> None:
+    """What a file says of itself sets two values and a line of text, or the file is refused."""
+    state = {"pixel_decoder.encoder.layers.0.norm1.bias": torch.zeros(1)}
+    save_file(state, tmp_path / "odd.safetensors", {NOTE: note})
+    with pytest.raises(ValueError, match=r"odd\.safetensors: its note 'ecoscale' is none of ours"):
+        read(str(tmp_path / "odd.safetensors"))

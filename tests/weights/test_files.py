@@ -72,7 +72,7 @@ def test_a_pickle_gets_arrays_and_plain_containers_only(asked: tuple, tmp_path: 
 @pytest.mark.parametrize("module", ["numpy.core", "numpy._core"])
 def test_arrays_in_a_pickle_are_read(protocol: int, module: str, tmp_path: Path) -> None:
     """A model zoo's file: arrays of any plain type in an ordered dictionary, by numpy 1 or 2."""
-    arrays = OrderedDict(a=np.arange(6.0).reshape(2, 3), b=np.array(3, np.int64), c=np.zeros((0, 2), np.float16))
+    arrays = OrderedDict(a=np.arange(6, dtype=">f8").reshape(2, 3), b=np.array(3, np.int64), c=np.zeros(0, np.float16))
     content = pickle.dumps({"model": arrays, "__author__": "somebody", "iteration": 7}, protocol)
     if protocol == 2:
         assert b"numpy._core" in content or b"numpy.core" in content
@@ -133,6 +133,7 @@ def test_a_file_cut_short_is_refused(how: str, share: float, tmp_path: Path) -> 
         ({"weight": "text"}, "holds str under 'weight', expected tensors by name"),
         ({"model": {}}, "expected tensors by name"),
         ({3: torch.zeros(1)}, "under 3, expected tensors by name"),
+        ({"weight": 3}, "holds int under 'weight'"),
     ],
 )
 def test_a_file_without_tensors_is_refused(content: object, message: str, tmp_path: Path) -> None:
@@ -151,3 +152,11 @@ def test_a_backbone_takes_its_own_weights_only(tmp_path: Path) -> None:
     assert all(torch.equal(filled[key], value) for key, value in body.state_dict().items())
     with pytest.raises(ValueError, match=r"lacks \d+ of the \d+ weights of 'resnet10t'"):
         Backbone("resnet10t", str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("array", [np.zeros(2, np.longdouble), np.zeros(2, "U3"), np.zeros(2, [("a", "f4")])])
+def test_arrays_that_are_no_tensors_are_refused(array: np.ndarray, tmp_path: Path) -> None:
+    """Numbers that torch has not, text and records are named with their type."""
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": {"weight": array}}, protocol=2))
+    with pytest.raises(ValueError, match=r"model\.pkl: holds .* array under 'weight'"):
+        read(str(tmp_path / "model.pkl"))
