@@ -29,6 +29,7 @@ from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, save,
 from src.weights.layouts import from_ours
 from src.weights.transformers import complete, config
 
+HEADING = "# @package _global_"
 PARTS = {  # by how our names begin, the first that fits
     "backbone": "backbone.",
     "input projections": "pixel_decoder.input_proj.",
@@ -94,10 +95,21 @@ def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
 
 def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
     """Write safetensors and, beside them, the configuration of the model."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write(checkpoint, target)
     beside = target.with_suffix(".yaml")
-    beside.write_text(experiment(checkpoint, architecture, target))
+    if beside.exists() and not (beside.is_file() and beside.read_text().startswith(HEADING)):
+        raise ValueError(
+            f"{beside}: is there already, and is no configuration of ours; move it, or choose another target"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = beside.with_name(f"{beside.name}.part")
+    try:
+        part.write_text(experiment(checkpoint, architecture, target))
+        write(checkpoint, target)
+        part.replace(beside)
+    except OSError as error:
+        raise OSError(f"{target}: cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
     return [target, beside]
 
 
@@ -114,7 +126,7 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
             node = node.setdefault(key, {})
         node[last] = value
     lines = [
-        "# @package _global_",
+        HEADING,
         f"# {architecture}; from {Path(checkpoint.source).name}",
         f"# terms: {checkpoint.terms() or 'your own'}",
         "defaults:",

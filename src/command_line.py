@@ -178,7 +178,7 @@ def saved_overrides(arguments: list[str]) -> list[str]:
         return arguments
     try:
         saved = load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
-        mine = [o for o in saved if not o.lstrip("+~").startswith(NOT_TAKEN_UP) and o not in arguments]
+        mine = [o for o in saved if not o.lstrip("+~ ").startswith(NOT_TAKEN_UP) and o not in arguments]
     except ValueError as error:
         fail(str(error))
     except Exception:

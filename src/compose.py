@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest
 from src.settings import check_settings
+from src.weights.checkpoint import read
 from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
@@ -76,15 +77,18 @@ class Sketch(NamedTuple):
 
 
 def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
-    """What a config names, on the meta device, for as many classes as the data have or are said to have.
+    """What a config names, on the meta device, for so many classes; null: as its weights, or else the data, have.
 
     Raises as `compose` does.
     """
+    if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
+        num_classes = read(cfg.model.weights).architecture().num_classes
     cfg.model.weights, cfg.model.backbone.pretrained = None, False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     data = instantiate(cfg.data, batch_size=1, _convert_="all")
+    num_classes = data.num_classes if num_classes is None else num_classes
     with torch.device("meta"):
-        return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes or data.num_classes), data)
+        return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes), data)
 
 
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.command_line import CONF, guarded, run, saved_overrides
-from src.compose import sketch
+from src.compose import find_checkpoint, sketch
 
 UNIT = "GMAC (1e9 multiply-adds, which the papers call GFLOPs)"
 UNCOUNTED = ("sampling", "query_key_product")  # by the papers; in no sum
@@ -24,6 +24,7 @@ Survey = dict[int, Any]  # exit: Cost
 @guarded
 def cost(cfg: DictConfig) -> None:
     """Count and print."""
+    find_checkpoint(cfg)  # whose settings are in the configuration already, if it is there
     model, data = sketch(cfg)
     count = instantiate(cfg.survey)
     if isinstance(cfg.sizes, str):
@@ -32,7 +33,11 @@ def cost(cfg: DictConfig) -> None:
     else:
         sizes = [cfg.image_size] if cfg.sizes is None else cfg.sizes
         surveys = {f"{height}x{width}": count(model, [((height, width), (height, width))]) for height, width in sizes}
-    about = {"schedule": list(cfg.schedule), "num_classes": data.num_classes, "num_queries": cfg.num_queries}
+    about = {
+        "schedule": list(cfg.schedule),
+        "num_classes": model.decoder.class_embed.out_features - 1,
+        "num_queries": cfg.num_queries,
+    }
     {"table": print_table, "json": print_json, "csv": print_csv}[cfg.format](surveys, about)
 
 

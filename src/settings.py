@@ -77,6 +77,7 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "segmentation": Rule(
         "panoptic, instance or semantic", lambda v: isinstance(v, str) and v in ("panoptic", "instance", "semantic")
     ),
+    "weights": Rule("a file, a folder or a hub name, or null", lambda v: v is None or (isinstance(v, str) and v != "")),
     "name": Rule("text", lambda value: isinstance(value, str)),
 }
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}

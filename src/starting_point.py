@@ -18,7 +18,7 @@ def settle(overrides: list[str], primary: str) -> list[str]:
     """
     cfg = compose(primary, overrides, return_hydra_config=True)
     source = OmegaConf.select(cfg, "model.weights")
-    settings = settings_of(source) if isinstance(source, str) else None
+    settings = settings_of(source) if source else None
     if settings is None:
         return []
     default = compose(primary, return_hydra_config=True)

@@ -352,6 +352,19 @@ def test_what_was_asked_for_must_agree_with_the_weights(
     assert message in said(capsys, lambda: check([asked, f"model.weights={proscale}"]))
 
 
+def test_a_checkpoint_gives_settings_and_no_flags(tmp_path: Path) -> None:
+    """Of what a checkpoint says it was trained with, nothing reaches Hydra itself."""
+    injected = [
+        "--experimental-rerun=x",
+        "--cfg=job",
+        "+hydra.callbacks.x._target_=os.system",
+        " hydra.run.dir=/",
+        "dim=64",
+    ]
+    torch.save({"hyper_parameters": {"overrides": injected}}, tmp_path / "last.ckpt")
+    assert saved_overrides([f"ckpt_path={tmp_path / 'last.ckpt'}"]) == ["dim=64", f"ckpt_path={tmp_path / 'last.ckpt'}"]
+
+
 def test_a_sweep_has_weights_of_one_architecture(
     proscale: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

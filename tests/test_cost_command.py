@@ -90,9 +90,15 @@ def test_weights_are_asked_what_they_are(ask: Callable[..., str], tmp_path: Path
     state = weights(published.eco_swin_tiny())
     torch.save({"model": state}, tmp_path / "eco.pth")
     figures = json.loads(
-        ask("+experiment=mask2former_cityscapes", f"model.weights={tmp_path / 'eco.pth'}", "format=json")
+        ask(
+            "+experiment=mask2former_coco",
+            "image_size=[1024,2048]",
+            f"model.weights={tmp_path / 'eco.pth'}",
+            "format=json",
+        )
     )
     published_totals = [411.981, 443.448, 474.914, 506.381, 537.848]
+    assert figures["num_classes"] == 19  # the file's, not COCO's
     assert list(figures["exits"].values()) == pytest.approx(published_totals, rel=1e-5)
     assert 1e9 * figures["gate"] == pytest.approx(1280)
 
@@ -118,6 +124,7 @@ def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], a
         ("sizes=[[16,64]]", "expected a list of [height, width], all from 32"),
         ("image_size=[1024]", "image_size=[1024]: expected [height, width]"),
         ("+data.num_classes=-5", "data.num_classes=-5: expected a whole number from 1"),
+        ("model.weights=", "a file, a folder or a hub name"),
         ("fromat=json", "'fromat', did you mean 'format'"),
         ("hydra.run.dir=/proc/nowhere", "nothing can be written in"),
     ],
@@ -130,7 +137,7 @@ def test_mistakes_end_in_one_line(override: str, message: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "no such file; expected a COCO annotation file"),
         ("{", "not readable as JSON"),
         ('{"images": []}', "has none"),
         ('{"images": [{"height": 3}]}', "expected COCO's layout"),
@@ -158,3 +165,8 @@ def test_a_size_that_the_model_does_not_take_is_named(
         line = said(capsys, lambda arguments=arguments: ask(*SMALL, *arguments))  # type: ignore[misc]
         assert "an image of " in line
         assert "the model does not take it" in line
+
+
+def test_a_checkpoint_that_is_not_there_is_named(ask: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing else is counted in its place."""
+    assert "ckpt_path=nothing.ckpt: no such file" in said(capsys, lambda: ask(*SMALL, "ckpt_path=nothing.ckpt"))

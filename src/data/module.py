@@ -82,6 +82,10 @@ class SegmentationData(LightningDataModule):
 
     def views(self, annotation_file: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """(height, width) after `resize`, and before, of every image in a COCO JSON file."""
+        if not Path(annotation_file).is_file():
+            raise FileNotFoundError(
+                f"sizes={annotation_file}: no such file; expected a COCO annotation file or [[height, width], ...]"
+            )
         return [(self.resize.resized(*size), size) for size in image_sizes(Path(annotation_file))]
 
     def setup(self, stage: str) -> None:

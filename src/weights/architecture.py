@@ -96,7 +96,9 @@ def recognise(state: State, layout: str) -> Architecture:
     ]
     per_level = PLACES_PER_LEVEL if set(places) <= {PLACES_PER_LEVEL * n for n in (1, 2, 3)} else max(places) / 3
     num_exits = len(state["gate.head.bias"]) if "gate.head.bias" in state else 0
-    return Architecture(
+    if num_exits > len(places):
+        raise ValueError(f"its gate has {num_exits} exits and its encoder {len(places)} layers")
+    architecture = Architecture(
         backbone=backbone_of(state),
         dim=state["pixel_decoder.level_embed"].shape[1],
         num_classes=state["decoder.class_embed.weight"].shape[0] - 1,
@@ -110,6 +112,10 @@ def recognise(state: State, layout: str) -> Architecture:
         decoder_layers=count(state, r"decoder\.layers\.(\d+)\.linear1\.bias"),
         decoder_feedforward=state["decoder.layers.0.linear1.bias"].shape[0],
     )
+    for name, value in architecture._asdict().items():
+        if type(value) is int and value < 1:
+            raise ValueError(f"its shapes make {name} {value}")
+    return architecture
 
 
 NEEDED = (
@@ -142,8 +148,8 @@ def count(names: Iterable[str], pattern: str) -> int:
 
 # How the weights of other models begin or what they hold, and what these are.
 OTHERS = (
-    (r"roi_heads\.|.*proposal_generator\.", "a box detector of detectron2"),
-    (r".*(bbox_head|rpn_head)\.", "a detector of mmdetection"),
+    (r"(roi_heads|rpn)\.|.*proposal_generator\.", "a box detector (R-CNN)"),
+    (r".*(bbox_head|rpn_head|panoptic_head|mask_head)\.", "a model of mmdetection"),
     (r".*bbox_embed\.", "a detector of the DETR family"),
     (r"sem_seg_head\.predictor\.transformer\.|model\.pixel_level_module\.decoder\.fpn", "MaskFormer"),
     (r".*(task_mlp|text_encoder|text_projector)\.", "OneFormer or another model with text"),

@@ -43,7 +43,7 @@ class Checkpoint(NamedTuple):
         """What model it is. Raises ValueError for what is no whole Mask2Former."""
         try:
             architecture = recognise(self.state, self.layout)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, TypeError) as error:
             raise ValueError(f"weights={self.source}: no whole Mask2Former, {error}") from error
         except KeyError as error:
             raise ValueError(f"weights={self.source}: no whole Mask2Former, it lacks {error.args[0]}") from error
@@ -72,13 +72,17 @@ def read(source: str) -> Checkpoint:
     """
     files = locate(source)
     state = read_tensors(files)
-    state = {name.removeprefix("module."): value for name, value in state.items()}  # of a wrapper for processes
+    if all(name.startswith("module.") for name in state):  # a wrapper for processes
+        state = {name.removeprefix("module."): value for name, value in state.items()}
     layout = layout_of(state)
     if layout is None:
         raise ValueError(f"weights={source}: no Mask2Former, {other(state)}")
     if layout == "ours":
         return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, read_note(files[0]))
-    checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
+    try:
+        checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
+    except ValueError as error:
+        raise ValueError(f"weights={source}: {error}") from error
     checkpoint.architecture()  # which says what is missing
     return checkpoint
 
@@ -108,7 +112,11 @@ def read_tensors(files: list[Path], setting: str = "weights") -> State:
     """All tensors of some files, named by a setting; no file may run code."""
     state: State = {}
     for file in files:
-        state |= tensors(load(file, setting), f"{setting}={file}")
+        more = tensors(load(file, setting), f"{setting}={file}")
+        if twice := state.keys() & more.keys():
+            others = ", ".join(other.name for other in files if other != file)
+            raise ValueError(f"{setting}={file}: {min(twice)} is also in one of {others}; give the file that is meant")
+        state |= more
     return state
 
 
@@ -137,7 +145,7 @@ def write(checkpoint: Checkpoint, file: Path) -> None:
     """
     architecture = checkpoint.architecture()
     note = Note(architecture.legacy_layout, architecture.exits, checkpoint.terms())
-    state = {name: value.contiguous() for name, value in checkpoint.state.items()}
+    state = {name: value.detach().clone().contiguous() for name, value in checkpoint.state.items()}
     save(state, file, {NOTE: json.dumps(note._asdict()), "source": Path(checkpoint.source).name})
 
 
@@ -145,7 +153,10 @@ def save(state: State, file: Path, about: dict[str, str]) -> None:
     """Write safetensors, whole or not at all."""
     part = file.with_name(f"{file.name}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # that files have here; safetensors would keep others from reading
         save_file(state, part, {"format": "pt", **about})
+        part.chmod(mode)
         part.replace(file)
     except SafetensorError as error:  # a full disk, for one
         raise OSError(f"{file}: cannot be written ({error})") from error
@@ -186,6 +197,11 @@ def check_state(state: State, expected: State, source: str) -> None:
         f"shape: {key} is {tuple(state[key].shape)}, the model has {tuple(expected[key].shape)}"
         for key in expected.keys() & state.keys()
         if state[key].shape != expected[key].shape
+    ]
+    problems += [
+        f"type: {key} holds {state[key].dtype}, the model {expected[key].dtype}"
+        for key in expected.keys() & state.keys()
+        if state[key].is_floating_point() != expected[key].is_floating_point()
     ]
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

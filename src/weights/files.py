@@ -2,7 +2,6 @@
 
 import pickle
 import re
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,53 @@ class RefusedError(pickle.UnpicklingError):
     """A pickle asks for something other than arrays and plain containers."""
 
 
+class PlainDict(dict):
+    """A dictionary that a pickle can fill, and not give attributes."""
+
+    def __setstate__(self, state: object) -> None:
+        """torch keeps versions there, which nobody needs."""
+
+
+class PlainType:
+    """What a pickle calls a type of numbers, instead of numpy's own, which it could bend."""
+
+    def __init__(self, name: str, *_: object):
+        if not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", name):
+            raise RefusedError(f"numpy.dtype {name}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        """The order of bytes comes second."""
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class PlainArray:
+    """What a pickle calls an array: made of bytes of its own, and neither indexed nor called."""
+
+    array: np.ndarray
+
+    def __init__(self, *_: object):
+        """An array that is empty yet (`_reconstruct`)."""
+
+    def __setstate__(self, state: tuple) -> None:
+        """Version, shape, type, whether columns come first, and bytes."""
+        _, shape, kind, columns_first, content = state
+        self.fill(content.encode("latin1") if isinstance(content, str) else content, kind, shape, "CF"[columns_first])
+
+    def fill(self, content: bytes, kind: PlainType, shape: tuple[int, ...], order: Any) -> "PlainArray":
+        """Hold numbers in this machine's order of bytes."""
+        if not isinstance(content, bytes | bytearray) or not isinstance(kind, PlainType):
+            raise RefusedError("an array of something other than bytes")
+        numbers = np.frombuffer(content, kind.dtype).reshape(shape, order=order)
+        self.array = numbers.astype(kind.dtype.newbyteorder("="))
+        return self
+
+
+def from_buffer(content: bytes, kind: PlainType, shape: tuple[int, ...], order: str) -> PlainArray:
+    """How protocol 5 holds arrays."""
+    return PlainArray().fill(content, kind, shape, order)
+
+
 def no_bytes() -> bytes:
     """How protocol 2 holds bytes of length 0."""
     return b""
@@ -42,27 +88,25 @@ def latin1(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-NUMPY_CORES = ("core", "_core")  # of numpy 1 and 2
+ADMITTED = {
+    "collections.OrderedDict": PlainDict,
+    "numpy.ndarray": "numpy.ndarray",  # a mere name, which says what to reconstruct
+    "numpy.dtype": PlainType,
+    **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), PlainArray),
+    **dict.fromkeys(("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"), from_buffer),
+    "__builtin__.bytes": no_bytes,
+    "_codecs.encode": latin1,
+}
 
 
 class PlainUnpickler(pickle.Unpickler):
     """Reads arrays and plain containers. Raises RefusedError naming whatever else a file asks for."""
 
-    ADMITTED = {  # noqa: RUF012
-        ("collections", "OrderedDict"): OrderedDict,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0] for core in NUMPY_CORES},
-        **{(f"numpy.{core}.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0] for core in NUMPY_CORES},
-        ("__builtin__", "bytes"): no_bytes,
-        ("_codecs", "encode"): latin1,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a global name."""
-        if (module, name) not in self.ADMITTED:
+        if f"{module}.{name}" not in ADMITTED:
             raise RefusedError(f"{module}.{name}")
-        return self.ADMITTED[module, name]
+        return ADMITTED[f"{module}.{name}"]
 
 
 def load(file: Path, setting: str, mmap: bool = False) -> Any:
@@ -102,7 +146,7 @@ def explain(error: Exception) -> str:
     code = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
     if code:
         return f"reading it would run or make {code[1]}, which is refused"
-    if isinstance(error, RuntimeError | SafetensorError | EOFError | pickle.UnpicklingError):
+    if isinstance(error, RuntimeError | SafetensorError | EOFError | pickle.UnpicklingError) and str(error):
         return f"{str(error).split('. ')[0].splitlines()[0]}; it is cut short or damaged"
     return f"it is cut short or damaged, {type(error).__name__}"
 
@@ -116,11 +160,11 @@ def tensors(content: Any, name: str) -> dict[str, Tensor]:
         content = content.get("state_dict", content.get("model", content))
     found = {}
     for key, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
-            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if isinstance(value, PlainArray):
+            value = torch.from_numpy(value.array)
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            what = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
-            raise ValueError(f"{name}: holds {what} under {key!r}, expected tensors by name")
+            under = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
+            raise ValueError(f"{name}: holds {type(value).__name__} under {under}, expected tensors by name")
         found[key] = value
     if not found:
         raise ValueError(f"{name}: holds {type(content).__name__}, expected tensors by name")

@@ -154,12 +154,17 @@ def layout_of(names: Iterable[str]) -> str | None:
 
 
 def to_ours(state: State, layout: str) -> State:
-    """Tensors under our names, parts joined; a name that no row knows stays as it is."""
+    """Tensors under our names, parts joined; a name that no row knows stays as it is.
+
+    Raises ValueError for two names of one weight.
+    """
     parts: dict[str, dict[int, Tensor]] = {}
     for name, value in state.items():
         if not UNUSED.match(name):
             ours, part = our_name(name, layout)
-            parts.setdefault(ours, {})[part] = value
+            if part in parts.setdefault(ours, {}):
+                raise ValueError(f"{name}: another name in the same file stands for {ours} as well")
+            parts[ours][part] = value
     return {
         name: torch.cat([part[i] for i in sorted(part)]) if len(part) > 1 else part[0] for name, part in parts.items()
     }

@@ -124,3 +124,16 @@ def test_the_configuration_beside_is_an_experiment(tmp_path: Path) -> None:
     assert config["exits"] == [2, 3, 4, 5, 6]
     assert config["model"]["weights"] == str(tmp_path / "eco.safetensors")
     json.dumps(config)
+
+
+def test_nothing_of_anybody_else_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that happens to have the name of our configuration stays, and so does all else; our own are renewed."""
+    torch.save({"model": weights(published.mask2former_resnet50())}, tmp_path / "m2f.pth")
+    arguments = [str(tmp_path / "m2f.pth"), str(tmp_path / "ours.safetensors")]
+    (tmp_path / "ours.yaml").write_text("precious: true\n")
+    assert "ours.yaml: is there already" in refused(capsys, *arguments)
+    assert not (tmp_path / "ours.safetensors").exists()
+    (tmp_path / "ours.yaml").unlink()
+    main(arguments)
+    main(arguments)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m2f.pth", "ours.safetensors", "ours.yaml"]

@@ -1,6 +1,7 @@
 """Published checkpoints: told apart, put under our names, loaded whole or refused."""
 
 import pickle
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -170,8 +171,8 @@ def test_transformers_has_no_word_for_what_the_papers_add() -> None:
 
 
 OTHERS = {
-    "a box detector of detectron2": ["backbone.fpn_lateral2.weight", "roi_heads.box_predictor.cls_score.weight"],
-    "a detector of mmdetection": ["backbone.conv1.weight", "bbox_head.fc_cls.weight"],
+    "a box detector (R-CNN)": ["backbone.fpn_lateral2.weight", "roi_heads.box_predictor.cls_score.weight"],
+    "a model of mmdetection": ["backbone.conv1.weight", "bbox_head.fc_cls.weight"],
     "a detector of the DETR family": ["transformer.encoder.layers.0.norm1.weight", "bbox_embed.layers.0.weight"],
     "an image classifier": ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
     "a backbone alone": ["stem.conv1.weight", "res2.0.conv1.weight"],
@@ -184,7 +185,7 @@ OTHERS = {
 def test_weights_of_another_model_are_refused_by_what_they_look_like(words: str, tmp_path: Path) -> None:
     """A detector's or a classifier's checkpoint is called that, and some of its names are listed."""
     torch.save({"model": {name: torch.zeros(2) for name in OTHERS[words]}}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=words) as refusal:
+    with pytest.raises(ValueError, match=re.escape(words)) as refusal:
         read(str(tmp_path / "model.pth"))
     assert f"weights={tmp_path / 'model.pth'}: no " in str(refusal.value)
 
@@ -292,3 +293,42 @@ def test_a_note_that_is_not_ours_is_refused(note: str, tmp_path: Path) -> None:
     save_file(state, tmp_path / "odd.safetensors", {NOTE: note})
     with pytest.raises(ValueError, match=r"odd\.safetensors: its note 'ecoscale' is none of ours"):
         read(str(tmp_path / "odd.safetensors"))
+
+
+ODD = {
+    "its gate has 7 exits and its encoder 6 layers": {"gt.head.weight": (7, 256), "gt.head.bias": (7,)},
+    "no whole Mask2Former": {"predictor.class_embed.weight": ()},
+    "its shapes make num_classes 0": {"predictor.class_embed.weight": (1, 256)},
+    "its shapes make num_queries 0": {"predictor.query_feat.weight": (0, 256)},
+}
+
+
+@pytest.mark.parametrize("words", ODD)
+def test_shapes_that_make_no_model_are_refused(words: str, tmp_path: Path) -> None:
+    """Too few or too many of something, or a number where rows were expected: in one line with the file."""
+    state = weights(published.eco_swin_tiny())
+    for ending, shape in ODD[words].items():
+        (name,) = (name for name in state if name.endswith(ending))
+        state[name] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=f"weights={tmp_path}.*{words}"):
+        read(save(state, tmp_path / "model.pth"))
+
+
+def test_two_names_of_one_weight_are_refused(tmp_path: Path) -> None:
+    """Within a file, and in two files of a folder: neither wins over the other."""
+    state = weights(published.mask2former_resnet50())
+    with pytest.raises(ValueError, match="another name in the same file stands for"):
+        read(save({**older(state), **state}, tmp_path / "model.pth"))
+    for name in ("a", "b"):
+        torch.save({"pixel_decoder.encoder.layers.0.norm1.bias": torch.zeros(1)}, tmp_path / f"{name}.bin")
+    with pytest.raises(ValueError, match=r"b\.bin: .* is also in one of a\.bin"):
+        read(str(tmp_path))
+
+
+def test_numbers_of_another_kind_are_refused(model: Mask2Former, tmp_path: Path) -> None:
+    """Whole numbers do not pass for weights."""
+    state = make_small(3).state_dict()
+    state["decoder.norm.bias"] = torch.zeros(256, dtype=torch.int32)
+    torch.save(state, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"type: decoder\.norm\.bias holds torch\.int32, the model torch\.float32"):
+        load_weights(model, str(tmp_path / "other.ckpt"))
