@@ -83,7 +83,7 @@ def print_table(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
 
 def spell(value: float) -> str:
     """A figure as one reads it: nothing where a model has no such part."""
-    return "" if value == 0 else f"{value:.3f}" if value >= 1 else f"{value:.4g}"
+    return "" if value == 0 else f"{value:.3f}" if value >= 1 else f"{value:.4g}" if value >= 1e-3 else f"{value:.1e}"
 
 
 def rows(costs: list[Any]) -> dict[str, list[float]]:
