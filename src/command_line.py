@@ -64,12 +64,14 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
         known = roots(primary)
         job = overrides
         try:
-            todo = list(jobs(overrides)) if multirun else [overrides]
-            settled = settle(todo[0], primary)
-            for job in todo:
-                if settle(job, primary) != settled:
+            settled: list[str] | None = None
+            for job in jobs(overrides) if multirun else [overrides]:
+                cfg = compose(primary, job, return_hydra_config=True)
+                before, settled = settled, settle(cfg, job, primary)
+                if before not in (None, settled):
                     fail("model.weights: those of one sweep must be of one architecture; start a run for each")
-                cfg = compose(primary, [*job, *settled], return_hydra_config=True)
+                if settled:
+                    cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
                 folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
@@ -80,7 +82,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
             fail(explain(error, job, primary))
     if settled:
         print(f"model.weights settles: {', '.join(settled)}", file=sys.stderr)
-    return settled
+    return settled or []
 
 
 def configure(overrides: list[str]) -> DictConfig:

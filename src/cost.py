@@ -43,15 +43,11 @@ def cost(cfg: DictConfig) -> None:
 
 def print_json(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
     """One object: the figures of the deepest exit, and the total of every exit; with more sizes, a list of such."""
-    sizes = [
-        {
-            "size": size,
-            **list(survey.values())[-1].parts(),
-            "layers": list(survey.values())[-1].layers,
-            "exits": {depth: one.total for depth, one in survey.items()},
-        }
-        for size, survey in surveys.items()
-    ]
+    sizes = []
+    for size, survey in surveys.items():
+        *_, deepest = survey.values()
+        exits = {depth: one.total for depth, one in survey.items()}
+        sizes.append({"size": size, **deepest.parts(), "layers": deepest.layers, "exits": exits})
     figures = sizes[0] if len(sizes) == 1 else {"sizes": sizes}
     print(json.dumps({"unit": UNIT, **about, **figures, "not_in_the_sums": UNCOUNTED}, indent=1))
 

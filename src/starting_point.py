@@ -10,13 +10,12 @@ from src.settings import spell
 from src.weights.checkpoint import read
 
 
-def settle(overrides: list[str], primary: str) -> list[str]:
+def settle(cfg: DictConfig, overrides: list[str], primary: str) -> list[str]:
     """Overrides that make the model that of `model.weights`, where nobody asked for another; none without weights.
 
-    Hydra must be initialised. Raises ValueError where a setting that an experiment or the command line changed is not
-    that of the weights, and what `read` raises.
+    `cfg` is what the overrides given make of the primary config; Hydra must be initialised. Raises ValueError where a
+    setting that an experiment or the command line changed is not that of the weights, and what `read` raises.
     """
-    cfg = compose(primary, overrides, return_hydra_config=True)
     source = OmegaConf.select(cfg, "model.weights")
     settings = settings_of(source) if source else None
     if settings is None:

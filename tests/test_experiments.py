@@ -25,18 +25,19 @@ SMALL_MODEL = [
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes in COCO's folders and formats."""
-    root = tmp_path_factory.mktemp("coco")
-    for split, seed in (("train", 0), ("val", 1)):
-        export_coco(Shapes(4, size=64, seed=seed), root, split)
-    return root
+    return exported(export_coco, tmp_path_factory.mktemp("coco"))
 
 
 @pytest.fixture(scope="module")
 def cityscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes in Cityscapes' folders and formats."""
-    root = tmp_path_factory.mktemp("cityscapes")
+    return exported(export_cityscapes, tmp_path_factory.mktemp("cityscapes"))
+
+
+def exported(export: Callable[[Shapes, Path, str], None], root: Path) -> Path:
+    """A folder with four scenes to train on and four to validate with."""
     for split, seed in (("train", 0), ("val", 1)):
-        export_cityscapes(Shapes(4, size=64, seed=seed), root, split)
+        export(Shapes(4, size=64, seed=seed), root, split)
     return root
 
 

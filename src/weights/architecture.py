@@ -131,14 +131,24 @@ NEEDED = (
 def backbone_of(state: State) -> str:
     """The choice of model/backbone, or what it looks like where it is none of them."""
     if "backbone.body.patch_embed.proj.weight" in state:
-        width = state["backbone.body.patch_embed.proj.weight"].shape[0]
-        blocks = tuple(count(state, rf"backbone\.body\.layers_{i}\.blocks\.(\d+)\.norm1\.bias") for i in range(4))
-        places = state["backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"].shape[0]
-        window = (int(places**0.5) + 1) // 2
+        width, blocks, window = swin_shape(state)
         unknown = f"a Swin of {width} channels, {' '.join(map(str, blocks))} blocks and window {window}"
         return SWINS.get((width, blocks, window), unknown)
-    blocks = tuple(count(state, rf"backbone\.body\.layer{i + 1}\.(\d+)\.conv3\.weight") for i in range(4))
+    blocks = resnet_blocks(state)
     return RESNETS.get(blocks, f"a ResNet of {' '.join(map(str, blocks))} bottlenecks" if any(blocks) else "unknown")
+
+
+def swin_shape(state: State) -> tuple[int, tuple[int, ...], int]:
+    """Channels, blocks per stage and window of a Swin."""
+    width = state["backbone.body.patch_embed.proj.weight"].shape[0]
+    blocks = tuple(count(state, rf"backbone\.body\.layers_{i}\.blocks\.(\d+)\.norm1\.bias") for i in range(4))
+    places = state["backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"].shape[0]
+    return width, blocks, (int(places**0.5) + 1) // 2
+
+
+def resnet_blocks(state: State) -> tuple[int, ...]:
+    """Bottlenecks per stage of a ResNet."""
+    return tuple(count(state, rf"backbone\.body\.layer{i}\.(\d+)\.conv3\.weight") for i in (1, 2, 3, 4))
 
 
 def count(names: Iterable[str], pattern: str) -> int:

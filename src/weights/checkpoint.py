@@ -51,18 +51,21 @@ class Checkpoint(NamedTuple):
             return architecture
         return architecture._replace(legacy_layout=self.note.legacy_layout, exits=self.note.exits)
 
+    @property
+    def own(self) -> bool:
+        """Whether it was trained here, and not converted."""
+        return self.note is None and self.layout == "ours"
+
     def settings(self) -> dict[str, Any] | None:
         """What to set for this model; None where that is not for the weights to say, or no backbone of ours fits."""
-        if self.note is None and self.layout == "ours":
-            return None
-        architecture = self.architecture()
-        return architecture.settings() if architecture.known else None
+        architecture = None if self.own else self.architecture()
+        return architecture.settings() if architecture and architecture.known else None
 
     def terms(self) -> str | None:
         """What published weights of its kind stand under; None for one's own."""
-        if self.note is None and self.layout == "ours":
-            return None
-        return self.note.terms if self.note else TERMS[self.architecture().method]
+        if self.note is not None:
+            return self.note.terms
+        return None if self.own else TERMS[self.architecture().method]
 
 
 def read(source: str) -> Checkpoint:

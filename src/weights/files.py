@@ -121,10 +121,8 @@ def load(file: Path, setting: str, mmap: bool = False) -> Any:
     try:
         if file.suffix == ".safetensors" and head[8:9] == b"{":
             return load_file(file)
-        if head.startswith(ZIP):
-            return torch.load(file, "cpu", weights_only=True, mmap=mmap)
-        if head.startswith(OLD_TORCH):
-            return torch.load(file, "cpu", weights_only=True)
+        if head.startswith((ZIP, OLD_TORCH)):
+            return torch.load(file, "cpu", weights_only=True, mmap=mmap and head.startswith(ZIP))
         if head.startswith(PICKLE):
             with file.open("rb") as stream:
                 return PlainUnpickler(stream, encoding="latin1").load()

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from src.weights.architecture import Architecture, count
+from src.weights.architecture import Architecture, resnet_blocks, swin_shape
 from src.weights.layouts import BODY, State
 
 NO_OBJECT_WEIGHT = 0.1
@@ -46,14 +46,14 @@ def config(state: State, architecture: Architecture) -> dict[str, Any]:
 
 def swin(state: State) -> dict[str, Any]:
     """The configuration of a Swin."""
-    body = "backbone.body."
-    tables = [state[f"{body}layers_{i}.blocks.0.attn.relative_position_bias_table"] for i in range(4)]
+    width, blocks, window = swin_shape(state)
+    tables = [state[f"backbone.body.layers_{i}.blocks.0.attn.relative_position_bias_table"] for i in range(4)]
     return {
         "model_type": "swin",
-        "embed_dim": state[body + "patch_embed.proj.weight"].shape[0],
-        "depths": [count(state, rf"backbone\.body\.layers_{i}\.blocks\.(\d+)\.norm1\.bias") for i in range(4)],
+        "embed_dim": width,
+        "depths": list(blocks),
         "num_heads": [table.shape[1] for table in tables],
-        "window_size": (int(tables[0].shape[0] ** 0.5) + 1) // 2,
+        "window_size": window,
         "drop_path_rate": 0.3,
         "out_features": STAGES,
     }
@@ -66,7 +66,7 @@ def resnet(state: State) -> dict[str, Any]:
         "model_type": "resnet",
         "layer_type": "bottleneck",
         "embedding_size": state[body + "conv1.weight"].shape[0],
-        "depths": [count(state, rf"backbone\.body\.layer{i}\.(\d+)\.conv3\.weight") for i in (1, 2, 3, 4)],
+        "depths": list(resnet_blocks(state)),
         "hidden_sizes": [state[f"{body}layer{i}.0.conv3.weight"].shape[0] for i in (1, 2, 3, 4)],
         "out_features": STAGES,
     }
