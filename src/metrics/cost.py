@@ -145,7 +145,7 @@ def cost_of(
         upsampling=pixel_decoder[""][resized] - pixel_decoder.get("encoder.recalibrate", {}).get(resized, 0.0),
         # the answer needs the class logits of the last prediction only
         decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
-        gate=0.0 if model.gate is None else added(trace(model.gate, levels[0])[0], ""),
+        gate=0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
         postprocessing=postprocessing(predictions[-1], padded, pixels, segmentation),
         sampling=pixel_decoder[""][aten.grid_sampler_2d],
         query_key_product=unseen,

@@ -1,20 +1,60 @@
-"""The gate: which exit an image should take, from its coarsest level alone.
+"""The gate: which exit an image should take, from what its levels look like before any encoder layer.
 
-Letters: B images, C channels, E exits, h x w the pixels of the coarsest level.
+Letters: B images, C channels, F numbers that describe an image, E exits, h x w the pixels of a level.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
+
+LEVELS = {32: 0, 16: 1, 8: 2}  # place of each stride among the levels
+POOLS = {"mean": lambda level: level.mean((2, 3)), "std": lambda level: level.std((2, 3), correction=0)}
+INPUTS = {f"{pool}{stride}": (POOLS[pool], place) for stride, place in LEVELS.items() for pool in POOLS}
+
+
+def gate_inputs(levels: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Statistics by name, (B, C) each, of the projected levels (B, C, h, w), coarsest first.
+
+    `mean32`, what ECO-M2F's gate sees, is the mean over the tokens of stride 32; `std32` their standard deviation;
+    the same of strides 16 and 8.
+    """
+    if unknown := [name for name in names if name not in INPUTS]:
+        raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
+    return {name: INPUTS[name][0](levels[INPUTS[name][1]].float()) for name in names}
 
 
 class Gate(nn.Module):
-    """A score per exit from the mean of the coarsest level's tokens, before any encoder layer (ECO-M2F, step C)."""
+    """A score per exit from statistics of the levels before any encoder layer (ECO-M2F, step C).
 
-    def __init__(self, dim: int, num_exits: int):
+    Args:
+        dim: channels of a level.
+        inputs: which statistics, see `gate_inputs`.
+        hidden: width of a layer in between; 0: none, the published gate.
+    """
+
+    def __init__(self, dim: int, num_exits: int, inputs: Sequence[str] = ("mean32",), hidden: int = 0):
         super().__init__()
-        self.head = nn.Linear(dim, num_exits)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.inputs = list(inputs)
+        width = dim * len(self.inputs)
+        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
+        self.head = nn.Linear(hidden or width, num_exits)
+        for linear in self.modules():
+            if isinstance(linear, nn.Linear):
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
-    def forward(self, coarsest: Tensor) -> Tensor:
-        """The projected level of stride 32 (B, C, h, w) to scores (B, E), shallowest exit first."""
-        return self.head(coarsest.mean((2, 3)))
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """The projected levels (B, C, h, w), coarsest first, to scores (B, E), shallowest exit first."""
+        return self.score(torch.cat(list(gate_inputs(levels, self.inputs).values()), 1))
+
+    def score(self, pooled: Tensor) -> Tensor:
+        """Statistics (B, F), those of `inputs` side by side, to scores (B, E)."""
+        return self.head(self.embed(pooled))
+
+    @torch.no_grad()
+    def absorb(self, mean: Tensor, std: Tensor) -> None:
+        """Take statistics as they are, where it took them less `mean` and over `std`, (F,) each; the scores stay."""
+        first: nn.Linear = next(module for module in self.modules() if isinstance(module, nn.Linear))
+        first.weight.div_(std)
+        first.bias.sub_(first.weight @ mean)
