@@ -52,7 +52,17 @@ RULES = {  # by name: one name means one thing, wherever it stands
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     "backbone_lr_multiplier": NOT_NEGATIVE,
+    "beta": NOT_NEGATIVE,
+    "budget_gflops": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
+    "temperature": Rule("a number above 0", lambda value: is_number(value) and value > 0),
+    "holdout": Rule("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1),
+    "target": Rule("exit, soft or quality", lambda v: isinstance(v, str) and v in ("exit", "soft", "quality")),
+    "table": Rule(
+        "the folder of an exit table; python -m src.label writes one", lambda v: isinstance(v, str) and v != ""
+    ),
     "num_classes": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "exits_per_step": Rule("a whole number from 1, or all", lambda v: is_whole(v) or v == "all"),
+    "alpha": Rule("1, k or k*k/10", lambda v: type(v) in (int, str) and str(v) in ("1", "k", "k*k/10")),
     "lr": Rule("a number above 0", lambda value: is_number(value) and value > 0),
     "gradient_clip_val": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "batch_size_per_device": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),

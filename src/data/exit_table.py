@@ -180,7 +180,9 @@ def rows_of(parts: Sequence[pa.Table], column: str) -> Tensor:
 def check(table: ExitTable, folder: Path) -> None:
     """Refuse values that no labelling writes. Raises ValueError naming the first image that has some."""
     nan = table.quality.isnan()
+    _, place, count = table.image_ids.unique(return_inverse=True, return_counts=True)
     wrong = {
+        "an image id that another image has too": count[place] > 1,
         "qualities at some exits and none at others": nan.any(1) & ~nan.all(1),
         "a quality that is not in 0..1": ((table.quality < 0) | (table.quality > 1)).any(1),
         "a cost that is no number above 0": ~((table.cost > 0) & table.cost.isfinite()).all(1),

@@ -3,7 +3,7 @@
 Letters: B images, C channels, h x w the pixels of a level, N the tokens of all levels that are alive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -121,19 +121,42 @@ class Encoder(nn.Module):
             {depth: levels after that many layers}, one entry per exit.
         """
         exits = check_exits(exits, self.depth)
+        running = [len(levels[0])] * exits[-1]
+        return {depth: memory for depth, memory in self.run(levels, pos, running) if depth in exits}
+
+    def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
+        """Levels (B, C, h, w), each image after as many layers as `depths` (B,) says for it; arguments as `forward`.
+
+        With the deepest first, the images still running are the first ones of the batch, and no layer sees the others.
+        """
+        check_exits(depths, self.depth)
+        order = sorted(range(len(depths)), key=lambda image: -depths[image])
+        running = [sum(last >= depth for last in depths) for depth in range(1, max(depths) + 1)]
+        left = [
+            [level[after:] for level in memory]
+            for (_, memory), after in zip(
+                self.run([level[order] for level in levels], pos, running), [*running[1:], 0], strict=True
+            )
+        ]  # of each layer, the images that leave there
+        places = [order.index(image) for image in range(len(depths))]
+        return [torch.cat(parts[::-1])[places] for parts in zip(*left, strict=True)]
+
+    def run(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """(depth, levels) after each layer, of which the d-th runs on the first `running[d]` images."""
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
         all_pos = torch.cat([p.flatten(1) for p in pos], 1).T  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
-        tokens, num_alive, memories = levels[0].flatten(2)[..., :0].transpose(1, 2), 0, {}  # (B, 0, C)
-        layers = zip(self.layers[: exits[-1]], self.levels_alive, strict=False)  # those past the last exit do not run
-        for depth, (layer, alive) in enumerate(layers, 1):
+        tokens, num_alive = levels[0].flatten(2)[..., :0].transpose(1, 2), 0  # (B, 0, C)
+        layers = zip(self.layers, self.levels_alive, running, strict=False)  # those past the last exit do not run
+        for depth, (layer, alive, count) in enumerate(layers, 1):
+            levels = [level[:count] for level in levels]
             entering = [self.enter(level, levels[-1]) for level in levels[num_alive:alive]]
-            tokens, num_alive = torch.cat([tokens, *entering], 1), alive  # (B, N, C)
+            tokens, num_alive = torch.cat([tokens[:count], *entering], 1), alive  # (B, N, C)
             num_tokens = tokens.shape[1]
             tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:alive])
-            if depth in exits:
-                memories[depth] = [*split_levels(tokens, sizes[:alive]), *levels[alive:]]
-        return memories
+            yield depth, [*split_levels(tokens, sizes[:alive]), *levels[alive:]]
 
     def enter(self, level: Tensor, finest: Tensor) -> Tensor:
         """Tokens (B, h * w, C) of a level (B, C, h, w) that comes alive."""

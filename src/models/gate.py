@@ -35,7 +35,7 @@ class Gate(nn.Module):
 
     def __init__(self, dim: int, num_exits: int, inputs: Sequence[str] = ("mean32",), hidden: int = 0):
         super().__init__()
-        self.inputs = list(inputs)
+        self.inputs, self.hidden = list(inputs), hidden
         width = dim * len(self.inputs)
         self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
         self.head = nn.Linear(hidden or width, num_exits)

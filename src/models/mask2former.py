@@ -79,6 +79,24 @@ class Mask2Former(nn.Module):
         memories = self.pixel_decoder(features, self.exits if exits is None else exits)
         return {depth: self.decoder(*memory) for depth, memory in memories.items()}
 
+    def leave(
+        self, images: Tensor, choose: Callable[[list[Tensor]], list[int]] | None = None
+    ) -> tuple[list[Prediction], list[int]]:
+        """One Prediction per decoder layer, and the depth (B,) at which each image left the encoder.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            choose: projected levels (B, C, h, w), coarsest first, to the depth of each image; null: as the gate says.
+        """
+        memory, depths = self.pixel_decoder.leave(self.backbone(images), choose or self.choose)
+        return self.decoder(*memory), depths
+
+    def choose(self, levels: list[Tensor]) -> list[int]:
+        """The exit that the gate scores highest for each image, the shallowest of several."""
+        if self.gate is None:
+            raise ValueError("model.gate: the model has none, so nothing chooses an exit; expected weights with a gate")
+        return [self.exits[place] for place in self.gate(levels).argmax(1).tolist()]
+
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Images (3, h, w), RGB in 0..255, to one normalised batch (B, 3, H, W), zeros at the right and bottom."""
         height = max(-(-image.shape[-2] // DIVISOR) * DIVISOR for image in images)

@@ -3,7 +3,8 @@
 Letters: B images, C channels, H x W the input's pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -80,14 +81,28 @@ class PixelDecoder(nn.Module):
         self, features: Mapping[int, Tensor], exits: Sequence[int] | None = None
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
         """Features by stride to {depth: (mask features (B, C, H/4, W/4), levels of strides 32, 16, 8)}."""
-        device_type = features[4].device.type
-        enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
-        with torch.autocast(device_type, enabled=enabled):
-            if not enabled:
-                features = {stride: feature.float() for stride, feature in features.items()}
+        with self.precision(features) as features:
             memories = self.encoder(*self.project(features), exits)
             lateral = self.lateral(features[4])
             return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
+
+    def leave(
+        self, features: Mapping[int, Tensor], choose: Callable[[list[Tensor]], list[int]]
+    ) -> tuple[tuple[Tensor, list[Tensor]], list[int]]:
+        """Mask features and levels as `forward` gives, and the depth of each image, which `choose` tells."""
+        with self.precision(features) as features:
+            levels, pos = self.project(features)
+            depths = choose(levels)
+            levels = self.encoder.leave(levels, pos, depths)
+            return (self.fuse(self.lateral(features[4]), levels[-1]), levels), depths
+
+    @contextmanager
+    def precision(self, features: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
+        """Features in the precision that is computed in here."""
+        device_type = features[4].device.type
+        enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
+        with torch.autocast(device_type, enabled=enabled):
+            yield features if enabled else {stride: feature.float() for stride, feature in features.items()}
 
     def project(self, features: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Levels (B, C, h, w), coarsest first, and the position of each (C, h, w)."""

@@ -15,6 +15,12 @@ from src.models.postprocess import Frame, Postprocess
 from src.tasks.evaluation import Answer, Evaluation
 from src.weights.checkpoint import check_state
 
+ALPHA: dict[str, Callable[[int], float]] = {  # weight of the loss of exit k (ECO-M2F, step A)
+    "1": lambda k: 1.0,
+    "k": lambda k: float(k),
+    "k*k/10": lambda k: k * k / 10,
+}
+
 
 class Segmentation(lightning.LightningModule):
     """Panoptic, instance or semantic segmentation, trained and scored at every exit of the model.
@@ -23,8 +29,10 @@ class Segmentation(lightning.LightningModule):
         model, criterion: take the number of classes. optimizer: takes the model. scheduler: takes the optimizer.
         postprocess: takes which classes are things.
         categories: of the data set, with `id`, `name` and `isthing`, in the order of the class indices.
+        exits_per_step: how many exits, drawn anew, a training step supervises; `all`: every one, from one encoder pass.
+        alpha: weight of an exit's loss by its depth k: 1, k or k*k/10.
         patience: after how many steps in a row without finite costs and gradients training stops.
-        seed: of what is left to chance in a training step, the points of the losses and the paths dropped.
+        seed: of what is left to chance in a training step: exits, points of the losses and paths dropped.
     """
 
     def __init__(
@@ -37,6 +45,8 @@ class Segmentation(lightning.LightningModule):
         categories: Sequence[Any],
         segmentation: str = "panoptic",
         instance_truth: str | None = None,
+        exits_per_step: int | str = "all",
+        alpha: int | str = 1,
         patience: int = 10,
         seed: int = 0,
     ):
@@ -54,6 +64,13 @@ class Segmentation(lightning.LightningModule):
             }
         )
         self.categories, self.segmentation = list(categories), segmentation
+        self.num_drawn = len(self.model.exits) if exits_per_step == "all" else int(exits_per_step)
+        if not 1 <= self.num_drawn <= len(self.model.exits):
+            raise ValueError(
+                f"task.exits_per_step={exits_per_step}: the model has the exits {self.model.exits}, expected 1 to "
+                f"{len(self.model.exits)}, or all"
+            )
+        self.alpha = ALPHA[str(alpha)]
         self.patience = patience
         self.seed = seed
         self.num_bad_costs = 0  # since the last step
@@ -85,21 +102,35 @@ class Segmentation(lightning.LightningModule):
         place = np.random.SeedSequence((self.seed, self.global_step, part, self.global_rank))
         torch.manual_seed(int(place.generate_state(1)[0]))
 
+    def draw_exits(self) -> list[int]:
+        """Exits to supervise, uniformly drawn; those of a step are the same on every process, from (seed, step)."""
+        chance = np.random.default_rng((self.seed, self.global_step))
+        return sorted(chance.choice(self.model.exits, self.num_drawn, replace=False).tolist())
+
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        """The loss summed over decoder layers and exits."""
+        """The loss summed over decoder layers and the exits drawn, each exit by its weight."""
         images = self.model.preprocess(batch.images)
         labels = [truth.labels for truth in batch.truths]
         segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
-        predictions = [prediction for layers in self.model(images).values() for prediction in layers]  # of every exit
+        exits = self.draw_exits()
+        by_exit = self.model(images, exits)
+        predictions = [prediction for layers in by_exit.values() for prediction in layers]
         losses, num_bad = self.criterion(predictions, labels, segments)
         self.num_bad_costs += num_bad
-        total = torch.stack(list(losses.values())).sum()
+        weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
+        by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
+        total = (by_layer * weights).sum() + self.nothing_of_layers_after(exits[-1])
         if num_bad:  # gradients carry it to every process, so that all of them skip the step
             total = total * float("nan")
         self.log("train/loss", total, prog_bar=True, batch_size=len(images))
         for name in ("class", "mask", "dice"):  # of the last layer, where the answer comes from
             self.log(f"train/{name}", losses[f"{name}/layer{len(predictions) - 1}"], batch_size=len(images))
         return total
+
+    def nothing_of_layers_after(self, depth: int) -> Tensor | int:
+        """Zero, made of the layers that did not run, for several processes wait for the gradient of every parameter."""
+        rest = self.model.pixel_decoder.encoder.layers[depth : self.model.exits[-1]]
+        return sum(0 * parameter.sum() for layer in rest for parameter in layer.parameters())
 
     def configure_gradient_clipping(
         self,

@@ -99,8 +99,8 @@ def test_levels_not_yet_alive_leave_as_they_came() -> None:
     encoder, (levels, pos) = make_encoder([2, 1, 1], TokenRecalibration(DIM)), make_levels()
     early = encoder(levels, pos, [2])[2]
     assert not torch.equal(early[0], levels[0])
-    assert early[1] is levels[1]
-    assert early[2] is levels[2]
+    assert early[1].data_ptr() == levels[1].data_ptr()
+    assert early[2].data_ptr() == levels[2].data_ptr()
 
 
 @torch.no_grad()
@@ -156,3 +156,36 @@ def test_no_exits_means_the_last_layer() -> None:
     """`null` is a value like any other: the depth."""
     assert check_exits(None, 6) == [6]
     assert check_exits([4, 2, 4], 6) == [2, 4]
+
+
+@pytest.mark.parametrize("schedule", [[0, 0, 6], [3, 3, 3], [1, 2, 1]])
+@pytest.mark.parametrize("depths", [[4, 1, 2, 4, 3], [2, 2], [1], [1, 2, 3, 4]], ids=str)
+def test_images_that_leave_early_are_as_if_alone(schedule: list[int], depths: list[int]) -> None:
+    """In whatever order, each image has been through as many layers as its depth says, and no more."""
+    encoder = make_encoder(schedule)
+    levels, pos = make_levels(len(depths))
+    with torch.no_grad():
+        together = encoder.leave(levels, pos, depths)
+        for image, depth in enumerate(depths):
+            alone = encoder([level[image : image + 1] for level in levels], pos, [depth])[depth]
+            for ours, expected in zip(together, alone, strict=True):
+                torch.testing.assert_close(ours[image : image + 1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_no_layer_sees_an_image_that_has_left() -> None:
+    """Layer by layer the batch shrinks, and layers past the deepest image do not run."""
+    encoder = make_encoder([0, 0, 6])
+    seen: list[tuple[int, int]] = []
+    for depth, layer in enumerate(encoder.layers, 1):
+        layer.register_forward_hook(lambda module, inputs, output, depth=depth: seen.append((depth, len(output))))
+    levels, pos = make_levels(5)
+    with torch.no_grad():
+        encoder.leave(levels, pos, [2, 4, 2, 1, 4])
+    assert seen == [(1, 5), (2, 4), (3, 2), (4, 2)]
+
+
+def test_a_depth_the_encoder_does_not_have_is_refused() -> None:
+    """For a single image, too."""
+    levels, pos = make_levels(2)
+    with pytest.raises(ValueError, match="4 layers, expected depths from 1 to 4"):
+        make_encoder([1, 2, 1]).leave(levels, pos, [4, 5])

@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -137,3 +138,76 @@ def test_numbers_with_two_homes_agree(part: str, configure: Callable[..., DictCo
     for name, parameter in inspect.signature(get_class(settings["_target_"])).parameters.items():
         if parameter.default is not parameter.empty:
             assert settings[name] == parameter.default, name
+
+
+PARENT = ["+experiment=eco_parent_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "callbacks=[]"]
+
+
+class Watch(lightning.Callback):
+    """Keeps the exits and the loss of every step, and the gradient of every encoder layer."""
+
+    def __init__(self) -> None:
+        self.exits: list[list[int]] = []
+        self.gradients: list[list[float]] = []
+
+    def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
+        draw = task.draw_exits
+
+        def watched() -> list[int]:
+            self.exits.append(draw())
+            return self.exits[-1]
+
+        task.draw_exits = watched
+
+    def on_after_backward(self, trainer: lightning.Trainer, task: Any) -> None:
+        layers = task.model.pixel_decoder.encoder.layers
+        self.gradients.append([float(layer.linear1.weight.grad.abs().sum()) for layer in layers])
+
+
+def test_a_step_draws_one_exit_and_trains_the_layers_up_to_it(configure: Callable[..., DictConfig]) -> None:
+    """Every exit comes up; layers beyond the one drawn have a gradient too, for processes wait for it, and it is 0."""
+    run = compose(configure(*PARENT, "trainer.max_steps=24", "validate_every=24"))
+    fit(run, watch := Watch())
+    assert {tuple(exits) for exits in watch.exits} == {(1,), (2,), (3,), (4,)}
+    for (exit_,), gradients in zip(watch.exits, watch.gradients, strict=True):
+        assert [gradient > 0 for gradient in gradients] == [depth <= exit_ for depth in range(1, 5)]
+
+
+def test_the_exit_of_a_step_does_not_depend_on_the_process(configure: Callable[..., DictConfig]) -> None:
+    """It comes from seed and step; accumulated batches of one step share it."""
+    run = compose(configure(*PARENT, "trainer.max_steps=6", "batch_size=4", "batch_size_per_device=2"))
+    torch.manual_seed(5)  # what a process draws otherwise
+    fit(run, watch := Watch())
+    assert watch.exits[::2] == watch.exits[1::2]
+    again = compose(configure(*PARENT, "trainer.max_steps=6"))
+    fit(again, other := Watch())
+    assert other.exits == watch.exits[::2]
+
+
+@pytest.mark.parametrize(("alpha", "weight"), [("1", 1.0), ("k", 3.0), ("k*k/10", 0.9)])
+def test_an_exit_weighs_by_its_depth(alpha: str, weight: float, configure: Callable[..., DictConfig]) -> None:
+    """The loss at exit 3 is that of weight 1 times alpha of 3."""
+    losses = {}
+    for one in ("1", alpha):
+        run = compose(configure(*PARENT, "exits=[3]", f"task.alpha={one}"))
+        losses[one] = fit(run)["train/loss"]
+    assert losses[alpha] == pytest.approx(weight * losses["1"], rel=1e-5)
+
+
+def test_all_exits_can_be_supervised_in_one_step(configure: Callable[..., DictConfig]) -> None:
+    """Their weighted losses add, from one pass through the backbone."""
+    run = compose(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1"))
+    passes = []
+    task: Any = run.task
+    task.model.backbone.register_forward_hook(lambda *_: passes.append(run.trainer.training))
+    loss = fit(run)["train/loss"]
+    assert passes.count(True) == 1
+    single = [fit(compose(configure(*PARENT, f"exits=[{k}]", "task.alpha=1")))["train/loss"] for k in (1, 4)]
+    assert 3 * min(single) < loss < 5 * max(single)
+
+
+@pytest.mark.parametrize("wrong", ["task.exits_per_step=5", "task.exits_per_step=0", "task.alpha=2", "task.alpha=kk"])
+def test_exits_and_weights_that_cannot_be_are_refused(wrong: str, configure: Callable[..., DictConfig]) -> None:
+    """With the value and what was expected."""
+    with pytest.raises((ValueError, InstantiationException), match="expected"):
+        compose(configure(*PARENT, wrong))

@@ -58,10 +58,10 @@ def scores(runs: Path) -> dict[str, Any]:
     return json.loads(the_file(runs, "scores.json").read_text())["exits"]
 
 
-def first_gradient(runs: Path) -> float:
-    """The norm of the first step's gradient."""
+def gradients(runs: Path) -> list[float]:
+    """The norms of the gradients, step by step."""
     with the_file(runs, "metrics.csv").open() as file:
-        return next(float(row["train/grad_norm"]) for row in csv.DictReader(file) if row["train/grad_norm"])
+        return [float(row["train/grad_norm"]) for row in csv.DictReader(file) if row["train/grad_norm"]]
 
 
 def test_training_leaves_one_run_folder(together: Path) -> None:
@@ -77,7 +77,16 @@ def test_the_first_step_is_that_of_one_process(
     """The same global batch gives the same gradient, but for the points that are drawn."""
     task, data, trainer = compose(configure(*SETTINGS, "trainer.max_steps=1"))
     trainer.fit(task, data)
-    assert first_gradient(together) == pytest.approx(first_gradient(tmp_path), rel=0.05)
+    assert gradients(together)[0] == pytest.approx(gradients(tmp_path)[0], rel=0.05)
+
+
+def test_a_parent_draws_its_exits_as_one_process_does(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """Two processes that each run as deep as the step says, and train what one trains, to the end."""
+    parent = [*SETTINGS, "task.exits_per_step=1", "task.alpha=k", "exits=[1,2,3]", "trainer.max_steps=6", "lr=1e-9"]
+    launch("src.train", *parent, *TWO, f"paths.runs={tmp_path / 'two'}")
+    task, data, trainer = compose(configure(*parent))
+    trainer.fit(task, data)
+    assert gradients(tmp_path / "two") == pytest.approx(gradients(tmp_path / "run"), rel=0.2)  # points are drawn
 
 
 def test_scores_are_those_of_one_process(together: Path, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
