@@ -170,17 +170,22 @@ def every_key(node: Any, path: str = "") -> list[str]:
     return [path, *below] if path else below
 
 
-def saved_overrides(arguments: list[str]) -> list[str]:
-    """The settings a checkpoint was trained with, then what was typed, unless an experiment was typed."""
+def saved_overrides(arguments: list[str], below_experiment: bool = False) -> list[str]:
+    """The settings a checkpoint was trained with, then what was typed.
+
+    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own.
+    """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get("ckpt_path", ""))
     if file == Path("last"):
         file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
-    if {"+experiment", "experiment"} & set(given) or not file.is_file():
+    experiment = bool({"+experiment", "experiment"} & set(given))
+    if (experiment and not below_experiment) or not file.is_file():
         return arguments
+    left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
     try:
         saved = load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
-        mine = [o for o in saved if not o.lstrip("+~ ").startswith(NOT_TAKEN_UP) and o not in arguments]
+        mine = [o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments]
     except ValueError as error:
         fail(str(error))
     except Exception:

@@ -49,7 +49,7 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         ValueError: a setting that cannot be, named with its value and what was expected.
         FileNotFoundError: data or weights that are not there.
     """
-    if cfg.model.weights is not None:
+    if OmegaConf.select(cfg, "model.weights") is not None:
         cfg.model.backbone.pretrained = False  # they would be overwritten
     settings = OmegaConf.to_container(cfg, resolve=True)
     check_settings(settings)
@@ -61,10 +61,9 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         trainer.val_check_interval = min(cfg.validate_every, trainer.max_steps) * accumulate
         trainer.check_val_every_n_epoch = None
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
-    task = instantiate(cfg.task, categories=data.categories, _convert_="all")
-    categories = [category._asdict() for category in data.categories]
+    task = instantiate(cfg.task, **data.for_task, _convert_="all")
     task.hparams.update(
-        {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, "categories": categories}
+        {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, **data.for_checkpoint}
     )
     return Run(task, data, trainer)
 
@@ -81,6 +80,8 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
 
     Raises as `compose` does.
     """
+    if cfg.get("model") is None:
+        raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
     if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
         num_classes = read(cfg.model.weights).architecture().num_classes
     cfg.model.weights, cfg.model.backbone.pretrained = None, False

@@ -17,6 +17,8 @@ from src.compose import compose, find_checkpoint
 @guarded
 def evaluate(cfg: DictConfig) -> None:
     """Validate; the scores are printed and kept in the run folder."""
+    if cfg.get("model") is None:
+        raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
     cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
     if cfg.model.weights is None:
         raise ValueError("nothing to evaluate: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)")

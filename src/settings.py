@@ -57,10 +57,10 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "temperature": Rule("a number above 0", lambda value: is_number(value) and value > 0),
     "holdout": Rule("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1),
     "target": Rule("exit, soft or quality", lambda v: isinstance(v, str) and v in ("exit", "soft", "quality")),
-    "table": Rule(
-        "the folder of an exit table; python -m src.label writes one", lambda v: isinstance(v, str) and v != ""
-    ),
+    "table": Rule("the folder of an exit table, or null", lambda v: v is None or (isinstance(v, str) and v != "")),
     "num_classes": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "split": Rule("train or val", lambda v: isinstance(v, str) and v in ("train", "val")),
+    "shard_size": COUNT,
     "exits_per_step": Rule("a whole number from 1, or all", lambda v: is_whole(v) or v == "all"),
     "alpha": Rule("1, k or k*k/10", lambda v: type(v) in (int, str) and str(v) in ("1", "k", "k*k/10")),
     "lr": Rule("a number above 0", lambda value: is_number(value) and value > 0),

@@ -44,7 +44,7 @@ def said(capsys: pytest.CaptureFixture[str], call: Callable[[], object]) -> str:
 
 
 MISSPELT = {
-    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: mask2former_cityscapes, ",
+    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: eco_gate_cityscapes, ",
     "scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "+scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "precision=32-true": "did you mean 'trainer.precision'",
@@ -56,7 +56,7 @@ MISSPELT = {
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
     "trainer.limit_train_batches=3": "write +trainer.limit_train_batches=",
     "model/backbone=resnet51": "did you mean 'resnet50'",
-    "data=coco": "there are: cityscapes_panoptic, coco_instances, coco_panoptic, shapes",
+    "data=coco": "there are: cityscapes_panoptic, coco_instances, coco_panoptic, exit_table, shapes",
     "logger=wandbb": "did you mean 'wandb'",
     "callbacks=[default,emma]": "did you mean 'ema'",
     "callbacks=null": "callbacks=[]",
@@ -264,7 +264,7 @@ def test_help_shows_dials_experiments_and_commands(
         run(entry)
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("schedule=", "exits=", "experiment: mask2former_cityscapes", "python -m src.evaluate ckpt_path="):
+    for word in ("schedule=", "exits=", "experiment: eco_gate_cityscapes", "python -m src.evaluate ckpt_path="):
         assert word in shown
 
 

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
 from src.compose import compose
+from src.data.exit_table import read
 from src.data.export import export_cityscapes, export_coco
 from src.data.shapes import Shapes
 from tests.conftest import ROOT, TINY, TINY_SHAPES
+from tests.tables import write_table
 
-EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+GATES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_gate_*.yaml"))  # need an exit table
+ORACLES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_oracle_*.yaml"))  # are for src.label
+EXPERIMENTS = sorted({file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")} - {*GATES, *ORACLES})
 SMALL_MODEL = [
     "dim=32",
     "num_queries=5",
@@ -47,23 +52,54 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
+def small_data(experiment: str, coco: Path, cityscapes: Path) -> list[str]:
+    """Settings that give an experiment a few small images of its layout."""
+    sizes = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
+    if "coco" in experiment:
+        return [*TINY, f"data.root={coco}", *sizes]
+    if "cityscapes" in experiment:
+        return [*TINY, f"data.root={cityscapes}", *sizes, "data.augment.short=64"]
+    return TINY_SHAPES
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_a_batch_and_validates(
     experiment: str, configure: Callable[..., DictConfig], coco: Path, cityscapes: Path, tmp_path: Path
 ) -> None:
     """One step and one validation, on made scenes; scores and pictures come out."""
-    data = TINY_SHAPES
-    sizes = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
-    if "coco" in experiment:
-        data = [*TINY, f"data.root={coco}", *sizes]
-    elif "cityscapes" in experiment:
-        data = [*TINY, f"data.root={cityscapes}", *sizes, "data.augment.short=64"]
+    data = small_data(experiment, coco, cityscapes)
     scores = fit(configure(f"+experiment={experiment}", *data, *SMALL_MODEL, "image_size=[64,64]"))
     assert 0 <= scores["val/pq"] <= 100
     assert {"val/ap", "val/miou", "train/loss"} <= set(scores)
     assert (tmp_path / "run" / "scores.json").is_file()
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert list((tmp_path / "run" / "pictures").glob("*.png"))
+
+
+@pytest.mark.parametrize("experiment", ORACLES)
+def test_every_oracle_labels(
+    experiment: str, configure: Callable[..., DictConfig], coco: Path, cityscapes: Path, tmp_path: Path
+) -> None:
+    """The training images, at every exit of the parent."""
+    settings = [*small_data(experiment, coco, cityscapes), *SMALL_MODEL, "callbacks=[labels]"]
+    task, data, trainer = cast(Any, compose(configure(f"+experiment={experiment}", *settings)))
+    data.label(tmp_path / "table", "train", shard_size=3, source="", settings={}, **task.about())
+    trainer.predict(task, data, return_predictions=False)
+    table = read(tmp_path / "table")
+    assert len(table) == len(data.train_scenes)
+    assert table.about.exits == task.model.exits
+    assert (table.cost.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("experiment", GATES)
+def test_every_gate_trains_and_validates(experiment: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """An epoch on a made-up table; a report and checkpoints come out."""
+    table = write_table(tmp_path / "table", num_images=40)
+    scores = fit(configure(f"+experiment={experiment}", f"data.table={table}", "trainer.max_epochs=1"))
+    assert {"train/loss", "val/regret", "val/quality/random", "val/quality/exit6"} <= set(scores)
+    assert (tmp_path / "run" / "gate.json").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,23 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
 from src.data.annotations import image_sizes
+from src.data.exit_table import About
+from src.data.labelling import Batches, Labelling, as_it_is
 from src.data.samplers import RankSampler, StepSampler
 from src.data.scenes import Scenes, Transform, View
-from src.data.targets import SEGMENTATIONS, Category, Sample, collate
+from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
 
 
 class SegmentationData(LightningDataModule):
-    """Training scenes through `augment`, validation scenes through `resize`; `predict` resizes the training scenes.
+    """Training scenes through `augment`, validation scenes through `resize`, as are those that `predict` labels.
 
     `train` and `val` make their scenes when first asked, so validation needs no training files. Training is one
     stream of samples (see StepSampler), max_steps global batches long, where a global batch is batch_size x
@@ -71,6 +74,16 @@ class SegmentationData(LightningDataModule):
         return self.val_scenes.categories
 
     @property
+    def for_task(self) -> dict[str, Any]:
+        """What the task needs to know."""
+        return {"categories": self.categories}
+
+    @property
+    def for_checkpoint(self) -> dict[str, Any]:
+        """What a checkpoint says of the data."""
+        return {"categories": [category._asdict() for category in self.categories]}
+
+    @property
     def num_classes(self) -> int:
         """How many classes there are; without any files, as many as the benchmark has."""
         try:
@@ -90,7 +103,7 @@ class SegmentationData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Make the scenes of a stage now, so that what is missing is said before anything runs."""
-        _ = self.val_scenes if stage == "validate" else self.train_scenes
+        _ = self.train_scenes if stage == "fit" else self.val_scenes
         if stage == "fit" and self.trainer.max_steps == -1:
             # The stream knows steps only, and so should schedules: say epochs in steps, once, for everybody.
             epochs = self.trainer.max_epochs
@@ -121,8 +134,19 @@ class SegmentationData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._in_order(self.val_scenes)
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        return self._in_order(self.train_scenes)
+    def label(self, folder: Path, split: str, **about: Any) -> Labelling:
+        """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
+        scenes = {"train": lambda: self.train_scenes, "val": lambda: self.val_scenes}[split]()
+        self.labelled = scenes
+        self.labelling = Labelling(folder, About(split=split, num_images=len(scenes), **about))
+        return self.labelling
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        view = View(self.labelled, self.resize, self.seed)
+        batches = self.labelling.share(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(
+            dataset=Batches(view, batches), batch_size=None, num_workers=self.num_workers, collate_fn=as_it_is
+        )
 
     def _in_order(self, scenes: Scenes) -> DataLoader[Sample]:
         view = View(scenes, self.resize, self.seed)

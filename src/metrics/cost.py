@@ -79,6 +79,23 @@ def survey(
     return {depth: mean((costs[depth], number) for costs, number in counted) for depth in counted[0][0]}
 
 
+class ImageCost:
+    """The total cost in GMAC at each exit, image by image; what images of one padded size share is counted once."""
+
+    def __init__(self, model: Any, exits: Sequence[int], segmentation: str) -> None:
+        self.model, self.exits, self.segmentation = model, list(exits), segmentation
+        self.counted: dict[Size, list[tuple[float, float]]] = {}  # at no pixel of the original, and for each more
+
+    def __call__(self, size: Size, pixels: float) -> list[float]:
+        """(height, width) of an image as it enters, and the pixels of the original, to one figure for each exit."""
+        padded = pad(size)
+        if padded not in self.counted:
+            one, two = (count(self.model, padded, self.exits, p, self.segmentation) for p in (1.0, 2.0))
+            slopes = [(one[depth].total, two[depth].total - one[depth].total) for depth in self.exits]
+            self.counted[padded] = [(total - slope, slope) for total, slope in slopes]
+        return [start + slope * pixels for start, slope in self.counted[padded]]
+
+
 def mean(costs: Iterable[tuple[Cost, int]]) -> Cost:
     """The mean of costs that each stand for a number of images."""
     costs, counts = zip(*costs, strict=True)

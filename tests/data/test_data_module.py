@@ -147,11 +147,23 @@ def test_crowds_are_scored_and_not_trained_on():
     assert model.scored == list(range(5))
 
 
-def test_labelling_goes_through_the_training_images():
-    """Predicting sees every training image once, in order, with worker processes as without."""
-    model = Recorder()
-    trainer().predict(model, data(num_workers=1))
-    assert model.labelled == list(range(10))
+ABOUT = {"parent": "x", "source": "", "exits": [1], "segmentation": "panoptic", "inputs": {}, "settings": {}}
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 10), ("val", 5)])
+def test_labelling_goes_through_the_images_of_a_split(split: str, count: int, tmp_path: Path):
+    """Predicting sees every image once, in order, with worker processes as without."""
+    model, module = Recorder(), data(num_workers=1)
+    module.label(tmp_path, split, shard_size=4, **ABOUT)
+    trainer().predict(model, module, return_predictions=False)
+    assert model.labelled == list(range(count))
+
+
+def test_processes_share_the_shards_that_are_missing(tmp_path: Path):
+    """Each image is with one process, and no batch reaches over the end of a shard."""
+    about = {**ABOUT, "shard_size": 4}
+    shares = [data().label(tmp_path, "train", **about).share(3, rank, 2) for rank in range(2)]
+    assert shares == [[[0, 1, 2], [3], [8, 9]], [[4, 5, 6], [7]]]
 
 
 def test_validation_needs_no_training_files():

@@ -1,0 +1,21 @@
+"""Labels go to the exit table as they come."""
+
+from typing import Any
+
+import lightning
+
+
+class KeepLabels(lightning.Callback):
+    """Hands what a task predicts to the table that its data label."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        task: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep one batch."""
+        trainer.datamodule.labelling.keep(batch_idx, batch, outputs)  # type: ignore[attr-defined]

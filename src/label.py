@@ -1,0 +1,64 @@
+"""Label images with what each exit makes of them: python -m src.label ckpt_path=runs/.../best.ckpt.
+
+Settings are those the parent was trained with; what is typed comes on top.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from src.command_line import CONF, guarded, run, saved_overrides
+from src.compose import compose, find_checkpoint
+
+DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
+BESIDE = ("weights", "drop_class_head", "pretrained", "activation_checkpointing", "compile", "num_workers", "augment")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="label")
+@guarded
+def label(cfg: DictConfig) -> None:
+    """Write the exit table, or what is missing of it."""
+    checkpoint = find_checkpoint(cfg)
+    cfg.model.weights = checkpoint or cfg.model.weights
+    if cfg.model.weights is None:
+        raise ValueError("nothing to label with: give ckpt_path=FILE, a parent (see python -m src.train --help)")
+    folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
+    settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
+    source = cfg.model.weights
+    task, data, trainer = cast(Any, compose(cfg, list(HydraConfig.get().overrides.task)))
+    about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
+    labelling = data.label(folder, cfg.split, **about)
+    if labelling.missing:
+        trainer.predict(task, data, return_predictions=False, weights_only=True)
+    if trainer.is_global_zero:
+        whole = labelling.about
+        print(f"{folder}: {whole.num_images} images of {whole.split}, exits {whole.exits}, {whole.num_shards} shards")
+
+
+def beside(checkpoint: str | None, runs: str) -> Path:
+    """The run folder of a checkpoint."""
+    if checkpoint is None:
+        return Path(runs)
+    folder = Path(checkpoint).parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def decisive(settings: object) -> object:
+    """Settings as plain values, less those that change nothing in a label."""
+    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    return without(plain)
+
+
+def without(settings: object) -> object:
+    """Nested settings less some names."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: without(value) for key, value in settings.items() if key not in BESIDE}
+
+
+if __name__ == "__main__":
+    run(label, saved_overrides(sys.argv[1:], below_experiment=True), "label")

@@ -1,0 +1,115 @@
+"""ECO-M2F, step B: what every exit makes of every image, from one pass through backbone and encoder.
+
+Letters: B images, E exits, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.metrics.cost import ImageCost
+from src.metrics.image_quality import image_ap, image_iou
+from src.metrics.mean_iou import semantic_map
+from src.metrics.panoptic_quality import image_quality, panoptic_counts
+from src.models.gate import gate_inputs
+from src.models.mask2former import DIVISOR
+from src.models.postprocess import Frame
+from src.models.transformer_decoder import Prediction
+from src.tasks.segmentation import Segmentation
+from src.weights.checkpoint import fingerprint
+
+
+class ExitOracle(Segmentation):
+    """A parent that labels images instead of learning: quality and cost at every exit, and what a gate may see.
+
+    Quality is in 0..1 and of the single image: PQ (panoptic), mean IoU over its classes (semantic), AP over one ranking
+    of all classes (instance, see `image_ap`). An image without anything annotated has nan.
+
+    Args:
+        inputs: statistics to record for gates, see `gate_inputs`.
+        others: as `Segmentation`.
+    """
+
+    def __init__(self, *, inputs: Sequence[str] = ("mean32",), **others: Any):
+        super().__init__(**others)
+        self.inputs = list(inputs)
+        dim = self.model.pixel_decoder.level_embed.shape[1]
+        gate_inputs([torch.zeros(1, dim, 1, 1)] * 3, self.inputs)  # which refuses names that are none
+        self.cost_of = ImageCost(self.model, self.model.exits, self.segmentation)
+        self.quality_of = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}[
+            self.segmentation
+        ]
+
+    def on_fit_start(self) -> None:
+        """Refuse to train."""
+        raise ValueError("task=exit_oracle labels images and does not train: python -m src.label, not src.train")
+
+    def about(self) -> dict[str, Any]:
+        """What a table says of the parent."""
+        dim = self.model.pixel_decoder.level_embed.shape[1]
+        return {
+            "parent": fingerprint(self.model),
+            "exits": self.model.exits,
+            "segmentation": self.segmentation,
+            "inputs": dict.fromkeys(self.inputs, dim),
+        }
+
+    def predict_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
+        """Quality (B, E), cost (B, E) in GMAC, and gate inputs {name: (B, C)}, the images as in the batch."""
+        groups: dict[tuple[int, ...], list[int]] = {}  # by padded size: no image depends on what it stands beside
+        for place, image in enumerate(batch.images):
+            groups.setdefault(tuple(-(-side // DIVISOR) for side in image.shape[-2:]), []).append(place)
+        order = torch.tensor([place for places in groups.values() for place in places]).argsort()
+        qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups.values()), strict=True)
+        return {
+            "quality": torch.cat(qualities)[order],
+            "cost": torch.cat(costs)[order],
+            "inputs": {name: torch.cat([one[name] for one in inputs])[order] for name in self.inputs},
+        }
+
+    def label(self, batch: Any, places: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Quality, cost and gate inputs of some images that share a padded size."""
+        images = self.model.preprocess([batch.images[place] for place in places])
+        features = self.model.backbone(images)
+        with self.model.pixel_decoder.precision(features) as same:
+            levels, _ = self.model.pixel_decoder.project(same)
+        inputs = {name: values.cpu() for name, values in gate_inputs(levels, self.inputs).items()}
+        quality = torch.full((len(places), len(self.model.exits)), torch.nan)
+        memories = self.model.pixel_decoder(features, self.model.exits)
+        for column, memory in enumerate(memories.values()):
+            prediction = self.model.decoder(*memory)[-1]
+            for row, place in enumerate(places):
+                truth, size = batch.truths[place], batch.images[place].shape[-2:]
+                if bool((~truth.crowd).any()):
+                    frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
+                    quality[row, column] = self.quality_of(prediction, row, frame, truth)
+        sizes = [(batch.images[place].shape[-2:], batch.truths[place].segments[0].numel()) for place in places]
+        return quality, torch.tensor([self.cost_of(*size) for size in sizes]), inputs
+
+    def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+        """PQ of one image."""
+        answer = self.answering.panoptic(prediction, image, frame)
+        counts = panoptic_counts(
+            answer.ids, answer.labels, truth.segments[0], truth.labels, truth.crowd, len(self.categories)
+        )
+        return float(image_quality(counts))
+
+    def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+        """Mean IoU of one image."""
+        answer = self.answering.semantic(prediction, image, frame, resize_last=True)
+        return image_iou(answer, semantic_map(truth.segments, truth.labels), len(self.categories))
+
+    def instances(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+        """AP of one image, things only."""
+        answer = self.answering.instances(prediction, image, frame)
+        things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
+        kept = things[truth.labels]
+        scores, labels, masks = answer
+        return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
+
+    @property
+    def answering(self) -> Any:
+        """The post-processing of every exit."""
+        return next(iter(self.evaluations.values())).postprocess

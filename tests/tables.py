@@ -1,0 +1,30 @@
+"""Exit tables made up for tests: the best exit follows from the gate's input."""
+
+from pathlib import Path
+
+import torch
+
+from src.data.exit_table import About, Rows, write_shard
+
+EXITS = [2, 3, 4, 5, 6]
+
+
+def write_table(folder: Path, num_images: int = 2000, dim: int = 8, num_empty: int = 7, inputs: int = 1) -> Path:
+    """A table in two shards: an image needs the more layers the larger its first input; some have no quality."""
+    chance = torch.Generator().manual_seed(0)
+    half = -(-num_images // 2)
+    names = ["mean32", "std32"][:inputs]
+    about = About("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(names, dim), "train", num_images, half, {})
+    x = torch.rand(num_images, dim, generator=chance) * 3 + 5
+    need = (x[:, :1] - 5) / 3 * 5 + 1.5  # layers, 1.5 to 6.5
+    depths = torch.tensor(EXITS)
+    quality = (0.8 - 0.1 * (need - depths).clamp(min=0) + 0.005 * torch.rand(need.shape, generator=chance)).clamp(0, 1)
+    quality[torch.randperm(num_images, generator=chance)[:num_empty]] = torch.nan
+    cost = 100 + 20.0 * depths.expand(num_images, -1)
+    for number, start in enumerate(range(0, num_images, half)):
+        part = slice(start, start + half)
+        ids = range(num_images)[part]
+        values = {name: x[part] * (place + 1) for place, name in enumerate(names)}
+        rows = Rows(list(ids), [f"{i}.jpg" for i in ids], quality[part], cost[part], values)
+        write_shard(folder, number, [rows], about)
+    return folder

@@ -1,0 +1,155 @@
+"""Labelling: qualities, costs and gate inputs of every exit, kept in shards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from src.compose import Run, compose
+from src.data.exit_table import ExitTable, read
+from src.data.targets import Batch, collate
+from src.metrics.cost import count
+from src.models.gate import gate_inputs
+from src.weights.checkpoint import fingerprint
+from tests.conftest import TINY_SHAPES
+from tests.test_experiments import SMALL_MODEL
+
+SETTINGS = [
+    "+experiment=eco_oracle_shapes",
+    *TINY_SHAPES,
+    *SMALL_MODEL,
+    "callbacks=[labels]",
+    "task.postprocess.object_threshold=0.0",
+    "task.postprocess.overlap_threshold=0.0",
+    "data.eval_batch_size=2",
+]
+
+
+@pytest.fixture
+def run(configure: Callable[..., DictConfig]) -> Run:
+    return compose(configure(*SETTINGS))
+
+
+def batch_of(run: Run, places: range) -> Batch:
+    data: Any = run.data
+    return collate([data.val_scenes[place] for place in places])
+
+
+@torch.no_grad()
+def labels_of(run: Run, batch: Batch) -> dict[str, Any]:
+    task: Any = run.task.eval()
+    return task.predict_step(batch, 0)
+
+
+def label(run: Run, folder: Path, **about: Any) -> ExitTable:
+    """The table that eight training scenes make, three to a shard."""
+    task, data, trainer = run
+    settings = {"shard_size": 3, "source": "here", "settings": {}, **task.about(), **about}  # type: ignore[operator]
+    data.label(folder, "train", **settings)  # type: ignore[attr-defined]
+    trainer.predict(task, data, return_predictions=False)
+    return read(folder)
+
+
+def test_qualities_are_those_of_each_exit_scored_alone(run: Run) -> None:
+    """The PQ of single images, as evaluation of one exit has it; costs and inputs are those of the model."""
+    task: Any = run.task.eval()
+    batch = batch_of(run, range(2))
+    labels = labels_of(run, batch)
+    with torch.no_grad():
+        images = task.model.preprocess(batch.images)
+        levels, _ = task.model.pixel_decoder.project(task.model.backbone(images))
+    torch.testing.assert_close(labels["inputs"]["mean32"], gate_inputs(levels, ["mean32"])["mean32"])
+    costs = count(task.model, images.shape[-2:], pixels=batch.truths[0].segments[0].numel())
+    torch.testing.assert_close(labels["cost"][0], torch.tensor([cost.total for cost in costs.values()]))
+    for place in range(2):
+        single = Batch(*([field[place]] for field in batch))
+        task.validation_step(single, 0)
+        for column, evaluation in enumerate(task.evaluations.values()):
+            assert evaluation.compute()["pq"] / 100 == pytest.approx(float(labels["quality"][place, column]), abs=1e-6)
+            evaluation.reset()
+
+
+def test_labels_do_not_depend_on_the_batch(run: Run) -> None:
+    """Images of different sizes side by side are labelled as they are alone."""
+    batch = batch_of(run, range(3))
+    batch.images[1] = torch.nn.functional.pad(batch.images[1], (0, 40))
+    together = labels_of(run, batch)
+    for place in range(3):
+        alone = labels_of(run, Batch(*([field[place]] for field in batch)))
+        torch.testing.assert_close(together["inputs"]["mean32"][place], alone["inputs"]["mean32"][0])
+        torch.testing.assert_close(together["quality"][place], alone["quality"][0], equal_nan=True, atol=1e-4, rtol=0)
+        torch.testing.assert_close(together["cost"][place], alone["cost"][0])
+
+
+def test_an_image_without_truth_has_no_quality(run: Run) -> None:
+    """At no exit, whatever is predicted."""
+    batch = batch_of(run, range(2))
+    batch.truths[0] = batch.truths[0].select(torch.zeros(len(batch.truths[0].labels), dtype=torch.bool))
+    quality = labels_of(run, batch)["quality"]
+    assert quality[0].isnan().all()
+    assert not quality[1].isnan().any()
+
+
+@pytest.mark.parametrize("segmentation", ["semantic", "instance"])
+def test_other_tasks_have_a_quality_too(segmentation: str, configure: Callable[..., DictConfig]) -> None:
+    """In 0..1, at every exit."""
+    run = compose(configure(*SETTINGS, f"segmentation={segmentation}"))
+    quality = labels_of(run, batch_of(run, range(2)))["quality"]
+    assert ((quality >= 0) & (quality <= 1)).all()
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_equal(
+    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first shard nothing of it is labelled again, and the table is that of an unbroken run, bit for bit."""
+    run = compose(configure(*SETTINGS))
+    whole = label(run, tmp_path / "whole")
+    task: Any = run.task
+    step, steps = task.predict_step, []
+
+    def stop(batch: Any, *rest: Any) -> Any:
+        steps.append(batch)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(batch, 0)
+
+    monkeypatch.setattr(task, "predict_step", stop)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        label(run, tmp_path / "broken")
+    assert [file.name for file in (tmp_path / "broken").iterdir()] == ["part-00000.parquet"]
+    again = compose(configure(*SETTINGS))
+    again.task.load_state_dict(task.state_dict())
+    rest = label(again, tmp_path / "broken")
+    assert torch.equal(rest.image_ids, whole.image_ids)
+    for ours, expected in ((rest.quality, whole.quality), (rest.inputs["mean32"], whole.inputs["mean32"])):
+        torch.testing.assert_close(ours, expected, atol=0, rtol=0, equal_nan=True)
+
+
+def test_a_table_of_another_parent_is_refused(run: Run, tmp_path: Path) -> None:
+    """Naming the folder; nothing in it is touched."""
+    label(run, tmp_path / "table")
+    task: Any = run.task
+    with torch.no_grad():
+        task.model.decoder.class_embed.bias += 1
+    with pytest.raises(ValueError, match=r"table=.*of another table: parent"):
+        label(run, tmp_path / "table")
+
+
+def test_a_fingerprint_is_of_the_weights_and_not_of_the_gate(run: Run) -> None:
+    """Any weight changes it; the gate does not."""
+    model: Any = run.task.model
+    before = fingerprint(model)
+    model.gate = torch.nn.Linear(2, 2)
+    assert fingerprint(model) == before
+    with torch.no_grad():
+        model.decoder.query_embed.weight[0, 0] += 1e-3
+    assert fingerprint(model) != before
+
+
+def test_the_oracle_does_not_train(run: Run) -> None:
+    """It says which command does what."""
+    with pytest.raises(ValueError, match=r"python -m src\.label"):
+        run.trainer.fit(run.task, run.data)
