@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import CONF, guarded, run, saved_overrides
 from src.compose import compose, find_checkpoint
+from src.weights.files import load
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
 BESIDE = ("weights", "drop_class_head", "pretrained", "activation_checkpointing", "compile", "num_workers", "augment")
@@ -30,6 +31,8 @@ def label(cfg: DictConfig) -> None:
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
     source = cfg.model.weights
     task, data, trainer = cast(Any, compose(cfg, list(HydraConfig.get().overrides.task)))
+    if checkpoint is not None:
+        check_trained(checkpoint, task.model.exits)
     about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
     labelling = data.label(folder, cfg.split, **about)
     if labelling.missing:
@@ -37,6 +40,14 @@ def label(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         whole = labelling.about
         print(f"{folder}: {whole.num_images} images of {whole.split}, exits {whole.exits}, {whole.num_shards} shards")
+
+
+def check_trained(checkpoint: str, exits: list[int]) -> None:
+    """Refuse exits that a parent was not trained for. Raises ValueError naming them."""
+    settings = load(Path(checkpoint), "ckpt_path", mmap=True)["hyper_parameters"]["config"]
+    trained = settings["exits"] or [sum(settings["schedule"])]
+    if not set(exits) <= set(trained):
+        raise ValueError(f"exits={exits}: ckpt_path={checkpoint} was trained for {trained}, expected some of these")
 
 
 def beside(checkpoint: str | None, runs: str) -> Path:
