@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from rich.console import Console
 from rich.table import Table
 
+from src.callbacks.console import open_console
 from src.metrics.exit_choice import best_exit, histogram
 
 COLUMNS = {"quality": "{:.4f}", "utility": "{:.4f}", "depth": "{:.2f}", "gflops": "{:.4g}"}
@@ -23,7 +23,7 @@ class GateTable(lightning.Callback):
     def __init__(self, file: str):
         self.file = Path(file)
         self.best: dict[str, Any] = {}
-        self.console = Console(width=120) if not Console().is_terminal else Console()
+        self.console = open_console()
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Keep the numbers if they are of the smallest loss so far."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from rich.console import Console
 from rich.table import Table
 
+from src.callbacks.console import open_console
 from src.metrics.cost import Cost, count
 
 COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou")
@@ -27,7 +27,7 @@ class Scoreboard(lightning.Callback):
         self.file = Path(file)
         self.image_size = list(image_size)
         self.costs: dict[int, Cost] = {}
-        self.console = Console(width=120) if not Console().is_terminal else Console()
+        self.console = open_console()
         self.started = 0.0
 
     def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.data.exit_table import About, Rows, differs, present, read_about, shard_file, write_shard
@@ -40,10 +39,9 @@ class Labelling:
 
     def keep(self, batch_index: int, batch: Batch, labels: Mapping[str, Any]) -> None:
         """Take the labels of a batch, and write their shard when it is whole."""
-        quality: Tensor = labels["quality"]
-        rows = Rows(batch.image_ids, batch.names, quality, labels["cost"], labels["inputs"])
-        self.waiting.append(rows)
-        number, last = self.batches[batch_index][-1] // self.about.shard_size, self.batches[batch_index][-1]
+        self.waiting.append(Rows(batch.image_ids, batch.names, **labels))
+        last = self.batches[batch_index][-1]
+        number = last // self.about.shard_size
         if last == self.about.shard(number)[-1]:
             write_shard(self.folder, number, self.waiting, self.about)
             self.waiting = []

@@ -37,6 +37,23 @@ def encode(masks: Tensor) -> list[RLE]:
     return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
 
 
+def index(scored: Sequence[Scored], field: Literal["detections", "truths"], categories: Sequence[int]) -> COCO:
+    """Images and one kind of their annotations as pycocotools wants them."""
+    annotations = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image.image_id, "height": image.height, "width": image.width} for image in scored],
+        "categories": [{"id": category} for category in categories],
+        # ids from 1, since COCOeval takes a match with 0 for none; no bbox: from results, it would be the area
+        "annotations": [
+            {"id": number, "image_id": image_id, "iscrowd": 0, **annotation}
+            for number, (image_id, annotation) in enumerate(annotations, 1)
+        ],
+    }
+    coco.createIndex()
+    return coco
+
+
 class MaskAP(Metric):
     """COCO's average precision of masks: the mean over the classes in `class_indices`, 100 detections an image.
 
@@ -99,12 +116,13 @@ class MaskAP(Metric):
         if repeated:
             raise ValueError(f"every image must be scored once, got these twice or more: {repeated[:10]}")
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-            truth = COCO(self.truth_file) if self.truth_file else self._index(scored, "truths")
+            categories = list(self.category_of.values())
+            truth = COCO(self.truth_file) if self.truth_file else index(scored, "truths", categories)
             for image in scored:
                 self._check_image(image, truth)
-            evaluation = COCOeval(truth, self._index(scored, "detections"), "segm")
+            evaluation = COCOeval(truth, index(scored, "detections", categories), "segm")
             evaluation.params.imgIds = [image.image_id for image in scored]
-            evaluation.params.catIds = list(self.category_of.values())
+            evaluation.params.catIds = categories
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -135,22 +153,6 @@ class MaskAP(Metric):
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, self.scored)
         return [image for part in parts for image in part]
-
-    def _index(self, scored: list[Scored], field: Literal["detections", "truths"]) -> COCO:
-        """Images and one kind of their annotations as pycocotools wants them."""
-        annotations = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
-        index = COCO()
-        index.dataset = {
-            "images": [{"id": image.image_id, "height": image.height, "width": image.width} for image in scored],
-            "categories": [{"id": category} for category in self.category_of.values()],
-            # ids from 1, since COCOeval takes a match with 0 for none; no bbox: from results, it would be the area
-            "annotations": [
-                {"id": number, "image_id": image_id, "iscrowd": 0, **annotation}
-                for number, (image_id, annotation) in enumerate(annotations, 1)
-            ],
-        }
-        index.createIndex()
-        return index
 
     def _check_image(self, image: Scored, truth: COCO) -> None:
         """ValueError if `truth` lacks the image, or has it in a size other than its detections'."""

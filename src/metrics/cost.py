@@ -84,16 +84,16 @@ class ImageCost:
 
     def __init__(self, model: Any, exits: Sequence[int], segmentation: str) -> None:
         self.model, self.exits, self.segmentation = model, list(exits), segmentation
-        self.counted: dict[Size, list[tuple[float, float]]] = {}  # at no pixel of the original, and for each more
+        self.per_pixel = postprocessing(*answers(model), 0, 1.0, segmentation)
+        self.counted: dict[Size, list[float]] = {}  # at no pixel of the original
 
     def __call__(self, size: Size, pixels: float) -> list[float]:
         """(height, width) of an image as it enters, and the pixels of the original, to one figure for each exit."""
         padded = pad(size)
         if padded not in self.counted:
-            one, two = (count(self.model, padded, self.exits, p, self.segmentation) for p in (1.0, 2.0))
-            slopes = [(one[depth].total, two[depth].total - one[depth].total) for depth in self.exits]
-            self.counted[padded] = [(total - slope, slope) for total, slope in slopes]
-        return [start + slope * pixels for start, slope in self.counted[padded]]
+            costs = count(self.model, padded, self.exits, 1.0, self.segmentation)
+            self.counted[padded] = [cost.total - self.per_pixel for cost in costs.values()]
+        return [start + self.per_pixel * pixels for start in self.counted[padded]]
 
 
 def mean(costs: Iterable[tuple[Cost, int]]) -> Cost:
@@ -150,7 +150,8 @@ def cost_of(
     pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
     mask_features, levels = memories[depth]
     decoder, predictions = trace(model.decoder, mask_features, levels)
-    unseen = query_key_product(levels, predictions[-1].class_logits.shape[1], len(model.decoder.layers))
+    num_queries, num_classes = answers(model)
+    unseen = query_key_product(levels, num_queries, len(model.decoder.layers))
     resized = aten.upsample_bilinear2d
     return Cost(
         backbone=added(backbone, ""),
@@ -163,7 +164,7 @@ def cost_of(
         # the answer needs the class logits of the last prediction only
         decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
         gate=0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
-        postprocessing=postprocessing(predictions[-1], padded, pixels, segmentation),
+        postprocessing=postprocessing(num_queries, num_classes, padded, pixels, segmentation),
         sampling=pixel_decoder[""][aten.grid_sampler_2d],
         query_key_product=unseen,
     )
@@ -199,13 +200,17 @@ def query_key_product(levels: Sequence[Tensor], num_queries: int, num_layers: in
     return sum(num_queries * levels[i % len(levels)].numel() for i in range(num_layers)) / GIGA
 
 
-def postprocessing(prediction: Any, padded: int, original: float, segmentation: str) -> float:
+def answers(model: Any) -> tuple[int, int]:
+    """How many queries and classes a model answers with."""
+    return model.decoder.query_feat.num_embeddings, model.decoder.class_embed.out_features - 1
+
+
+def postprocessing(num_queries: int, num_classes: int, padded: int, original: float, segmentation: str) -> float:
     """GMAC of Mask2Former's published post-processing, for numbers of pixels.
 
     Masks are resized to the padded image and to the original one, and summed by class there for the semantic map, which
     instance segmentation does without; semantic segmentation sums in the padded image and resizes the sums.
     """
-    num_queries, num_classes = prediction.class_logits.shape[1], prediction.class_logits.shape[2] - 1
     if segmentation == "semantic":
         return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
     summed = num_queries * num_classes * original if segmentation == "panoptic" else 0

@@ -8,11 +8,10 @@ import io
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from src.metrics.average_precision import encode
+from src.metrics.average_precision import Scored, encode, index
 from src.metrics.mean_iou import VOID
 
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
@@ -43,29 +42,21 @@ def image_ap(
     """
     if not bool((~crowd).any()):
         return float("nan")
-    truths = [
-        {"id": i, "image_id": 0, "category_id": label, "iscrowd": int(many), "segmentation": rle, "area": 1.0}
-        for i, (label, many, rle) in enumerate(
-            zip(truth_labels.tolist(), crowd.tolist(), encode(truth_masks), strict=True), 1
-        )
-    ]
-    found = [
-        {"image_id": 0, "category_id": label, "score": score, "segmentation": rle}
+    if not len(labels):
+        return 0.0
+    detections = [
+        {"category_id": label, "score": score, "segmentation": rle, "area": 1.0}
         for label, score, rle in zip(labels.tolist(), scores.tolist(), encode(masks), strict=True)
     ]
-    if not found:
-        return 0.0
-    categories = sorted({one["category_id"] for one in [*truths, *found]})
+    truths = [
+        {"category_id": label, "iscrowd": int(many), "segmentation": rle, "area": 1.0}
+        for label, many, rle in zip(truth_labels.tolist(), crowd.tolist(), encode(truth_masks), strict=True)
+    ]
+    height, width = masks.shape[-2:]
+    image = Scored(0, height, width, detections, truths)
+    categories = sorted({one["category_id"] for one in [*truths, *detections]})
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-        coco = COCO()
-        coco.dataset = {
-            "info": {},
-            "images": [{"id": 0, "height": masks.shape[1], "width": masks.shape[2]}],
-            "annotations": truths,
-            "categories": [{"id": category} for category in categories],
-        }
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "segm")
+        evaluation = COCOeval(index([image], "truths", categories), index([image], "detections", categories), "segm")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [MOST]
         evaluation.evaluate()

@@ -13,14 +13,19 @@ POOLS = {"mean": lambda level: level.mean((2, 3)), "std": lambda level: level.st
 INPUTS = {f"{pool}{stride}": (POOLS[pool], place) for stride, place in LEVELS.items() for pool in POOLS}
 
 
+def check_inputs(names: Sequence[str]) -> None:
+    """Refuse names of no statistic. Raises ValueError."""
+    if unknown := [name for name in names if name not in INPUTS]:
+        raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
+
+
 def gate_inputs(levels: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Statistics by name, (B, C) each, of the projected levels (B, C, h, w), coarsest first.
 
     `mean32`, what ECO-M2F's gate sees, is the mean over the tokens of stride 32; `std32` their standard deviation;
     the same of strides 16 and 8.
     """
-    if unknown := [name for name in names if name not in INPUTS]:
-        raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
+    check_inputs(names)
     return {name: INPUTS[name][0](levels[INPUTS[name][1]].float()) for name in names}
 
 

@@ -82,9 +82,15 @@ class PixelDecoder(nn.Module):
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
         """Features by stride to {depth: (mask features (B, C, H/4, W/4), levels of strides 32, 16, 8)}."""
         with self.precision(features) as features:
-            memories = self.encoder(*self.project(features), exits)
-            lateral = self.lateral(features[4])
-            return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
+            return self.encode(*self.project(features), features[4], exits)
+
+    def encode(
+        self, levels: list[Tensor], pos: list[Tensor], stride4: Tensor, exits: Sequence[int] | None = None
+    ) -> dict[int, tuple[Tensor, list[Tensor]]]:
+        """What `forward` gives, from levels and positions that are projected already and the feature of stride 4."""
+        memories = self.encoder(levels, pos, exits)
+        lateral = self.lateral(stride4)
+        return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
 
     def leave(
         self, features: Mapping[int, Tensor], choose: Callable[[list[Tensor]], list[int]]

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.metrics.cost import ImageCost
+from src.metrics.cost import ImageCost, pad
 from src.metrics.image_quality import image_ap, image_iou
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import image_quality, panoptic_counts
-from src.models.gate import gate_inputs
-from src.models.mask2former import DIVISOR
+from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
 from src.tasks.segmentation import Segmentation
@@ -35,8 +34,7 @@ class ExitOracle(Segmentation):
     def __init__(self, *, inputs: Sequence[str] = ("mean32",), **others: Any):
         super().__init__(**others)
         self.inputs = list(inputs)
-        dim = self.model.pixel_decoder.level_embed.shape[1]
-        gate_inputs([torch.zeros(1, dim, 1, 1)] * 3, self.inputs)  # which refuses names that are none
+        check_inputs(self.inputs)
         self.cost_of = ImageCost(self.model, self.model.exits, self.segmentation)
         self.quality_of = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}[
             self.segmentation
@@ -60,7 +58,7 @@ class ExitOracle(Segmentation):
         """Quality (B, E), cost (B, E) in GMAC, and gate inputs {name: (B, C)}, the images as in the batch."""
         groups: dict[tuple[int, ...], list[int]] = {}  # by padded size: no image depends on what it stands beside
         for place, image in enumerate(batch.images):
-            groups.setdefault(tuple(-(-side // DIVISOR) for side in image.shape[-2:]), []).append(place)
+            groups.setdefault(tuple(pad(image.shape[-2:])), []).append(place)
         order = torch.tensor([place for places in groups.values() for place in places]).argsort()
         qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups.values()), strict=True)
         return {
@@ -73,11 +71,12 @@ class ExitOracle(Segmentation):
         """Quality, cost and gate inputs of some images that share a padded size."""
         images = self.model.preprocess([batch.images[place] for place in places])
         features = self.model.backbone(images)
-        with self.model.pixel_decoder.precision(features) as same:
-            levels, _ = self.model.pixel_decoder.project(same)
+        decoder = self.model.pixel_decoder
+        with decoder.precision(features) as features:
+            levels, pos = decoder.project(features)
+            memories = decoder.encode(levels, pos, features[4], self.model.exits)
         inputs = {name: values.cpu() for name, values in gate_inputs(levels, self.inputs).items()}
         quality = torch.full((len(places), len(self.model.exits)), torch.nan)
-        memories = self.model.pixel_decoder(features, self.model.exits)
         for column, memory in enumerate(memories.values()):
             prediction = self.model.decoder(*memory)[-1]
             for row, place in enumerate(places):
