@@ -1,4 +1,4 @@
-"""Score a checkpoint: python -m src.evaluate ckpt_path=runs/.../best.ckpt.
+"""Score a checkpoint, at every exit or as a gate chooses: python -m src.evaluate ckpt_path=runs/.../best.ckpt.
 
 Settings are those the checkpoint was trained with; what is typed comes on top.
 """
@@ -13,7 +13,7 @@ from src.command_line import CONF, guarded, run, saved_overrides
 from src.compose import compose, find_checkpoint
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 @guarded
 def evaluate(cfg: DictConfig) -> None:
     """Validate; the scores are printed and kept in the run folder."""
@@ -22,9 +22,11 @@ def evaluate(cfg: DictConfig) -> None:
     cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
     if cfg.model.weights is None:
         raise ValueError("nothing to evaluate: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)")
+    if cfg.gate is not None and "gate" not in cfg.task:
+        raise ValueError(f"gate={cfg.gate}: no gate runs in this task; expected task=gated, which is the default here")
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
     trainer.validate(task, data, verbose=False)
 
 
 if __name__ == "__main__":
-    run(evaluate, saved_overrides(sys.argv[1:]))
+    run(evaluate, saved_overrides(sys.argv[1:]), "evaluate")

@@ -52,7 +52,7 @@ RULES = {  # by name: one name means one thing, wherever it stands
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     "backbone_lr_multiplier": NOT_NEGATIVE,
-    "beta": NOT_NEGATIVE,
+    "beta": Rule("a number, 0 or more, or null", lambda v: v is None or (is_number(v) and v >= 0)),
     "budget_gflops": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "temperature": Rule("a number above 0", lambda value: is_number(value) and value > 0),
     "holdout": Rule("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1),

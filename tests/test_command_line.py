@@ -264,7 +264,8 @@ def test_help_shows_dials_experiments_and_commands(
         run(entry)
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("schedule=", "exits=", "experiment: eco_gate_cityscapes", "python -m src.evaluate ckpt_path="):
+    own = {"train": ("schedule=", "exits="), "evaluate": ("gate=FILE", "budget_gflops=")}[entry.__name__]
+    for word in (*own, "experiment: eco_gate_cityscapes", "python -m src.evaluate ckpt_path="):
         assert word in shown
 
 

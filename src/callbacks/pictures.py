@@ -60,7 +60,7 @@ def draw(image: Tensor, truth: Any, answer: Any, categories: Sequence[Any]) -> I
     panels = {
         "image": photo,
         "truth": paint(photo, *flatten(truth), categories),
-        "prediction": paint(photo, *answered(answer), categories),
+        f"prediction, exit {answer.exit}": paint(photo, *answered(answer), categories),
     }
     sheet = Image.new("RGB", (3 * width + 4 * MARGIN, HEIGHT + TITLE + MARGIN), "white")
     for column, (title, panel) in enumerate(panels.items()):

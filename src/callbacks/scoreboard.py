@@ -1,6 +1,7 @@
 """What a run is about to do, and what came of it: a table at the start and one after each validation."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,15 @@ from rich.table import Table
 from src.callbacks.console import open_console
 from src.metrics.cost import Cost, count
 
-COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou")
+COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth", "encoder_gflops", "total_gflops")
+SHARE = "share_exit"  # what names of shares begin with, the exit behind
 
 
 class Scoreboard(lightning.Callback):
     """Prints effective settings and scores with their cost, and keeps the newest scores in `file`.
 
     Args:
-        file: a JSON file, one entry per exit under "exits".
+        file: a JSON file, one entry per exit under "exits"; of a gate "gate", its costs at the images' own sizes.
         image_size: (height, width) that costs are counted at.
     """
 
@@ -60,31 +62,45 @@ class Scoreboard(lightning.Callback):
         """Print and keep the scores of every exit beside their cost."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        rows = {
-            depth: {
-                **{name: float(trainer.callback_metrics[f"val/{name}/exit{depth}"]) for name in scores(trainer, depth)},
+        by_row = scores(trainer)
+        exits = {
+            str(depth): {
+                **by_row[f"exit{depth}"],
                 "encoder_gflops": cost.pixel_decoder,
                 "total_gflops": cost.total,
             }
             for depth, cost in self.costs.items()
+            if f"exit{depth}" in by_row
         }
+        gate = {"gate": by_row["gate"]} if "gate" in by_row else {}
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
-        table = Table(title=f"validation{when} ({time.perf_counter() - self.started:.0f} s)")
-        names = [name for name in (*COLUMNS, "encoder_gflops", "total_gflops") if name in next(iter(rows.values()))]
-        for name in ("exit", *names):
-            table.add_column(name, justify="right")
-        for depth, row in rows.items():
-            table.add_row(str(depth), *(f"{row[name]:.4g}" for name in names))
-        self.console.print(table)
+        self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"step": task.global_step, "image_size": self.image_size, "exits": rows}
+        content = {"step": task.global_step, "image_size": self.image_size, "exits": exits, **gate}
         self.file.write_text(json.dumps(content, indent=1))
 
 
-def scores(trainer: lightning.Trainer, depth: int) -> list[str]:
-    """Names of the scores that were logged for an exit."""
-    names = (key.split("/") for key in trainer.callback_metrics if key.endswith(f"/exit{depth}"))
-    return [parts[1] for parts in names if parts[0] == "val"]
+def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:
+    """What was logged under `val/SCORE/ROW`, by row and score."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in trainer.callback_metrics.items():
+        if re.fullmatch("val/[^/]+/(exit[0-9]+|gate)", key):
+            _, score, row = key.split("/")
+            found.setdefault(row, {})[score] = float(value)
+    return found
+
+
+def table_of(rows: dict[str, dict[str, float]], title: str) -> Table:
+    """Scores and costs of every row, as one reads them; below, where a gate lets images leave."""
+    first = next(iter(rows.values()))
+    names = [name for name in COLUMNS if name in first]
+    shares = [f"{name[len(SHARE) :]}: {100 * share:.0f} %" for name, share in first.items() if name.startswith(SHARE)]
+    table = Table(title=title, caption=f"leave at exit {', '.join(shares)}" if shares else None)
+    for name in ("exit", *names):
+        table.add_column(name, justify="right")
+    for row, values in rows.items():
+        table.add_row(row, *(f"{values[name]:.4g}" for name in names))
+    return table
 
 
 def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], image_size: list[int]) -> dict[str, str]:

@@ -34,16 +34,20 @@ class Gate(nn.Module):
 
     Args:
         dim: channels of a level.
+        exits: depths to choose from, shallowest first.
         inputs: which statistics, see `gate_inputs`.
         hidden: width of a layer in between; 0: none, the published gate.
+        beta: taken off the scores for every layer; 0 unless they are qualities.
     """
 
-    def __init__(self, dim: int, num_exits: int, inputs: Sequence[str] = ("mean32",), hidden: int = 0):
+    def __init__(
+        self, dim: int, exits: Sequence[int], inputs: Sequence[str] = ("mean32",), hidden: int = 0, beta: float = 0.0
+    ):
         super().__init__()
-        self.inputs, self.hidden = list(inputs), hidden
+        self.exits, self.inputs, self.hidden, self.beta = list(exits), list(inputs), hidden, beta
         width = dim * len(self.inputs)
         self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
-        self.head = nn.Linear(hidden or width, num_exits)
+        self.head = nn.Linear(hidden or width, len(self.exits))
         for linear in self.modules():
             if isinstance(linear, nn.Linear):
                 nn.init.xavier_uniform_(linear.weight)
@@ -52,6 +56,11 @@ class Gate(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """The projected levels (B, C, h, w), coarsest first, to scores (B, E), shallowest exit first."""
         return self.score(torch.cat(list(gate_inputs(levels, self.inputs).values()), 1))
+
+    def choose(self, levels: Sequence[Tensor]) -> list[int]:
+        """The depth at which each image (B,) should leave: of the highest score, the shallowest of several."""
+        scores = self(levels).double()
+        return [self.exits[place] for place in (scores - self.beta * scores.new_tensor(self.exits)).argmax(1).tolist()]
 
     def score(self, pooled: Tensor) -> Tensor:
         """Statistics (B, F), those of `inputs` side by side, to scores (B, E)."""

@@ -23,7 +23,7 @@ class Mask2Former(nn.Module):
 
     Args:
         pixel_decoder, decoder, gate: take what the others determine, the channels by stride, the number of classes and
-            the number of exits. Without a gate the exits stand side by side, and none is chosen.
+            the exits. Without a gate the exits stand side by side, and none is chosen.
         exits: depths the encoder may be left at; null: its last layer.
         weights: a checkpoint to start from, ours or a published one: file, folder or hub name.
         drop_class_head: of those weights, leave out what tells classes apart; it is learnt anew.
@@ -52,7 +52,7 @@ class Mask2Former(nn.Module):
         self.pixel_decoder = pixel_decoder(channels=backbone.channels)
         self.decoder = decoder(num_classes=num_classes)
         self.exits = check_exits(exits, self.pixel_decoder.encoder.depth)
-        self.gate = None if gate is None else gate(num_exits=len(self.exits))
+        self.gate = None if gate is None else gate(exits=self.exits)
         self.register_buffer("mean", torch.tensor(backbone.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
         for layer in self.pixel_decoder.encoder.layers[self.exits[-1] :]:
@@ -87,15 +87,15 @@ class Mask2Former(nn.Module):
         Args:
             images: (B, 3, H, W), normalised.
             choose: projected levels (B, C, h, w), coarsest first, to the depth of each image; null: as the gate says.
-        """
-        memory, depths = self.pixel_decoder.leave(self.backbone(images), choose or self.choose)
-        return self.decoder(*memory), depths
 
-    def choose(self, levels: list[Tensor]) -> list[int]:
-        """The exit that the gate scores highest for each image, the shallowest of several."""
-        if self.gate is None:
-            raise ValueError("model.gate: the model has none, so nothing chooses an exit; expected weights with a gate")
-        return [self.exits[place] for place in self.gate(levels).argmax(1).tolist()]
+        Raises ValueError where there is no gate to ask.
+        """
+        if choose is None:
+            if self.gate is None:
+                raise ValueError("model.gate: the model has none, so nothing chooses an exit; expected one")
+            choose = self.gate.choose
+        memory, depths = self.pixel_decoder.leave(self.backbone(images), choose)
+        return self.decoder(*memory), depths
 
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
         """Images (3, h, w), RGB in 0..255, to one normalised batch (B, 3, H, W), zeros at the right and bottom."""

@@ -23,6 +23,7 @@ class Answer(NamedTuple):
     panoptic: Panoptic | None
     instances: Instances | None
     semantic: Tensor | None  # (H, W) class index
+    exit: int | None = None  # encoder layers that made it
 
 
 class Evaluation(nn.Module):

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.metrics.cost import ImageCost, pad
+from src.metrics.cost import ImageCost
 from src.metrics.image_quality import image_ap, image_iou
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import image_quality, panoptic_counts
 from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
-from src.tasks.segmentation import Segmentation
+from src.tasks.segmentation import Segmentation, like_sized
 from src.weights.checkpoint import fingerprint
 
 
@@ -56,11 +56,9 @@ class ExitOracle(Segmentation):
 
     def predict_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
         """Quality (B, E), cost (B, E) in GMAC, and gate inputs {name: (B, C)}, the images as in the batch."""
-        groups: dict[tuple[int, ...], list[int]] = {}  # by padded size: no image depends on what it stands beside
-        for place, image in enumerate(batch.images):
-            groups.setdefault(tuple(pad(image.shape[-2:])), []).append(place)
-        order = torch.tensor([place for places in groups.values() for place in places]).argsort()
-        qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups.values()), strict=True)
+        groups = like_sized(batch.images)
+        order = torch.tensor([place for places in groups for place in places]).argsort()
+        qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups), strict=True)
         return {
             "quality": torch.cat(qualities)[order],
             "cost": torch.cat(costs)[order],

@@ -84,7 +84,7 @@ class Gating(lightning.LightningModule):
         self.exits, self.target, self.temperature = list(table["exits"]), target, temperature
         self.beta, self.budget = float(beta), budget_gflops
         dims = dict(table["inputs"])
-        self.gate = gate(dim=next(iter(dims.values())), num_exits=len(self.exits))
+        self.gate = gate(dim=next(iter(dims.values())), exits=self.exits)
         if self.gate.inputs != list(dims) or len(set(dims.values())) != 1:
             raise ValueError(
                 f"task.gate.inputs={self.gate.inputs}: the data give {dims}, expected the same, all of one width"
@@ -196,11 +196,11 @@ class Gating(lightning.LightningModule):
         return {who: outcome(share, quality, cost, self.exits, self.beta) for who, share in shares.items()}
 
 
-def check(target: str, beta: float, temperature: float) -> None:
+def check(target: str, beta: float | None, temperature: float) -> None:
     """Refuse what cannot be. Raises ValueError."""
     wrong = {
         f"task.target={target}: expected one of {', '.join(TARGETS)}": target not in TARGETS,
-        f"beta={beta:g}: expected a number, 0 or more": not (math.isfinite(beta) and beta >= 0),
+        f"beta={beta}: expected a number, 0 or more": not (beta is not None and math.isfinite(beta) and beta >= 0),
         f"task.temperature={temperature:g}: expected a number above 0": not (0 < temperature < math.inf),
     }
     if said := [what for what, so in wrong.items() if so]:

@@ -1,6 +1,7 @@
 """Mask2Former as a Lightning task: what is the loss, what is scored, what is optimised."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning
@@ -10,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.criterion import SetCriterion
+from src.metrics.cost import pad
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
+from src.models.transformer_decoder import Prediction
 from src.tasks.evaluation import Answer, Evaluation
 from src.weights.checkpoint import check_state
 
@@ -55,14 +58,10 @@ class Segmentation(lightning.LightningModule):
         self.model = model(num_classes=len(categories))
         self.criterion = criterion(num_classes=len(categories))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.evaluations: Any = nn.ModuleDict(
-            {
-                str(depth): Evaluation(
-                    segmentation, isthing, postprocess(isthing=isthing), instance_truth, [c.id for c in categories]
-                )
-                for depth in self.model.exits
-            }
+        self.make_evaluation = partial(
+            Evaluation, segmentation, isthing, postprocess(isthing=isthing), instance_truth, [c.id for c in categories]
         )
+        self.evaluations: Any = nn.ModuleDict({f"exit{depth}": self.make_evaluation() for depth in self.model.exits})
         self.categories, self.segmentation = list(categories), segmentation
         self.num_drawn = len(self.model.exits) if exits_per_step == "all" else int(exits_per_step)
         if not 1 <= self.num_drawn <= len(self.model.exits):
@@ -166,30 +165,39 @@ class Segmentation(lightning.LightningModule):
 
     # ---- evaluation
 
-    def validation_step(self, batch: Any, batch_index: int) -> dict[str, list[Answer]]:
+    def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
+        """What is scored of a batch: by the name of an exit, the last prediction and the depth (B,) of each image."""
+        return {f"exit{depth}": (layers[-1], [depth] * len(images)) for depth, layers in self.model(images).items()}
+
+    def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
         """Score every exit; returns what the deepest one makes of each image."""
-        images = self.model.preprocess(batch.images)
-        frames = [
-            Frame(images.shape[-2:], image.shape[-2:], truth.segments.shape[-2:])
-            for image, truth in zip(batch.images, batch.truths, strict=True)
-        ]
-        answers: list[Answer] = []
-        for depth, predictions in self.model(images).items():
-            evaluation = self.evaluations[str(depth)]
-            answers = [
-                evaluation.update(predictions[-1], i, frame, truth, image_id)
-                for i, (frame, truth, image_id) in enumerate(zip(frames, batch.truths, batch.image_ids, strict=True))
-            ]
-        return {"answers": answers}
+        answers: dict[int, Answer] = {}
+        for places in like_sized(batch.images):
+            images = self.model.preprocess([batch.images[place] for place in places])
+            for name, (prediction, depths) in self.rows(images).items():
+                for row, (place, depth) in enumerate(zip(places, depths, strict=True)):
+                    truth, size = batch.truths[place], batch.images[place].shape[-2:]
+                    frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
+                    answer = self.evaluations[name].update(prediction, row, frame, truth, batch.image_ids[place])
+                    answers[place] = answer._replace(exit=depth)
+        return {"answers": [answers[place] for place in range(len(batch.images))]}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts."""
-        for depth, evaluation in self.evaluations.items():
+        for name, evaluation in self.evaluations.items():
             scores = evaluation.compute()
             evaluation.reset()
-            self.log_dict({f"val/{name}/exit{depth}": value for name, value in scores.items()})
-        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+            self.log_dict({f"val/{score}/{name}": value for score, value in scores.items()})
+        self.log_dict({f"val/{score}": value for score, value in scores.items()})
         self.log("val/quality", scores[evaluation.quality], prog_bar=True)
+
+
+def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
+    """Places of images by their padded size: padded no further, none depends on what it stands beside."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(tuple(pad(image.shape[-2:])), []).append(place)
+    return list(groups.values())
 
 
 def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:

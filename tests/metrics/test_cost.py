@@ -152,7 +152,7 @@ def test_an_exit_costs_less_than_a_deeper_one() -> None:
 def test_a_gate_costs_next_to_nothing() -> None:
     """One product per channel and exit; the papers' five exits: 1280 multiply-adds."""
     model = make_model([0, 0, 6])
-    model.gate = Gate(256, num_exits=5)
+    model.gate = Gate(256, exits=[2, 3, 4, 5, 6])
     (cost,) = count(model, (HEIGHT, WIDTH)).values()
     assert round(1e9 * cost.gate) == 1280
 

@@ -16,7 +16,7 @@ def make_levels(batch: int = 3) -> list[Tensor]:
 def make_gate(inputs: tuple[str, ...] = ("mean32",), hidden: int = 0) -> Gate:
     """A gate with biases that are not 0."""
     torch.manual_seed(1)
-    gate = Gate(DIM, 4, inputs, hidden)
+    gate = Gate(DIM, [1, 2, 4, 6], inputs, hidden)
     for parameter in gate.parameters():
         torch.nn.init.normal_(parameter)
     return gate
@@ -60,7 +60,7 @@ def test_an_unknown_input(name: str) -> None:
     with pytest.raises(ValueError, match=f"no '{name}', expected some of mean32, std32, mean16"):
         gate_inputs(make_levels(), ["mean32", name])
     with pytest.raises(ValueError, match=f"no '{name}'"):
-        Gate(DIM, 4, [name])(make_levels())
+        Gate(DIM, [1, 2], [name])(make_levels())
 
 
 @pytest.mark.parametrize("hidden", [0, 8])

@@ -1,0 +1,46 @@
+"""Which exit every image took."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch.distributed
+
+
+class ExitList(lightning.Callback):
+    """Writes id, name, exit and GFLOPs of every image that a gate sent to an exit.
+
+    Args:
+        file: a CSV file.
+    """
+
+    def __init__(self, file: str):
+        self.file = Path(file)
+        self.rows: list[tuple[int, str, int, float]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        task: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remember one batch, if there is a gate."""
+        exits = [answer.exit for answer in outputs["answers"]]
+        self.rows += zip(batch.image_ids, batch.names, exits, outputs.get("gflops", []), strict=False)
+
+    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Write what all processes remember."""
+        parts: list[Any] = [self.rows]
+        if trainer.world_size > 1:
+            parts *= trainer.world_size
+            torch.distributed.all_gather_object(parts, self.rows)
+        rows = sorted(row for part in parts for row in part)
+        self.rows = []
+        if rows and trainer.is_global_zero:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.file, "w", newline="") as file:
+                csv.writer(file).writerows([("image_id", "name", "exit", "gflops"), *rows])

@@ -1,0 +1,163 @@
+"""A trained model whose gate chooses the exit of every image (ECO-M2F, inference), scored by what it answers there."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from src.metrics.cost import ImageCost
+from src.metrics.exit_choice import beta_for_budget
+from src.models.gate import Gate
+from src.models.mask2former import Mask2Former
+from src.models.transformer_decoder import Prediction
+from src.tasks.segmentation import Segmentation
+from src.weights.checkpoint import check_state, fingerprint
+from src.weights.files import load
+
+OWN = "own"
+
+
+class Gated(Segmentation):
+    """Scored as one model, each image at the exit that the gate chooses; without a gate, at every exit.
+
+    Args:
+        gate: a checkpoint of `Gating`; own: the gate that the model's weights have; null: none.
+        beta: what an encoder layer must bring in quality, of gates that predict qualities; null: as in training.
+        budget_gflops: instead of beta, the mean cost to keep to.
+        others: as `Segmentation`.
+    """
+
+    def __init__(
+        self, *, gate: str | None = None, beta: float | None = None, budget_gflops: float | None = None, **others: Any
+    ):
+        super().__init__(**others)
+        given = {"beta": beta, "budget_gflops": budget_gflops}
+        if gate in (None, OWN):
+            check_own(self.model, gate, given)
+        else:
+            self.model.gate = load_gate(str(gate), self.model, beta, budget_gflops)
+        self.gated = gate is not None
+        if self.gated:
+            assert self.model.gate is not None
+            exits = self.model.gate.exits
+            self.evaluations = nn.ModuleDict({"gate": self.make_evaluation()})
+            self.cost_of = ImageCost(self.model, exits, self.segmentation)
+            names = ("depth", "total_gflops", *(f"share_exit{depth}" for depth in exits))
+            self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
+
+    def on_fit_start(self) -> None:
+        """Refuse to train."""
+        raise ValueError("task=gated scores what is trained: python -m src.evaluate, not src.train")
+
+    def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
+        """The last prediction and the depth (B,) of each image, where the gate let it leave."""
+        if not self.gated:
+            return super().rows(images)
+        predictions, depths = self.model.leave(images)
+        return {"gate": (predictions[-1], depths)}
+
+    def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
+        """Score some images; returns their answers, and what each cost in GMAC at its own size."""
+        outputs = super().validation_step(batch, batch_index)
+        if not self.gated:
+            return outputs
+        costs = []
+        for image, truth, answer in zip(batch.images, batch.truths, outputs["answers"], strict=True):
+            exits = self.cost_of.exits
+            cost = self.cost_of(image.shape[-2:], truth.segments[0].numel())[exits.index(answer.exit)]
+            shares = {f"share_exit{depth}": float(depth == answer.exit) for depth in exits}
+            for name, value in {"depth": answer.exit, "total_gflops": cost, **shares}.items():
+                self.means[name].update(value)
+            costs.append(cost)
+        return {**outputs, "gflops": costs}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/pq/gate`, and with it the mean depth, the mean cost and the share of images at every exit."""
+        super().on_validation_epoch_end()
+        if self.gated:
+            self.log_dict({f"val/{name}/gate": mean.compute() for name, mean in self.means.items()})
+            self.log("val/beta/gate", self.model.gate.beta)  # type: ignore[union-attr]  # that is taken off while running
+            for mean in self.means.values():
+                mean.reset()
+
+
+class Saved(NamedTuple):
+    """What the checkpoint of a gate holds."""
+
+    gate: Gate
+    target: str
+    beta: float  # of its training
+    parent: str  # fingerprint of the weights that it was trained for
+    source: str  # where these lay
+    scores: Tensor  # (N, E) predicted on the holdout, of gates that predict qualities
+    cost: Tensor  # (N, E) GMAC, there
+
+
+def load_gate(file: str, model: Mask2Former, beta: float | None = None, budget_gflops: float | None = None) -> Gate:
+    """A trained gate, for a model.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no gate, one of another parent, or a beta or budget that it cannot have.
+    """
+    saved = read_gate(file)
+    if saved.parent != fingerprint(model):
+        raise ValueError(
+            f"gate={file}: it was trained for the weights {saved.parent[:12]} of {saved.source}, and the model has "
+            f"{fingerprint(model)[:12]}; expected ckpt_path= that parent"
+        )
+    if not set(saved.gate.exits) <= set(model.exits):
+        raise ValueError(f"gate={file}: it has the exits {saved.gate.exits}, and the model exits={model.exits}")
+    saved.gate.beta = beta_of(saved, file, beta, budget_gflops)
+    return saved.gate.requires_grad_(False)
+
+
+def read_gate(file: str) -> Saved:
+    """What a checkpoint of `Gating` holds, the gate as it takes the levels of a model."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"gate={file}: no such file, looked in {Path.cwd()}")
+    content = load(Path(file), "gate")
+    try:
+        about, state = content["hyper_parameters"]["gate"], dict(content["state_dict"])
+        gate = Gate(about["dim"], about["exits"], about["inputs"], about["hidden"])
+        mean, std, scores, cost = (state.pop(name) for name in ("mean", "std", "holdout_scores", "holdout_cost"))
+        rest = {name: about[name] for name in ("target", "beta", "parent", "source")}
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"gate={file}: no gate; python -m src.train +experiment=eco_gate_coco trains one") from error
+    state = {name.removeprefix("gate."): value for name, value in state.items()}
+    check_state(state, gate.state_dict(), f"gate={file}")
+    gate.load_state_dict(state)
+    gate.absorb(mean, std)
+    return Saved(gate, scores=scores, cost=cost, **rest)
+
+
+def beta_of(saved: Saved, file: str, beta: float | None, budget_gflops: float | None) -> float:
+    """What to take off the scores for every layer."""
+    given = {"beta": beta, "budget_gflops": budget_gflops}
+    if saved.target != "quality":
+        if beta != saved.beta or budget_gflops is not None:
+            refuse(given, f"gate={file} is of target {saved.target}, whose beta {saved.beta:g} is fixed by training")
+        return 0.0
+    if budget_gflops is None:
+        return saved.beta if beta is None else beta
+    if beta is not None:
+        raise ValueError(f"beta={beta:g}, budget_gflops={budget_gflops:g}: expected one of them")
+    return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
+
+
+def check_own(model: Mask2Former, gate: str | None, given: dict[str, float | None]) -> None:
+    """Refuse what needs another gate than the model has."""
+    if gate is None:
+        refuse(given, "nothing chooses an exit without gate=FILE")
+    elif model.gate is None:
+        raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
+    else:
+        refuse(given, f"gate={OWN} says which exit, at the beta of its training")
+
+
+def refuse(given: dict[str, float | None], why: str) -> None:
+    """Raise ValueError for the first setting that has a value."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}={value:g}: {why}; expected null")
