@@ -24,8 +24,8 @@ from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-# Of a checkpoint's settings: flags, where and how to log, and what it started from.
-NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "model.weights", "model.drop_class_head")
+# Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
+NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
 MISTAKES = (
     ValueError,
     OSError,

@@ -22,8 +22,6 @@ def evaluate(cfg: DictConfig) -> None:
     cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
     if cfg.model.weights is None:
         raise ValueError("nothing to evaluate: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)")
-    if cfg.gate is not None and "gate" not in cfg.task:
-        raise ValueError(f"gate={cfg.gate}: no gate runs in this task; expected task=gated, which is the default here")
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
     trainer.validate(task, data, verbose=False)
 

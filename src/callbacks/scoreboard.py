@@ -92,14 +92,18 @@ def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:
 
 def table_of(rows: dict[str, dict[str, float]], title: str) -> Table:
     """Scores and costs of every row, as one reads them; below, where a gate lets images leave."""
-    first = next(iter(rows.values()))
-    names = [name for name in COLUMNS if name in first]
-    shares = [f"{name[len(SHARE) :]}: {100 * share:.0f} %" for name, share in first.items() if name.startswith(SHARE)]
+    names = [name for name in COLUMNS if any(name in row for row in rows.values())]
+    shares = [
+        f"{name[len(SHARE) :]}: {100 * share:.0f} %"
+        for row in rows.values()
+        for name, share in row.items()
+        if name.startswith(SHARE)
+    ]
     table = Table(title=title, caption=f"leave at exit {', '.join(shares)}" if shares else None)
     for name in ("exit", *names):
         table.add_column(name, justify="right")
     for row, values in rows.items():
-        table.add_row(row, *(f"{values[name]:.4g}" for name in names))
+        table.add_row(row, *(f"{values[name]:.4g}" if name in values else "" for name in names))
     return table
 
 

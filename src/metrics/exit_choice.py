@@ -64,7 +64,7 @@ def beta_for_budget(quality: Tensor, cost: Tensor, depths: Sequence[int], budget
     if not least <= budget <= most:
         raise ValueError(
             f"budget_gflops={budget:g}: expected {least:.6g} (every image at exit {depths[0]}) to {most:.6g} (at exit "
-            f"{depths[-1]}), the mean costs of the table's images"
+            f"{depths[-1]}), the mean costs of the images that it is tried on"
         )
     if mean_cost(quality, cost, depths, 0.0) <= budget:
         return 0.0

@@ -44,6 +44,7 @@ class Gate(nn.Module):
         self, dim: int, exits: Sequence[int], inputs: Sequence[str] = ("mean32",), hidden: int = 0, beta: float = 0.0
     ):
         super().__init__()
+        check_inputs(inputs)
         self.exits, self.inputs, self.hidden, self.beta = list(exits), list(inputs), hidden, beta
         width = dim * len(self.inputs)
         self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()

@@ -11,8 +11,9 @@ from src.metrics.exit_choice import beta_for_budget
 from src.models.gate import Gate
 from src.models.mask2former import Mask2Former
 from src.models.transformer_decoder import Prediction
+from src.tasks.gating import TARGETS, Target
 from src.tasks.segmentation import Segmentation
-from src.weights.checkpoint import check_state, fingerprint
+from src.weights.checkpoint import fingerprint
 from src.weights.files import load
 
 OWN = "own"
@@ -32,9 +33,8 @@ class Gated(Segmentation):
         self, *, gate: str | None = None, beta: float | None = None, budget_gflops: float | None = None, **others: Any
     ):
         super().__init__(**others)
-        given = {"beta": beta, "budget_gflops": budget_gflops}
         if gate in (None, OWN):
-            check_own(self.model, gate, given)
+            check_own(self.model, gate, beta, budget_gflops)
         else:
             self.model.gate = load_gate(str(gate), self.model, beta, budget_gflops)
         self.gated = gate is not None
@@ -86,7 +86,7 @@ class Saved(NamedTuple):
     """What the checkpoint of a gate holds."""
 
     gate: Gate
-    target: str
+    target: Target
     beta: float  # of its training
     parent: str  # fingerprint of the weights that it was trained for
     source: str  # where these lay
@@ -101,11 +101,11 @@ def load_gate(file: str, model: Mask2Former, beta: float | None = None, budget_g
         FileNotFoundError: no such file.
         ValueError: no gate, one of another parent, or a beta or budget that it cannot have.
     """
-    saved = read_gate(file)
-    if saved.parent != fingerprint(model):
+    saved, found = read_gate(file), fingerprint(model)
+    if saved.parent != found:
         raise ValueError(
             f"gate={file}: it was trained for the weights {saved.parent[:12]} of {saved.source}, and the model has "
-            f"{fingerprint(model)[:12]}; expected ckpt_path= that parent"
+            f"{found[:12]}; expected ckpt_path= that parent"
         )
     if not set(saved.gate.exits) <= set(model.exits):
         raise ValueError(f"gate={file}: it has the exits {saved.gate.exits}, and the model exits={model.exits}")
@@ -119,25 +119,32 @@ def read_gate(file: str) -> Saved:
         raise FileNotFoundError(f"gate={file}: no such file, looked in {Path.cwd()}")
     content = load(Path(file), "gate")
     try:
-        about, state = content["hyper_parameters"]["gate"], dict(content["state_dict"])
+        about, state = content["hyper_parameters"]["gate"], content["state_dict"]
         gate = Gate(about["dim"], about["exits"], about["inputs"], about["hidden"])
-        mean, std, scores, cost = (state.pop(name) for name in ("mean", "std", "holdout_scores", "holdout_cost"))
-        rest = {name: about[name] for name in ("target", "beta", "parent", "source")}
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"gate={file}: no gate; python -m src.train +experiment=eco_gate_coco trains one") from error
-    state = {name.removeprefix("gate."): value for name, value in state.items()}
-    check_state(state, gate.state_dict(), f"gate={file}")
-    gate.load_state_dict(state)
-    gate.absorb(mean, std)
-    return Saved(gate, scores=scores, cost=cost, **rest)
+        moments, holdout = (about["dim"] * len(gate.inputs),), (len(state["holdout_scores"]), len(gate.exits))
+        shapes = {f"gate.{name}": tuple(value.shape) for name, value in gate.state_dict().items()}
+        shapes |= {"mean": moments, "std": moments, "holdout_scores": holdout, "holdout_cost": holdout}
+        if {name: tuple(value.shape) for name, value in state.items()} != shapes:
+            raise ValueError("tensors of other names or shapes")
+        if not all(value.isfinite().all() for value in state.values()) or not (state["std"] > 0).all():
+            raise ValueError("numbers that no training leaves")
+        gate.load_state_dict({name: state[f"gate.{name}"] for name in gate.state_dict()})
+        gate.absorb(state["mean"], state["std"])
+        target, source = TARGETS[about["target"]], str(about["source"])
+        kept = state["holdout_scores"], state["holdout_cost"]
+        return Saved(gate, target, float(about["beta"]), str(about["parent"]), source, *kept)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ValueError(
+            f"gate={file}: no checkpoint of a gate, {reason}; python -m src.train +experiment=eco_gate_coco trains one"
+        ) from error
 
 
 def beta_of(saved: Saved, file: str, beta: float | None, budget_gflops: float | None) -> float:
     """What to take off the scores for every layer."""
-    given = {"beta": beta, "budget_gflops": budget_gflops}
-    if saved.target != "quality":
-        if beta != saved.beta or budget_gflops is not None:
-            refuse(given, f"gate={file} is of target {saved.target}, whose beta {saved.beta:g} is fixed by training")
+    if not saved.target.beta_when_run:
+        other = None if beta == saved.beta else beta
+        refuse(other, budget_gflops, f"beta={saved.beta:g} is fixed by the training of gate={file}")
         return 0.0
     if budget_gflops is None:
         return saved.beta if beta is None else beta
@@ -146,18 +153,18 @@ def beta_of(saved: Saved, file: str, beta: float | None, budget_gflops: float | 
     return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
 
 
-def check_own(model: Mask2Former, gate: str | None, given: dict[str, float | None]) -> None:
+def check_own(model: Mask2Former, gate: str | None, beta: float | None, budget_gflops: float | None) -> None:
     """Refuse what needs another gate than the model has."""
     if gate is None:
-        refuse(given, "nothing chooses an exit without gate=FILE")
+        refuse(beta, budget_gflops, "nothing chooses an exit without gate=FILE")
     elif model.gate is None:
         raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
     else:
-        refuse(given, f"gate={OWN} says which exit, at the beta of its training")
+        refuse(beta, budget_gflops, f"gate={OWN} is of a beta fixed by training")
 
 
-def refuse(given: dict[str, float | None], why: str) -> None:
-    """Raise ValueError for the first setting that has a value."""
-    for name, value in given.items():
+def refuse(beta: float | None, budget_gflops: float | None, why: str) -> None:
+    """Raise ValueError for either that has a value."""
+    for name, value in (("beta", beta), ("budget_gflops", budget_gflops)):
         if value is not None:
             raise ValueError(f"{name}={value:g}: {why}; expected null")
