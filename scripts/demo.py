@@ -6,10 +6,7 @@ Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already 
 import argparse
 import csv
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +15,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from scripts.jobs import Job, run_all
 from src.command_line import configure
 from src.compose import compose as build
 from src.data.module import SegmentationData
@@ -42,7 +39,7 @@ def main() -> None:
     if arguments.steps is not None:
         extra = [f"trainer.max_steps={arguments.steps}", f"validate_every={arguments.steps}"]
         settings = {name: overrides + extra for name, overrides in settings.items()}
-    train(arguments.folder, settings)
+    run_all([job(name, overrides, arguments.folder) for name, overrides in settings.items()], at_once=len(settings))
     seconds = time_interleaved(arguments.folder, settings, arguments.num_timed)
     table = tabulate(arguments.folder, settings, seconds)
     pictures = stack_pictures(arguments.folder)
@@ -50,55 +47,10 @@ def main() -> None:
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def train(folder: Path, settings: dict[str, list[str]]) -> None:
-    """Train the models side by side, one thread each."""
-    todo = {name: overrides for name, overrides in settings.items() if not finished(folder / name, overrides)}
-    for name in settings.keys() - todo.keys():
-        print(f"{name}: trained already, {folder / name} (remove it to train again)")
-    jobs = {name: start(folder / name, overrides) for name, overrides in todo.items()}
-    try:
-        watch(jobs, {name: (folder / name, configure(overrides).trainer.max_steps) for name, overrides in todo.items()})
-    finally:
-        for job in jobs.values():
-            job.kill()
-
-
-def finished(run: Path, overrides: list[str]) -> bool:
-    """Whether a run folder holds the scores and weights of the last step."""
-    if not (run / "scores.json").is_file() or not (run / "checkpoints/last.ckpt").is_file():
-        return False
-    return json.loads((run / "scores.json").read_text())["step"] == configure(overrides).trainer.max_steps
-
-
-def start(run: Path, overrides: list[str]) -> subprocess.Popen:
-    """A training process that writes its output beside its results."""
-    run.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "src.train", *overrides, f"hydra.run.dir={run}", "data.num_workers=0"]
-    with open(run / "train.log", "w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def watch(jobs: dict[str, subprocess.Popen], runs: dict[str, tuple[Path, int]]) -> None:
-    """Show how far each process is; stop with its output if one fails."""
-    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bars = {name: progress.add_task(name, total=steps) for name, (_, steps) in runs.items()}
-        while any(job.poll() is None for job in jobs.values()):
-            time.sleep(2)
-            for name, (run, steps) in runs.items():
-                done = steps if jobs[name].poll() == 0 else last_step(run / "metrics.csv")
-                progress.update(bars[name], completed=done)
-                if jobs[name].poll():
-                    log = run / "train.log"
-                    sys.exit(f"error: training {name} failed, see {log}:\n{log.read_text()[-2000:]}")
-
-
-def last_step(metrics: Path) -> int:
-    """The newest step that a run has logged."""
-    if not metrics.is_file():
-        return 0
-    with open(metrics) as file:
-        return max((int(row["step"]) for row in csv.DictReader(file) if row["step"]), default=0)
+def job(name: str, overrides: list[str], folder: Path) -> Job:
+    """The training of a model."""
+    arguments = ["src.train", *overrides, f"hydra.run.dir={folder / name}", "data.num_workers=0"]
+    return Job(name, arguments, folder / name, steps=configure(overrides).trainer.max_steps)
 
 
 @torch.no_grad()

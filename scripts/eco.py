@@ -1,0 +1,146 @@
+"""ECO-M2F's three steps on procedural scenes, and the trade-off they make: quality against multiply-adds.
+
+Trains parents (one for each seed), labels scenes, and trains gates: five that learn the exit, one for each beta, and
+one that learns qualities and is run at all five. Beside them, of the first seed, both methods together (exits inside
+PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png, leavers.png, table.md and table.csv. What is done
+already is not done again.
+"""
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor
+
+from scripts.eco_pictures import draw_curve, draw_leavers
+from scripts.eco_table import Row, markdown
+from scripts.jobs import Job, run_all
+from src.command_line import configure
+from src.data.exit_table import ExitTable, read
+from src.metrics.exit_choice import best_exit, outcome, taken
+from src.tasks.gated import read_gate
+
+BETAS = (0.001, 0.002, 0.003, 0.005, 0.01)
+INPUTS = "[mean32,std32,mean16,std16,mean8,std8]"
+PARENT, BOTH = "Mask2Former", "PRO-SCALE 1 1 2"  # with exits
+PLAIN = {"PRO-SCALE 1 1 1": "[1,1,1]", "PRO-SCALE 2 2 2": "[2,2,2]"}  # without
+
+
+class Model(NamedTuple):
+    """A model that is trained."""
+
+    name: str
+    seed: int
+    overrides: list[str]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name} seed{self.seed}".lower().replace(" ", "_")
+
+    @property
+    def gated(self) -> bool:
+        return self.name not in PLAIN
+
+
+def main() -> None:
+    """Run the steps, then read the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("eco"), help="where results go (default: eco)")
+    parser.add_argument("--seeds", type=int, default=1, help="parents, and gates for each (default: 1)")
+    parser.add_argument("--num-labelled", type=int, default=4000, help="scenes that gates learn from (default: 4000)")
+    parser.add_argument("--num-judged", type=int, default=1000, help="other scenes, to judge by (default: 1000)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of a model (default: 2000)")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="jobs side by side (default: one a core)")
+    arguments = parser.parse_args()
+
+    folder = arguments.folder
+    models = list(models_of(arguments.seeds, arguments.steps))
+    jobs = [job for one in models for job in jobs_of(one, folder / one.folder, arguments)]
+    run_all(jobs, arguments.at_once)
+    rows = [row for one in models for row in rows_of(one, folder / one.folder)]
+    with open(folder / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([Row._fields, *rows])
+    (folder / "table.md").write_text(markdown(rows))
+    draw_curve(rows, folder / "curve.png")
+    draw_leavers(models[0].overrides, folder / models[0].folder, folder / "leavers.png")
+    Console().print(Markdown(markdown(rows)))
+    print(f"{folder}/table.md, table.csv, curve.png, leavers.png")
+
+
+def models_of(num_seeds: int, steps: int) -> Iterator[Model]:
+    """Parents of every seed; the others of the first."""
+    length = [f"trainer.max_steps={steps}", f"validate_every={steps}"]
+    for seed in range(num_seeds):
+        yield Model(PARENT, seed, ["+experiment=eco_parent_shapes", f"seed={seed}", *length])
+    yield Model(BOTH, 0, ["+experiment=eco_proscale_shapes", *length])
+    for name, schedule in PLAIN.items():
+        yield Model(name, 0, ["+experiment=proscale_shapes", f"schedule={schedule}", *length])
+
+
+def jobs_of(model: Model, folder: Path, arguments: argparse.Namespace) -> Iterator[Job]:
+    """Training, labelling, gates."""
+    run, quiet = folder / "model", "trainer.enable_progress_bar=false"
+    training = [*model.overrides, f"hydra.run.dir={run}", "data.num_workers=0"]
+    steps = configure(model.overrides).trainer.max_steps
+    train = Job(f"{model.title}: train", ["src.train", *training], run, steps=steps)
+    yield train
+    splits = {"val": arguments.num_judged} | ({"train": arguments.num_labelled} if model.gated else {})
+    for split, number in splits.items():
+        place = folder / f"label_{split}"
+        scenes = [f"split={split}", f"data.{split}.num_scenes={number}", f"table={place / 'table'}"]
+        what = [f"ckpt_path={run}/checkpoints/last.ckpt", f"task.inputs={INPUTS}", "data.num_workers=0", quiet]
+        yield Job(f"{model.title}: label {split}", ["src.label", *what, *scenes], place, (train.name,))
+    for name, overrides in gates_of(model).items():
+        place = folder / name
+        table = f"data.table={folder / 'label_train/table'}"
+        gate = ["+experiment=eco_gate_shapes", table, f"seed={model.seed}", f"hydra.run.dir={place}", quiet, *overrides]
+        yield Job(f"{model.title}: {name}", ["src.train", *gate], place, (f"{model.title}: label train",))
+
+
+def gates_of(model: Model) -> dict[str, list[str]]:
+    """Overrides of the gates that are trained for a model, by name."""
+    fixed = {f"gate_{beta:g}": ["task.target=exit", f"beta={beta}"] for beta in BETAS}
+    return {"gate_quality": ["task.target=quality"], **fixed} if model.gated else {}
+
+
+def rows_of(model: Model, folder: Path) -> Iterator[Row]:
+    """What every choice of exits comes to on the scenes that no gate has seen."""
+    table = read(folder / "label_val/table")
+    table = table.rows(~table.quality.isnan().any(1))
+    exits, count = table.about.exits, len(table.about.exits)
+    alike = {f"exit {depth}": torch.full((len(table),), column) for column, depth in enumerate(exits)}
+    for beta in BETAS:
+        choices = dict(alike)
+        if model.gated:
+            choices["oracle"] = best_exit(table.quality, exits, beta)
+            choices["gate exit"] = choose(folder / f"gate_{beta:g}", table, 0.0)
+            choices["gate quality"] = choose(folder / "gate_quality", table, beta)
+        for who, choice in choices.items():
+            share = taken(choice, count)
+            yield Row(model.name, model.seed, who, beta, *outcome(share, table.quality, table.cost, exits, beta))
+            if who.startswith("gate"):
+                drawn = share.double().mean(0)  # for each image an exit at random, in the end as many of each
+                by_chance = outcome(drawn, table.quality, table.cost, exits, beta)
+                yield Row(model.name, model.seed, f"random as {who}", beta, *by_chance)
+
+
+@torch.no_grad()
+def choose(run: Path, table: ExitTable, beta: float) -> Tensor:
+    """The exit that a gate takes for each image of a table, (N,) column."""
+    gate = read_gate(str(run / "checkpoints/best.ckpt")).gate
+    pooled = torch.cat([table.inputs[name] for name in gate.inputs], 1)
+    return best_exit(gate.score(pooled), table.about.exits, beta)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The trade-off as a curve, and the images that leave first and last."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from scripts.eco_table import Row
+from src.callbacks.pictures import HEIGHT, MARGIN, TITLE, answered, flatten, paint
+from src.command_line import configure
+from src.compose import compose
+from src.data.exit_table import read
+from src.models.postprocess import Frame
+from src.tasks.evaluation import Answer
+from src.tasks.gated import read_gate
+
+SHOWN = 3  # images that leave first, and as many that leave last
+LINES = {  # choice: label, style
+    "oracle": ("oracle", "C2^--"),
+    "gate quality": ("gate, one for all betas", "C0o-"),
+    "gate exit": ("gate, one for each beta", "C1s-"),
+    "random as gate quality": ("random gate", "C7x:"),
+}
+
+
+def draw_curve(rows: Sequence[Row], file: Path) -> None:
+    """Quality against multiply-adds, means over seeds."""
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    models = list(dict.fromkeys(row.model for row in rows))
+    gated = next(row.model for row in rows if row.choice == "oracle")
+    for choice, (label, style) in LINES.items():
+        axes.plot(*points(rows, gated, choice), style, label=label, markersize=5)
+    for place, model in enumerate(models):
+        fixed = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
+        xs, ys = zip(*((x[0], y[0]) for x, y in (points(rows, model, choice) for choice in fixed)), strict=True)
+        axes.plot(xs, ys, "D-" if model == gated else "D-.", color=f"C{3 + place}", label=f"{model}, fixed exits")
+        for x, y, choice in zip(xs, ys, fixed, strict=True):
+            axes.annotate(choice.split()[-1], (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=8)
+    axes.set(xlabel="GFLOPs of an image (multiply-adds, mean)", ylabel="PQ of an image (mean), %")
+    axes.set_title("Procedural scenes: what an encoder layer brings")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=130)
+
+
+def points(rows: Sequence[Row], model: str, choice: str) -> tuple[list[float], list[float]]:
+    """GFLOPs and percent of a choice at every beta, means over seeds."""
+    found: dict[float, list[Row]] = {}
+    for row in rows:
+        if (row.model, row.choice) == (model, choice):
+            found.setdefault(row.beta, []).append(row)
+    costs, qualities = (
+        [statistics.mean(getattr(row, name) for row in same) for same in found.values()]
+        for name in ("gflops", "quality")
+    )
+    return costs, [100 * quality for quality in qualities]
+
+
+@torch.no_grad()
+def draw_leavers(overrides: Sequence[str], folder: Path, file: Path) -> None:
+    """The scenes whose depth the gate of qualities values least and most, at the first and at the last exit."""
+    table = read(folder / "label_val/table")
+    table = table.rows(~table.quality.isnan().any(1))
+    gate = read_gate(str(folder / "gate_quality/checkpoints/best.ckpt")).gate
+    scores = gate.score(torch.cat([table.inputs[name] for name in gate.inputs], 1))
+    gain = 100 * (scores[:, -1] - scores[:, 0])
+    order = gain.argsort().tolist()
+    weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
+    number = f"data.val.num_scenes={table.about.num_images}"
+    task, data, _ = cast(Any, compose(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"])))
+    rows = []
+    for when, places in (("first", order[:SHOWN]), ("last", order[-SHOWN:])):
+        for place in places:
+            quality = {depth: 100 * float(table.quality[place, column]) for column, depth in enumerate(gate.exits)}
+            title = f"leaves {when}: {gain[place]:+.1f} points expected of depth"
+            rows.append(draw_row(task.eval(), data.val_scenes[int(table.image_ids[place])], quality, title))
+    sheet = Image.new("RGB", (rows[0].width, len(rows) * rows[0].height), "white")
+    for place, row in enumerate(rows):
+        sheet.paste(row, (0, place * row.height))
+    sheet.save(file)
+
+
+def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> Image.Image:
+    """The image, its truth, and the segments of the first and the last exit with their quality."""
+    images = task.model.preprocess([sample.image])
+    frame = Frame(images.shape[-2:], sample.image.shape[-2:], sample.image.shape[-2:])
+    photo = Image.fromarray(sample.image.permute(1, 2, 0).numpy()).resize((HEIGHT, HEIGHT))
+    panels = {title: photo, "truth": paint(photo, *flatten(sample.truth), task.categories)}
+    for depth in (min(quality), max(quality)):
+        segments = task.evaluations[f"exit{depth}"].postprocess.panoptic(
+            task.model(images, [depth])[depth][-1], 0, frame
+        )
+        answer = Answer(segments, None, None, depth)
+        panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, *answered(answer), task.categories)
+    row = Image.new("RGB", (len(panels) * (HEIGHT + MARGIN) + MARGIN, HEIGHT + TITLE + MARGIN), "white")
+    for column, (said, panel) in enumerate(panels.items()):
+        left = MARGIN + column * (HEIGHT + MARGIN)
+        ImageDraw.Draw(row).text((left, 3), said, "black", ImageFont.load_default(14))
+        row.paste(panel, (left, TITLE))
+    return row
