@@ -1,5 +1,6 @@
 """Exit tables made up for tests: the best exit follows from the gate's input."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,12 +10,13 @@ from src.data.exit_table import About, Rows, write_shard
 EXITS = [2, 3, 4, 5, 6]
 
 
-def write_table(folder: Path, num_images: int = 2000, dim: int = 8, num_empty: int = 7, inputs: int = 1) -> Path:
+def write_table(
+    folder: Path, num_images: int = 2000, dim: int = 8, num_empty: int = 7, inputs: Sequence[str] = ("mean32",)
+) -> Path:
     """A table in two shards: an image needs the more layers the larger its first input; some have no quality."""
     chance = torch.Generator().manual_seed(0)
     half = -(-num_images // 2)
-    names = ["mean32", "std32"][:inputs]
-    about = About("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(names, dim), "train", num_images, half, {})
+    about = About("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(inputs, dim), "train", num_images, half, {})
     x = torch.rand(num_images, dim, generator=chance) * 3 + 5
     need = (x[:, :1] - 5) / 3 * 5 + 1.5  # layers, 1.5 to 6.5
     depths = torch.tensor(EXITS)
@@ -24,7 +26,7 @@ def write_table(folder: Path, num_images: int = 2000, dim: int = 8, num_empty: i
     for number, start in enumerate(range(0, num_images, half)):
         part = slice(start, start + half)
         ids = range(num_images)[part]
-        values = {name: x[part] * (place + 1) for place, name in enumerate(names)}
+        values = {name: x[part] * (place + 1) for place, name in enumerate(inputs)}
         rows = Rows(list(ids), [f"{i}.jpg" for i in ids], quality[part], cost[part], values)
         write_shard(folder, number, [rows], about)
     return folder

@@ -12,6 +12,7 @@ from src.compose import compose
 from src.data.exit_table import read
 from src.data.export import export_cityscapes, export_coco
 from src.data.shapes import Shapes
+from src.models.gate import INPUTS
 from tests.conftest import ROOT, TINY, TINY_SHAPES
 from tests.tables import write_table
 
@@ -94,7 +95,7 @@ def test_every_oracle_labels(
 @pytest.mark.parametrize("experiment", GATES)
 def test_every_gate_trains_and_validates(experiment: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """An epoch on a made-up table; a report and checkpoints come out."""
-    table = write_table(tmp_path / "table", num_images=40)
+    table = write_table(tmp_path / "table", num_images=40, inputs=list(INPUTS))
     scores = fit(configure(f"+experiment={experiment}", f"data.table={table}", "trainer.max_epochs=1"))
     assert {"train/loss", "val/regret", "val/quality/random", "val/quality/exit6"} <= set(scores)
     assert (tmp_path / "run" / "gate.json").is_file()

@@ -1,12 +1,20 @@
 """The command that labels: whose settings it takes, and what it refuses."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from src.command_line import saved_overrides
+from src.data.exit_table import present, read
 from src.label import check_trained
+from tests.conftest import ROOT, TINY_SHAPES, launch
+from tests.test_experiments import SMALL_MODEL
 
 
 def checkpoint(folder: Path, exits: list[int] | None) -> Path:
@@ -34,3 +42,23 @@ def test_a_typed_experiment_takes_the_place_of_the_parents(tmp_path: Path) -> No
     typed = ["+experiment=eco_oracle_shapes", f"ckpt_path={checkpoint(tmp_path, None)}"]
     assert saved_overrides(typed, below_experiment=True) == ["dim=32", *typed]
     assert saved_overrides(typed) == typed
+
+
+def test_a_killed_run_goes_on_and_ends_equal(tmp_path: Path) -> None:
+    """With kill -9 after some shards; the same command leaves the table of an unbroken run, bit for bit."""
+    launch("src.train", "+experiment=eco_parent_shapes", *TINY_SHAPES, *SMALL_MODEL, f"hydra.run.dir={tmp_path}")
+    settings = [f"ckpt_path={tmp_path}/checkpoints/last.ckpt", "data.train.num_scenes=60", "data.eval_batch_size=2"]
+    settings += ["shard_size=2", "task.postprocess.object_threshold=0.0"]
+    launch("src.label", *settings, f"table={tmp_path}/whole")
+    command = [sys.executable, "-m", "src.label", *settings, f"table={tmp_path}/broken"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    while process.poll() is None and len(present(tmp_path / "broken")) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(present(tmp_path / "broken")) < 30
+    launch("src.label", *settings, f"table={tmp_path}/broken")
+    whole, again = read(tmp_path / "whole"), read(tmp_path / "broken")
+    assert again.names == whole.names
+    for ours, expected in ((again.quality, whole.quality), (again.inputs["mean32"], whole.inputs["mean32"])):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)

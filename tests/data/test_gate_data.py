@@ -12,7 +12,7 @@ from tests.tables import EXITS, write_table
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_table(tmp_path_factory.mktemp("table"), num_images=300, inputs=2)
+    return write_table(tmp_path_factory.mktemp("table"), num_images=300, inputs=["mean32", "std32"])
 
 
 def test_every_labelled_row_is_trained_on_or_held_out(table: Path) -> None:

@@ -6,10 +6,12 @@ from functools import partial
 import pytest
 import torch
 
+from src.command_line import configure
+from src.compose import sketch
 from src.metrics.cost import Cost, count, mean, survey
 from src.models.backbone import Backbone
 from src.models.encoder import Encoder, TokenRecalibration, expand_schedule
-from src.models.gate import Gate
+from src.models.gate import INPUTS, Gate
 from src.models.mask2former import Mask2Former
 from src.models.pixel_decoder import ConvPixelEmbedding, LightPixelEmbedding, PixelDecoder
 from src.models.transformer_decoder import TransformerDecoder
@@ -155,6 +157,16 @@ def test_a_gate_costs_next_to_nothing() -> None:
     model.gate = Gate(256, exits=[2, 3, 4, 5, 6])
     (cost,) = count(model, (HEIGHT, WIDTH)).values()
     assert round(1e9 * cost.gate) == 1280
+
+
+@pytest.mark.parametrize("experiment", ["eco_parent_coco", "eco_parent_shapes", "eco_proscale_shapes"])
+def test_a_gate_takes_less_than_a_thousandth(experiment: str) -> None:
+    """Of the multiply-adds of the shallowest exit, with every input there is and a layer in between."""
+    overrides = [f"+experiment={experiment}", "model/gate=linear", f"+model.gate.inputs=[{','.join(INPUTS)}]"]
+    cfg = configure([*overrides, "+model.gate.hidden=32", "paths.run=."])
+    costs = count(sketch(cfg).model, cfg.image_size)
+    shallowest = next(iter(costs.values()))
+    assert 0 < shallowest.gate < 0.001 * shallowest.total
 
 
 @pytest.mark.parametrize(
