@@ -15,6 +15,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
 	$(RUN) -m scripts.demo
 
+eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (an hour; SEEDS=3 for three parents)
+	$(RUN) -m scripts.eco --seeds $(or $(SEEDS),1)
+
 published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
@@ -34,7 +37,7 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs and the demo's results
-	rm -rf $(VENV) runs demo .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) runs demo eco .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo published test check format smoke clean
+.PHONY: help setup demo eco published test check format smoke clean
 .DEFAULT_GOAL := help

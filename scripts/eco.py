@@ -1,9 +1,9 @@
 """ECO-M2F's three steps on procedural scenes, and the trade-off they make: quality against multiply-adds.
 
 Trains parents (one for each seed), labels scenes, and trains gates: five that learn the exit, one for each beta, and
-one that learns qualities and is run at all five. Beside them, of the first seed, both methods together (exits inside
-PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png, leavers.png, table.md and table.csv. What is done
-already is not done again.
+two that learn qualities and run at all five, with all inputs and with the published one. Beside them, of the first seed,
+both methods together (exits inside PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png, leavers.png,
+table.md and table.csv. What is done already is not done again.
 """
 
 import argparse
@@ -67,7 +67,9 @@ def main() -> None:
     models = list(models_of(arguments.seeds, arguments.steps))
     jobs = [job for one in models for job in jobs_of(one, folder / one.folder, arguments)]
     run_all(jobs, arguments.at_once)
-    rows = [row for one in models for row in rows_of(one, folder / one.folder)]
+    parents = [one.folder for one in models if one.name == PARENT]
+    others = {one: judged(folder / parents[place - 1]) for place, one in enumerate(parents) if len(parents) > 1}
+    rows = [row for one in models for row in rows_of(one, folder / one.folder, others.get(one.folder))]
     with open(folder / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows([Row._fields, *rows])
     (folder / "table.md").write_text(markdown(rows))
@@ -110,28 +112,38 @@ def jobs_of(model: Model, folder: Path, arguments: argparse.Namespace) -> Iterat
 def gates_of(model: Model) -> dict[str, list[str]]:
     """Overrides of the gates that are trained for a model, by name."""
     fixed = {f"gate_{beta:g}": ["task.target=exit", f"beta={beta}"] for beta in BETAS}
-    return {"gate_quality": ["task.target=quality"], **fixed} if model.gated else {}
+    published = ["task.target=quality", "task.gate.inputs=[mean32]"]
+    return {"gate_quality": ["task.target=quality"], "gate_mean32": published, **fixed} if model.gated else {}
 
 
-def rows_of(model: Model, folder: Path) -> Iterator[Row]:
-    """What every choice of exits comes to on the scenes that no gate has seen."""
-    table = read(folder / "label_val/table")
-    table = table.rows(~table.quality.isnan().any(1))
+def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row]:
+    """What every choice of exits comes to on the scenes that no gate has seen.
+
+    `other` is the table that another parent makes of the same scenes: what its best exits come to here tells how much
+    of the oracle's lead lies in the scenes, and not in the chances of one training.
+    """
+    table = judged(folder)
     exits, count = table.about.exits, len(table.about.exits)
-    alike = {f"exit {depth}": torch.full((len(table),), column) for column, depth in enumerate(exits)}
     for beta in BETAS:
-        choices = dict(alike)
+        choices = {f"exit {depth}": torch.full((len(table),), column) for column, depth in enumerate(exits)}
         if model.gated:
-            choices["oracle"] = best_exit(table.quality, exits, beta)
             choices["gate exit"] = choose(folder / f"gate_{beta:g}", table, 0.0)
             choices["gate quality"] = choose(folder / "gate_quality", table, beta)
+            choices["gate quality, mean32"] = choose(folder / "gate_mean32", table, beta)
+            choices["oracle"] = best_exit(table.quality, exits, beta)
+        if other is not None:
+            choices["another's oracle"] = best_exit(other.quality, exits, beta)
         for who, choice in choices.items():
-            share = taken(choice, count)
-            yield Row(model.name, model.seed, who, beta, *outcome(share, table.quality, table.cost, exits, beta))
-            if who.startswith("gate"):
-                drawn = share.double().mean(0)  # for each image an exit at random, in the end as many of each
-                by_chance = outcome(drawn, table.quality, table.cost, exits, beta)
-                yield Row(model.name, model.seed, f"random as {who}", beta, *by_chance)
+            share = taken(choice, count).double()
+            drawn = outcome(share.mean(0), table.quality, table.cost, exits, beta)  # as many at each exit, by lot
+            here = outcome(share, table.quality, table.cost, exits, beta)
+            yield Row(model.name, model.seed, who, beta, *here, drawn.quality)
+
+
+def judged(folder: Path) -> ExitTable:
+    """The labels of the scenes to judge by, those with a quality."""
+    table = read(folder / "label_val/table")
+    return table.rows(~table.quality.isnan().any(1))
 
 
 @torch.no_grad()

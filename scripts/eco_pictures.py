@@ -23,7 +23,6 @@ LINES = {  # choice: label, style
     "oracle": ("oracle", "C2^--"),
     "gate quality": ("gate, one for all betas", "C0o-"),
     "gate exit": ("gate, one for each beta", "C1s-"),
-    "random as gate quality": ("random gate", "C7x:"),
 }
 
 
@@ -35,6 +34,9 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
     gated = next(row.model for row in rows if row.choice == "oracle")
     for choice, (label, style) in LINES.items():
         axes.plot(*points(rows, gated, choice), style, label=label, markersize=5)
+    axes.plot(
+        *points(rows, gated, "gate quality", "chance"), "C7x:", label="as many at each exit, by lot", markersize=5
+    )
     for place, model in enumerate(models):
         fixed = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
         xs, ys = zip(*((x[0], y[0]) for x, y in (points(rows, model, choice) for choice in fixed)), strict=True)
@@ -48,15 +50,14 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
     figure.savefig(file, dpi=130)
 
 
-def points(rows: Sequence[Row], model: str, choice: str) -> tuple[list[float], list[float]]:
+def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality") -> tuple[list[float], list[float]]:
     """GFLOPs and percent of a choice at every beta, means over seeds."""
     found: dict[float, list[Row]] = {}
     for row in rows:
         if (row.model, row.choice) == (model, choice):
             found.setdefault(row.beta, []).append(row)
     costs, qualities = (
-        [statistics.mean(getattr(row, name) for row in same) for same in found.values()]
-        for name in ("gflops", "quality")
+        [statistics.mean(getattr(row, name) for row in same) for same in found.values()] for name in ("gflops", score)
     )
     return costs, [100 * quality for quality in qualities]
 

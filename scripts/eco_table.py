@@ -16,34 +16,33 @@ class Row(NamedTuple):
     utility: float  # quality less beta for every layer
     depth: float  # encoder layers
     gflops: float
-
-
-GATES = ("gate exit", "gate quality")
+    chance: float  # quality if as many images left at each exit, but drawn by lot
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Utilities by beta of every model that has gates, and then the points of the curve."""
+    """Utilities by beta of every model that has gates, how far above chance they are, and points of the curve."""
     gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
-    parts = [utilities(rows, model) for model in gated]
-    return "\n\n".join([*parts, points(rows)]) + "\n"
-
-
-def utilities(rows: Sequence[Row], model: str) -> str:
-    """Utility of a model by beta and choice, and which part of the way from chance to the oracle a gate goes."""
-    header = ["beta", "best fixed exit", *(name for gate in GATES for name in (gate, "random alike")), "oracle"]
-    header += [f"share in %, {gate}" for gate in GATES]
-    lines = []
-    for beta in dict.fromkeys(row.beta for row in rows):
-        found = by_seed(row for row in rows if (row.model, row.beta) == (model, beta))
-        names = [name for gate in GATES for name in (gate, f"random as {gate}")]
-        columns = [[best_fixed(choices) for choices in found]]
-        columns += [[choices[name].utility for choices in found] for name in (*names, "oracle")]
-        columns += [[share(choices, gate) for choices in found] for gate in GATES]
-        lines.append([f"{beta:g}", *(spell([100 * value for value in column]) for column in columns)])
-    title = (
-        f"**{model}**: utility, that is PQ of an image less beta for every layer, and share of the oracle's headroom"
+    return (
+        "\n\n".join([*(by_beta([row for row in rows if row.model == model], model) for model in gated), points(rows)])
+        + "\n"
     )
-    return f"{title}\n\n{table(header, lines)}"
+
+
+def by_beta(rows: Sequence[Row], model: str) -> str:
+    """Two tables of one model: utility in points, and the share of the way from chance to the oracle."""
+    names = [name for name in dict.fromkeys(row.choice for row in rows) if not name.startswith("exit")]
+    utilities, shares = [], []
+    for beta in dict.fromkeys(row.beta for row in rows):
+        seeds = by_seed(row for row in rows if row.beta == beta)
+        columns = [[best_fixed(choices) for choices in seeds]]
+        columns += [[choices[name].utility for choices in seeds] for name in names]
+        utilities.append([f"{beta:g}", *(spell([100 * value for value in column]) for column in columns)])
+        ways = [[100 * share(choices, name) for choices in seeds] for name in names]
+        shares.append([f"{beta:g}", *(spell(way, 0) for way in ways)])
+    said = f"**{model}**, utility: PQ of an image less beta for every layer, in points"
+    way = f"**{model}**, how far from chance with the same exits (0) to the oracle (100)"
+    first = table(["beta", "best fixed exit", *names], utilities)
+    return f"{said}\n\n{first}\n\n{way}\n\n{table(['beta', *names], shares)}"
 
 
 def points(rows: Sequence[Row]) -> str:
@@ -58,7 +57,6 @@ def points(rows: Sequence[Row]) -> str:
     lines = [
         [*key, spell([100 * one.quality for one in ones]), spell([one.depth for one in ones], 2), f"{gflops(ones):.4f}"]
         for key, ones in found.items()
-        if not key[1].startswith("random")
     ]
     return table(header, lines)
 
@@ -75,11 +73,11 @@ def best_fixed(choices: dict[str, Row]) -> float:
     return max(row.utility for name, row in choices.items() if name.startswith("exit"))
 
 
-def share(choices: dict[str, Row], gate: str) -> float:
+def share(choices: dict[str, Row], name: str) -> float:
     """0: as good as chance; 1: as good as the oracle."""
-    chance = choices[f"random as {gate}"].utility
-    headroom = choices["oracle"].utility - chance
-    return (choices[gate].utility - chance) / headroom if headroom else float("nan")
+    row = choices[name]
+    gain, most = row.quality - row.chance, choices["oracle"].utility - (row.utility - row.quality + row.chance)
+    return gain / most if most else float("nan")
 
 
 def gflops(rows: Sequence[Row]) -> float:

@@ -123,6 +123,7 @@ def test_one_setting_makes_it_instance_or_semantic(
     [
         ["exits=[1,2,3]"],
         ["schedule=[2,0,1]", "exits=[1,3]"],
+        ["schedule=[0,0,9]", "exits=[1,2,3,4,5,6,7,8,9]", "task.exits_per_step=2", "task.alpha=k*k/10"],
         ["model.activation_checkpointing=true"],
         ["trainer.precision=bf16-mixed"],
         ["trainer.precision=bf16-mixed", "model.pixel_decoder.mixed_precision=true"],
