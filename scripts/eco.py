@@ -1,9 +1,9 @@
 """ECO-M2F's three steps on procedural scenes, and the trade-off they make: quality against multiply-adds.
 
 Trains parents (one for each seed), labels scenes, and trains gates: five that learn the exit, one for each beta, and
-two that learn qualities and run at all five, with all inputs and with the published one. Beside them, of the first seed,
-both methods together (exits inside PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png, leavers.png,
-table.md and table.csv. What is done already is not done again.
+two that learn qualities and run at all five, with all inputs and with the published one. Beside them, of the first
+seed, both methods together (exits inside PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png,
+leavers.png, table.md and table.csv. What is done already is not done again.
 """
 
 import argparse
