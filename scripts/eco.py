@@ -1,8 +1,8 @@
 """ECO-M2F's three steps on procedural scenes, and the trade-off they make: quality against multiply-adds.
 
-Trains parents (one for each seed), labels scenes, and trains gates: five that learn the exit, one for each beta, and
-two that learn qualities and run at all five, with all inputs and with the published one. Beside them, of the first
-seed, both methods together (exits inside PRO-SCALE's schedule) and plain PRO-SCALE. Leaves FOLDER/curve.png,
+Trains models with exits, for each seed a parent and one with exits inside PRO-SCALE's schedule, labels scenes, and
+trains gates for them: five that learn the exit, one for each beta, and two that learn qualities and run at all five,
+with all inputs and with the published one. Beside them plain PRO-SCALE, of the first seed. Leaves FOLDER/curve.png,
 leavers.png, table.md and table.csv. What is done already is not done again.
 """
 
@@ -56,10 +56,10 @@ def main() -> None:
     """Run the steps, then read the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("eco"), help="where results go (default: eco)")
-    parser.add_argument("--seeds", type=int, default=1, help="parents, and gates for each (default: 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="models with exits, and gates for each (default: 1)")
     parser.add_argument("--num-labelled", type=int, default=4000, help="scenes that gates learn from (default: 4000)")
     parser.add_argument("--num-judged", type=int, default=1000, help="other scenes, to judge by (default: 1000)")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of a model (default: 2000)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of a parent (default: 2000)")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="jobs side by side (default: one a core)")
     arguments = parser.parse_args()
 
@@ -67,9 +67,9 @@ def main() -> None:
     models = list(models_of(arguments.seeds, arguments.steps))
     jobs = [job for one in models for job in jobs_of(one, folder / one.folder, arguments)]
     run_all(jobs, arguments.at_once)
-    parents = [one.folder for one in models if one.name == PARENT]
-    others = {one: judged(folder / parents[place - 1]) for place, one in enumerate(parents) if len(parents) > 1}
-    rows = [row for one in models for row in rows_of(one, folder / one.folder, others.get(one.folder))]
+    rows = [
+        row for one in models for row in rows_of(one, folder / one.folder, other_table(one, folder, arguments.seeds))
+    ]
     with open(folder / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows([Row._fields, *rows])
     (folder / "table.md").write_text(markdown(rows))
@@ -80,13 +80,18 @@ def main() -> None:
 
 
 def models_of(num_seeds: int, steps: int) -> Iterator[Model]:
-    """Parents of every seed; the others of the first."""
-    length = [f"trainer.max_steps={steps}", f"validate_every={steps}"]
+    """Models with exits of every seed; those without of the first."""
     for seed in range(num_seeds):
-        yield Model(PARENT, seed, ["+experiment=eco_parent_shapes", f"seed={seed}", *length])
-    yield Model(BOTH, 0, ["+experiment=eco_proscale_shapes", *length])
+        yield Model(PARENT, seed, ["+experiment=eco_parent_shapes", f"seed={seed}", *length(steps)])
+    for seed in range(num_seeds):
+        yield Model(BOTH, seed, ["+experiment=eco_proscale_shapes", f"seed={seed}", *length(steps // 2)])
     for name, schedule in PLAIN.items():
-        yield Model(name, 0, ["+experiment=proscale_shapes", f"schedule={schedule}", *length])
+        yield Model(name, 0, ["+experiment=proscale_shapes", f"schedule={schedule}", *length(steps)])
+
+
+def length(steps: int) -> list[str]:
+    """Overrides for so many training steps."""
+    return [f"trainer.max_steps={steps}", f"validate_every={steps}"]
 
 
 def jobs_of(model: Model, folder: Path, arguments: argparse.Namespace) -> Iterator[Job]:
@@ -138,6 +143,13 @@ def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row
             drawn = outcome(share.mean(0), table.quality, table.cost, exits, beta)  # as many at each exit, by lot
             here = outcome(share, table.quality, table.cost, exits, beta)
             yield Row(model.name, model.seed, who, beta, *here, drawn.quality)
+
+
+def other_table(model: Model, folder: Path, num_seeds: int) -> ExitTable | None:
+    """The labels that the next seed of a model makes, if there is one."""
+    if not model.gated or num_seeds < 2:
+        return None
+    return judged(folder / model._replace(seed=(model.seed + 1) % num_seeds).folder)
 
 
 def judged(folder: Path) -> ExitTable:

@@ -53,6 +53,7 @@ class Gate(nn.Module):
             if isinstance(linear, nn.Linear):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.head.weight)  # exits differ by little: what chance begins with would drown it
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """The projected levels (B, C, h, w), coarsest first, to scores (B, E), shallowest exit first."""
