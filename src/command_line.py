@@ -184,7 +184,12 @@ def saved_overrides(arguments: list[str], below_experiment: bool = False) -> lis
         return arguments
     left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
     try:
-        saved = load(file, "ckpt_path", mmap=True)["hyper_parameters"]["overrides"]
+        settings = load(file, "ckpt_path", mmap=True)["hyper_parameters"]
+        if "gate" in settings:
+            fail(
+                f"ckpt_path={file}: a gate; expected its parent {settings['gate']['source']}, and gate={file} to run it"
+            )
+        saved = settings["overrides"]
         mine = [o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments]
     except ValueError as error:
         fail(str(error))
@@ -214,7 +219,7 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             fail(f"{said} (run folder {cfg.paths.run})" if nameless else said)
         except (KeyboardInterrupt, SystemExit) as error:
             if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
-                fail(f"interrupted; what was saved is in {cfg.paths.run}", 130)
+                fail(f"interrupted; what was saved is in {cfg.get('table') or cfg.paths.run}", 130)
             raise
 
     return guarded_job

@@ -31,23 +31,27 @@ def label(cfg: DictConfig) -> None:
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
     source = cfg.model.weights
     task, data, trainer = cast(Any, compose(cfg, list(HydraConfig.get().overrides.task)))
-    if checkpoint is not None:
-        check_trained(checkpoint, task.model.exits)
+    check_trained(source, task.model.exits)
     about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
     labelling = data.label(folder, cfg.split, **about)
     if labelling.missing:
         trainer.predict(task, data, return_predictions=False, weights_only=True)
+        trainer.strategy.barrier()
     if trainer.is_global_zero:
+        labelling.finish()
         whole = labelling.about
         print(f"{folder}: {whole.num_images} images of {whole.split}, exits {whole.exits}, {whole.num_shards} shards")
 
 
-def check_trained(checkpoint: str, exits: list[int]) -> None:
-    """Refuse exits that a parent was not trained for. Raises ValueError naming them."""
-    settings = load(Path(checkpoint), "ckpt_path", mmap=True)["hyper_parameters"]["config"]
+def check_trained(source: str, exits: list[int]) -> None:
+    """Refuse exits that a parent of ours was not trained for. Raises ValueError naming them."""
+    content = load(Path(source), "ckpt_path", mmap=True) if Path(source).is_file() else {}
+    settings = content.get("hyper_parameters", {}).get("config") if isinstance(content, dict) else None
+    if settings is None:
+        return  # published weights do not say
     trained = settings["exits"] or [sum(settings["schedule"])]
     if not set(exits) <= set(trained):
-        raise ValueError(f"exits={exits}: ckpt_path={checkpoint} was trained for {trained}, expected some of these")
+        raise ValueError(f"exits={exits}: {source} was trained for {trained}, expected some of these")
 
 
 def beside(checkpoint: str | None, runs: str) -> Path:

@@ -48,10 +48,14 @@ NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: is_number(value) and va
 RULES = {  # by name: one name means one thing, wherever it stands
     **dict.fromkeys(("dim", "dim_feedforward", "num_queries", "num_heads", "num_layers", "num_points"), COUNT),
     **dict.fromkeys(("batch_size", "eval_batch_size", "max_steps", "num_scenes", "patience", "num_instances"), COUNT),
-    **dict.fromkeys(("num_workers", "count", "log_every_n_steps"), FROM_ZERO),
+    **dict.fromkeys(("num_workers", "count", "log_every_n_steps", "hidden"), FROM_ZERO),
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     "backbone_lr_multiplier": NOT_NEGATIVE,
+    "inputs": Rule(
+        "a list of gate inputs, none twice, for example [mean32, std32]",
+        lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) for x in v) and len(set(v)) == len(v),
+    ),
     "beta": Rule("a number, 0 or more, or null", lambda v: v is None or (is_number(v) and v >= 0)),
     "budget_gflops": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "temperature": Rule("a number above 0", lambda value: is_number(value) and value > 0),

@@ -25,6 +25,14 @@ class GateTable(lightning.Callback):
         self.best: dict[str, Any] = {}
         self.console = open_console()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to beat."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best = state_dict["best"]
+
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Keep the numbers if they are of the smallest loss so far."""
         now = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "accuracy", "regret")}
@@ -42,8 +50,12 @@ class GateTable(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Print and write."""
-        if not trainer.is_global_zero or not self.best:
+        if not trainer.is_global_zero:
             return
+        if not self.best:
+            raise ValueError(
+                "training ended before any validation, so there is no gate; expected a smaller validate_every"
+            )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         labels = best_exit(data.rows.tensors["quality"][data.train], task.exits, self.best["beta"])
         content = {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 NOTE = b"ecoscale"  # under which a shard says what table it is of
+NUMBER = b"ecoscale shard"  # and which shard it is
 INPUT = "input/"  # what columns of gate inputs begin with
 
 
@@ -89,12 +90,12 @@ def write_shard(folder: Path, number: int, parts: Sequence[Rows], about: About) 
         "cost": fixed_lists([rows.cost for rows in parts]),
         **{f"{INPUT}{name}": fixed_lists([rows.inputs[name] for rows in parts]) for name in about.inputs},
     }
-    table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(about._asdict())})
+    table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(about._asdict()), NUMBER: str(number)})
     file = shard_file(folder, number)
     part = file.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, part)
+        pq.write_table(table, part, write_page_checksum=True)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -159,7 +160,7 @@ def read_shard(file: Path, about: About, number: int) -> pa.Table:
     if difference is not None:
         raise ValueError(f"table {file.parent}: {file.name} is of another table than the first shard: {difference}")
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged ({str(error).splitlines()[0]}); delete it and label again") from error
     lists = {"quality": len(about.exits), "cost": len(about.exits)}
@@ -167,6 +168,13 @@ def read_shard(file: Path, about: About, number: int) -> pa.Table:
     types = {"image_id": pa.int64(), "name": pa.string(), **{n: pa.list_(pa.float32(), d) for n, d in lists.items()}}
     if {field.name: field.type for field in table.schema} != types or len(table) != len(about.shard(number)):
         raise ValueError(f"{file}: not the columns or rows that it says it has; delete it and label again")
+    if table.schema.metadata.get(NUMBER) != str(number).encode():
+        raise ValueError(f"{file}: is another shard of this table under a wrong name; delete it and label again")
+    chunks = [chunk for column in table.columns for chunk in column.chunks]
+    if any(
+        chunk.null_count or (pa.types.is_fixed_size_list(chunk.type) and chunk.values.null_count) for chunk in chunks
+    ):
+        raise ValueError(f"{file}: has nulls, which no labelling writes; delete it and label again")
     return table
 
 
@@ -191,7 +199,7 @@ def check(table: ExitTable, folder: Path) -> None:
     for what, rows in wrong.items():
         if rows.any():
             name = table.names[int(rows.nonzero()[0, 0])]
-            raise ValueError(f"table {folder}: {name} has {what}, as do {int(rows.sum()) - 1} other images")
+            raise ValueError(f"table {folder}: {name} has {what}, one of {int(rows.sum())} such images")
     if nan.all():
         raise ValueError(f"table {folder}: no image has a quality; none has anything to find in it")
 

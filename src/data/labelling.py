@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from src.data.exit_table import About, Rows, differs, present, read_about, shard_file, write_shard
+from src.data.exit_table import About, Rows, differs, present, read, read_about, shard_file, write_shard
 from src.data.targets import Batch, collate
 
 
@@ -18,7 +18,10 @@ class Labelling:
 
     def __init__(self, folder: Path, about: About) -> None:
         self.folder, self.about = folder, about
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"table={folder}: no folder can be made there ({error.strerror})") from error
         for file in present(folder):
             if (difference := differs(about, read_about(file))) is not None:
                 raise ValueError(
@@ -45,6 +48,10 @@ class Labelling:
         if last == self.about.shard(number)[-1]:
             write_shard(self.folder, number, self.waiting, self.about)
             self.waiting = []
+
+    def finish(self) -> None:
+        """Read the whole table. Raises ValueError if shards are missing or damaged."""
+        read(self.folder)
 
 
 class Batches(Dataset[Batch]):

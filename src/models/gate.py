@@ -14,7 +14,9 @@ INPUTS = {f"{pool}{stride}": (POOLS[pool], place) for stride, place in LEVELS.it
 
 
 def check_inputs(names: Sequence[str]) -> None:
-    """Refuse names of no statistic. Raises ValueError."""
+    """Refuse names of no statistic, and none at all. Raises ValueError."""
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"inputs={list(names)}: expected some of {', '.join(INPUTS)}, none twice")
     if unknown := [name for name in names if name not in INPUTS]:
         raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
 

@@ -36,7 +36,7 @@ class Gated(Segmentation):
         if gate in (None, OWN):
             check_own(self.model, gate, beta, budget_gflops)
         else:
-            self.model.gate = load_gate(str(gate), self.model, beta, budget_gflops)
+            self.model.gate = load_gate(str(gate), self.model, beta, budget_gflops, self.segmentation)
         self.gated = gate is not None
         if self.gated:
             assert self.model.gate is not None
@@ -88,14 +88,21 @@ class Saved(NamedTuple):
     gate: Gate
     target: Target
     beta: float  # of its training
+    segmentation: str
     parent: str  # fingerprint of the weights that it was trained for
     source: str  # where these lay
     scores: Tensor  # (N, E) predicted on the holdout, of gates that predict qualities
     cost: Tensor  # (N, E) GMAC, there
 
 
-def load_gate(file: str, model: Mask2Former, beta: float | None = None, budget_gflops: float | None = None) -> Gate:
-    """A trained gate, for a model.
+def load_gate(
+    file: str,
+    model: Mask2Former,
+    beta: float | None = None,
+    budget_gflops: float | None = None,
+    segmentation: str = "panoptic",
+) -> Gate:
+    """A trained gate, for a model and what it answers: panoptic, instance or semantic.
 
     Raises:
         FileNotFoundError: no such file.
@@ -107,6 +114,8 @@ def load_gate(file: str, model: Mask2Former, beta: float | None = None, budget_g
             f"gate={file}: it was trained for the weights {saved.parent[:12]} of {saved.source}, and the model has "
             f"{found[:12]}; expected ckpt_path= that parent"
         )
+    if saved.segmentation != segmentation:
+        raise ValueError(f"gate={file}: it was trained for segmentation={saved.segmentation}, not {segmentation}")
     if not set(saved.gate.exits) <= set(model.exits):
         raise ValueError(f"gate={file}: it has the exits {saved.gate.exits}, and the model exits={model.exits}")
     saved.gate.beta = beta_of(saved, file, beta, budget_gflops)
@@ -130,9 +139,9 @@ def read_gate(file: str) -> Saved:
             raise ValueError("numbers that no training leaves")
         gate.load_state_dict({name: state[f"gate.{name}"] for name in gate.state_dict()})
         gate.absorb(state["mean"], state["std"])
-        target, source = TARGETS[about["target"]], str(about["source"])
         kept = state["holdout_scores"], state["holdout_cost"]
-        return Saved(gate, target, float(about["beta"]), str(about["parent"]), source, *kept)
+        words = str(about["segmentation"]), str(about["parent"]), str(about["source"])
+        return Saved(gate, TARGETS[about["target"]], float(about["beta"]), *words, *kept)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ValueError(

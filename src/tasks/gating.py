@@ -44,7 +44,8 @@ def quality_loss(scores: Tensor, quality: Tensor, exits: Sequence[int], beta: fl
 
     How well an image can be segmented at all is left out: it says nothing of exits, and varies far more.
     """
-    return F.mse_loss(*(values - values.mean(1, keepdim=True) for values in (scores, quality)))
+    scores, quality = (values - values.mean(1, keepdim=True) for values in (scores, quality))
+    return F.mse_loss(scores, quality)
 
 
 class Target(NamedTuple):
@@ -83,7 +84,7 @@ class Gating(lightning.LightningModule):
         temperature: float = 0.02,
     ):
         super().__init__()
-        check(target, beta, temperature)
+        check(target, beta, budget_gflops, temperature)
         self.exits, self.target, self.temperature = list(table["exits"]), target, temperature
         self.beta, self.budget = float(beta), budget_gflops
         dims = dict(table["inputs"])
@@ -140,7 +141,14 @@ class Gating(lightning.LightningModule):
     # ---- training
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another gate, in one line."""
+        """Refuse to resume as another gate, in one line."""
+        saved, ours = checkpoint["hyper_parameters"].get("gate", {}), self.hparams["gate"]
+        for name in ("parent", "segmentation", "exits", "inputs", "hidden", "target", "temperature", "beta"):
+            if saved.get(name) != ours[name] and not (name == "beta" and self.budget is not None):
+                raise ValueError(
+                    f"ckpt_path={self.trainer.ckpt_path}: a gate with {name} {brief(saved.get(name))}, this one has "
+                    f"{brief(ours[name])}; expected the same to go on, or no ckpt_path to begin anew"
+                )
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
     def setup(self, stage: str) -> None:
@@ -169,6 +177,11 @@ class Gating(lightning.LightningModule):
             torch.cat([part[name] for part in self.seen]) for name in ("scores", "quality", "cost")
         )
         self.seen.clear()
+        if not scores.isfinite().all():
+            raise FloatingPointError(
+                f"scores are not finite in epoch {self.current_epoch}; try a smaller lr or, if task.target=soft, "
+                "a larger task.temperature"
+            )
         if TARGETS[self.target].beta_when_run:
             self.set_beta(scores, cost)
             self.holdout_scores.copy_(scores[: len(self.holdout_scores)])
@@ -199,11 +212,17 @@ class Gating(lightning.LightningModule):
         return {who: outcome(share, quality, cost, self.exits, self.beta) for who, share in shares.items()}
 
 
-def check(target: str, beta: float | None, temperature: float) -> None:
+def brief(value: Any) -> str:
+    """A value, a fingerprint by its beginning."""
+    return value[:12] if isinstance(value, str) else str(value)
+
+
+def check(target: str, beta: float | None, budget_gflops: float | None, temperature: float) -> None:
     """Refuse what cannot be. Raises ValueError."""
     wrong = {
         f"task.target={target}: expected one of {', '.join(TARGETS)}": target not in TARGETS,
         f"beta={beta}: expected a number, 0 or more": not (beta is not None and math.isfinite(beta) and beta >= 0),
+        f"beta={beta}, budget_gflops={budget_gflops}: expected one of them": bool(beta) and budget_gflops is not None,
         f"task.temperature={temperature:g}: expected a number above 0": not (0 < temperature < math.inf),
     }
     if said := [what for what, so in wrong.items() if so]:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -214,7 +215,7 @@ def test_an_image_with_nothing_to_find(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where writing fails halfway the error comes through, with no new file left and an old shard as it was."""
 
-    def fail(_: Any, file: Path) -> None:
+    def fail(_: Any, file: Path, **options: Any) -> None:
         file.write_bytes(b"PAR1 and no more")
         raise OSError("disk full")
 
@@ -250,3 +251,40 @@ def test_rows_by_mask_and_by_index() -> None:
     assert torch.equal(some.inputs["std32"], table.inputs["std32"][mask])
     assert table.rows(torch.tensor([4, 0])).image_ids.tolist() == [2**40 + 28, 2**40]
     assert len(table.rows(torch.zeros(5, dtype=torch.bool))) == 0
+
+
+def rewritten(file: Path, column: str, values: list[Any]) -> None:
+    """A shard with other values in a column, and all that it says of itself."""
+    table = pq.read_table(file)
+    place = table.schema.get_field_index(column)
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), file)
+
+
+@pytest.mark.parametrize("value", [None, [0.5, None, 0.5]])
+def test_nulls_are_refused(value: Any, tmp_path: Path) -> None:
+    """Nobody labels so, and all rows after one would take the place of the one before."""
+    file = shard_file(write(tmp_path, make_table()), 1)
+    rewritten(file, "quality", [value, [0.1, 0.2, 0.3]])
+    with pytest.raises(ValueError, match=r"part-00001\.parquet: has nulls"):
+        read(tmp_path)
+
+
+def test_a_shard_knows_its_place(tmp_path: Path) -> None:
+    """Two of one size are not taken for each other."""
+    write(tmp_path, make_table())
+    shard_file(tmp_path, 0).rename(tmp_path / "kept")
+    shard_file(tmp_path, 1).rename(shard_file(tmp_path, 0))
+    (tmp_path / "kept").rename(shard_file(tmp_path, 1))
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: is another shard"):
+        read(tmp_path)
+
+
+def test_bytes_that_changed_are_noticed(tmp_path: Path) -> None:
+    """Also where the numbers that they make could be."""
+    file = shard_file(write(tmp_path, make_table()), 0)
+    content, value = file.read_bytes(), make_table().cost[0, 0].numpy().tobytes()
+    assert content.count(value) >= 1
+    file.write_bytes(content.replace(value, make_table().cost[1, 0].numpy().tobytes()))
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: damaged"):
+        read(tmp_path)

@@ -30,6 +30,7 @@ def model(images: Tensor, configure: Callable[..., DictConfig]) -> Mask2Former:
     model = compose(configure(*settings, "callbacks=[]")).task.model.eval()
     assert isinstance(model.gate, Gate)
     with torch.no_grad():
+        torch.nn.init.xavier_uniform_(model.gate.head.weight)
         levels, _ = model.pixel_decoder.project(model.backbone(images))
         (pooled,) = gate_inputs(levels, ["mean32"]).values()
         model.gate.absorb(pooled.mean(0), pooled.std(0))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -126,6 +126,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_equal(
     assert torch.equal(rest.image_ids, whole.image_ids)
     for ours, expected in ((rest.quality, whole.quality), (rest.inputs["mean32"], whole.inputs["mean32"])):
         torch.testing.assert_close(ours, expected, atol=0, rtol=0, equal_nan=True)
+
+
+def test_a_table_is_whole_only_when_all_is_written(run: Run, tmp_path: Path) -> None:
+    """What leaves shards out does not end as if it had not."""
+    task, data, trainer = cast(Any, run)
+    labelling = data.label(tmp_path, "train", shard_size=3, source="", settings={}, **task.about())
+    trainer.limit_predict_batches = 2
+    trainer.predict(task, data, return_predictions=False)
+    with pytest.raises(ValueError, match="2 of 3 shards are missing"):
+        labelling.finish()
 
 
 def test_a_table_of_another_parent_is_refused(run: Run, tmp_path: Path) -> None:

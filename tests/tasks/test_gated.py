@@ -117,6 +117,7 @@ def made_gating(target: str, hidden: int, pooled: Tensor, parent: str) -> Gating
     torch.manual_seed(3)
     gate = partial(Gate, inputs=INPUTS, hidden=hidden)
     gating = Gating(gate, torch.optim.AdamW, table, target, BETA)  # type: ignore[arg-type]
+    torch.nn.init.xavier_uniform_(gating.gate.head.weight)
     if target == "quality":
         gating.gate.head.weight.mul_(0.3)
         gating.gate.head.bias.copy_(torch.tensor([0.4, 0.5, 0.6, 0.7]))
@@ -303,7 +304,7 @@ def test_a_budget_is_kept_to_on_the_holdout(made: Made, parent: Any) -> None:
     budgets = [least + share * (most - least) for share in (0.05, 0.3, 0.5, 0.7, 0.95)]
     betas = [load_gate(str(made.file("quality")), parent, None, budget).beta for budget in budgets]
     assert betas == sorted(betas, reverse=True)
-    assert betas[0] > betas[2] > betas[4]
+    assert betas[0] > betas[-1]
     for budget, beta in zip(budgets, betas, strict=True):
         assert mean_cost(scores, cost, EXITS, beta) <= budget
         assert beta == 0 or mean_cost(scores, cost, EXITS, beta - 1e-6) > budget
@@ -326,7 +327,8 @@ def test_without_a_gate_every_exit_is_scored(made: Made) -> None:
 
 def test_weights_can_have_a_gate_of_their_own(made: Made, tmp_path: Path) -> None:
     """It chooses as `Mask2Former.leave` has it."""
-    own = made.run("model/gate=linear", "model.weights=null").task
+    own: Any = made.run("model/gate=linear", "model.weights=null").task
+    torch.nn.init.normal_(own.model.gate.head.weight)
     save(tmp_path / "own.ckpt", own.state_dict(), {})
     overrides = ["model/gate=linear", f"model.weights={tmp_path / 'own.ckpt'}", "gate=own"]
     logged = scores_of(run := made.run(*overrides))
@@ -359,6 +361,7 @@ def refused(made: Made, *overrides: str) -> str:
         (["beta=0.1"], ("beta=0.1", "gate=FILE")),
         (["beta=0"], ("beta=0:", "gate=FILE")),
         (["budget_gflops=1"], ("budget_gflops=1", "gate=FILE")),
+        (["gate={exit}", "segmentation=semantic"], ("segmentation=panoptic", "semantic")),
         (["gate=own"], ("gate=own", "no gate")),
         (["gate=own", "model/gate=linear", "model.weights=null", "beta=0.1"], ("beta=0.1", "gate=own")),
         (["gate={exit}", "exits=[1,2]"], ("[1, 2, 3, 4]", "exits=[1, 2]")),

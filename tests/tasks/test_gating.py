@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from src.command_line import check
 from src.compose import Run, compose
 from src.metrics.exit_choice import best_exit
+from src.tasks.gating import quality_loss
 from tests.tables import EXITS, write_table
 
 Configure = Callable[..., DictConfig]
@@ -112,9 +113,60 @@ def test_a_resumed_run_repeats_an_unbroken_one(configure: Configure, table: Path
     assert torch.equal(run.task.gate.head.weight, unbroken)
 
 
+def test_a_resumed_run_still_has_to_beat_the_best_epoch(configure: Configure, table: Path, tmp_path: Path) -> None:
+    """The report of a run that gets worse after it was broken off is that of before."""
+    train(configure, table, "trainer.max_epochs=3")
+    before = report(tmp_path)
+    run = compose(
+        configure("+experiment=eco_gate_coco", "batch_size=256", f"data.table={table}", "trainer.max_epochs=4", "lr=10")
+    )
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    last["optimizer_states"][0]["param_groups"][0]["lr"] = 1e3
+    torch.save(last, tmp_path / "worse.ckpt")
+    run.trainer.fit(run.task, run.data, ckpt_path=str(tmp_path / "worse.ckpt"), weights_only=True)
+    assert report(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["beta=0.5"], "beta 0.02, this one has 0.5"),
+        (["task.target=soft"], "target exit, this one has soft"),
+        (["exits=[2,3,4,5]"], r"exits \[2, 3, 4, 5, 6\], this one has \[2, 3, 4, 5\]"),
+        (["task.gate.hidden=4"], "hidden 0, this one has 4"),
+    ],
+)
+def test_another_gate_is_not_resumed(
+    overrides: list[str], said: str, configure: Configure, table: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint would go on under a false name."""
+    train(configure, table, "trainer.max_epochs=1", "beta=0.02")
+    run = compose(configure("+experiment=eco_gate_coco", f"data.table={table}", "beta=0.02", *overrides))
+    with pytest.raises(ValueError, match=said):
+        run.trainer.fit(run.task, run.data, ckpt_path=str(tmp_path / "run/checkpoints/last.ckpt"), weights_only=True)
+
+
+def test_scores_that_are_not_finite_end_training(configure: Configure, table: Path, tmp_path: Path) -> None:
+    """With a word on what to change, and no checkpoint of them."""
+    with pytest.raises(FloatingPointError, match="smaller lr"):
+        train(configure, table, "task.target=soft", "task.temperature=1e-320", "trainer.max_epochs=2")
+    assert not (tmp_path / "run/checkpoints/best.ckpt").exists()
+
+
+def test_the_lots_of_hard_images_are_not_learnt() -> None:
+    """The loss of qualities is of their differences: images that are harder at every exit cost nothing."""
+    quality = torch.rand(5, 3)
+    assert quality_loss(quality + torch.rand(5, 1), quality, EXITS[:3], 0.0, 1.0) == pytest.approx(0, abs=1e-12)
+    assert quality_loss(torch.zeros(5, 3), quality, EXITS[:3], 0.0, 1.0) > 0.01
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("task.gate.inputs=[mean32,mean32]", "none twice"),
+        ("task.gate.inputs=[]", "none twice"),
+        ("task.gate.inputs=mean32", "a list of gate inputs"),
+        ("task.gate.hidden=-1", "a whole number from 0"),
         ("beta=-1", "beta=-1: expected a number, 0 or more"),
         ("beta=.inf", "beta=.inf: expected"),
         ("task.target=best", "expected exit, soft or quality"),
