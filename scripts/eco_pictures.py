@@ -27,27 +27,35 @@ LINES = {  # choice: label, style
 
 
 def draw_curve(rows: Sequence[Row], file: Path) -> None:
-    """Quality against multiply-adds, means over seeds."""
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.subplots()
+    """Quality against multiply-adds, means over seeds: all models, then each one that has gates, near enough to see."""
     models = list(dict.fromkeys(row.model for row in rows))
-    gated = next(row.model for row in rows if row.choice == "oracle")
-    for choice, (label, style) in LINES.items():
-        axes.plot(*points(rows, gated, choice), style, label=label, markersize=5)
-    axes.plot(
-        *points(rows, gated, "gate quality", "chance"), "C7x:", label="as many at each exit, by lot", markersize=5
-    )
+    gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
+    figure = Figure(figsize=(5 * (1 + len(gated)), 4.6), layout="constrained")
+    whole, *panels = figure.subplots(1, 1 + len(gated))
     for place, model in enumerate(models):
-        fixed = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
-        xs, ys = zip(*((x[0], y[0]) for x, y in (points(rows, model, choice) for choice in fixed)), strict=True)
-        axes.plot(xs, ys, "D-" if model == gated else "D-.", color=f"C{3 + place}", label=f"{model}, fixed exits")
-        for x, y, choice in zip(xs, ys, fixed, strict=True):
-            axes.annotate(choice.split()[-1], (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=8)
-    axes.set(xlabel="GFLOPs of an image (multiply-adds, mean)", ylabel="PQ of an image (mean), %")
-    axes.set_title("Procedural scenes: what an encoder layer brings")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(file, dpi=130)
+        draw_fixed(whole, rows, model, f"C{3 + place}", model)
+    whole.set_title("fixed exits of all models")
+    for model, axes in zip(gated, panels, strict=True):
+        for choice, (label, style) in LINES.items():
+            axes.plot(*points(rows, model, choice), style, label=label, markersize=5)
+        axes.plot(*points(rows, model, "gate quality", "chance"), "C7x:", label="as many at each exit, by lot")
+        draw_fixed(axes, rows, model, f"C{3 + models.index(model)}", "fixed exits")
+        axes.set_title(model)
+    for axes in (whole, *panels):
+        axes.set(xlabel="GFLOPs of an image (multiply-adds, mean)", ylabel="PQ of an image (mean), %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(file, dpi=110)
+
+
+def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: str) -> None:
+    """The exits of a model as a line, each with its depth."""
+    exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
+    places = [points(rows, model, choice) for choice in exits]
+    xs, ys = [x[0] for x, _ in places], [y[0] for _, y in places]
+    axes.plot(xs, ys, "D-", color=color, label=label, markersize=5)
+    for x, y, choice in zip(xs, ys, exits, strict=True):
+        axes.annotate(choice.split()[-1], (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=8)
 
 
 def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality") -> tuple[list[float], list[float]]:
