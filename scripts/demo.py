@@ -7,6 +7,7 @@ import argparse
 import csv
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +18,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from scripts.jobs import Job, run_all
 from src.command_line import configure
 from src.compose import compose as build
 from src.data.module import SegmentationData
+from src.jobs import Job, run_all
 from src.models.postprocess import Frame
 
 STRIP = 24  # pixels above a model's row of panels, for its name
@@ -39,7 +40,9 @@ def main() -> None:
     if arguments.steps is not None:
         extra = [f"trainer.max_steps={arguments.steps}", f"validate_every={arguments.steps}"]
         settings = {name: overrides + extra for name, overrides in settings.items()}
-    run_all([job(name, overrides, arguments.folder) for name, overrides in settings.items()], at_once=len(settings))
+    jobs = [job(name, overrides, arguments.folder) for name, overrides in settings.items()]
+    if failed := run_all(jobs, at_once=len(jobs)):
+        sys.exit("\n".join(f"error: training {name}: {why}" for name, why in failed.items()))
     seconds = time_interleaved(arguments.folder, settings, arguments.num_timed)
     table = tabulate(arguments.folder, settings, seconds)
     pictures = stack_pictures(arguments.folder)

@@ -9,6 +9,7 @@ leavers.png, table.md and table.csv. What is done already is not done again.
 import argparse
 import csv
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
-from scripts.jobs import Job, run_all
 from src.command_line import configure
 from src.data.exit_table import ExitTable, read
+from src.jobs import Job, run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.tasks.gated import read_gate
 
@@ -66,7 +67,8 @@ def main() -> None:
     folder = arguments.folder
     models = list(models_of(arguments.seeds, arguments.steps))
     jobs = [job for one in models for job in jobs_of(one, folder / one.folder, arguments)]
-    run_all(jobs, arguments.at_once)
+    if failed := run_all(jobs, arguments.at_once):
+        sys.exit("\n".join(f"error: {name}: {why}" for name, why in failed.items()))
     rows = [
         row for one in models for row in rows_of(one, folder / one.folder, other_table(one, folder, arguments.seeds))
     ]

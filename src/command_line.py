@@ -23,9 +23,12 @@ from src.starting_point import settle
 from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
+PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
 NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
+if PLUGINS not in sys.path:
+    sys.path.append(PLUGINS)
 MISTAKES = (
     ValueError,
     OSError,
