@@ -18,6 +18,12 @@ demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/ta
 eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (an hour; SEEDS=3 for three parents)
 	$(RUN) -m scripts.eco --seeds $(or $(SEEDS),1)
 
+sweep-schedule: setup ## train every schedule of conf/sweep/schedule.yaml on made scenes, and compare them
+	$(RUN) -m src.train +experiment=proscale_shapes +sweep=schedule
+
+sweep-beta: setup ## train a gate for each beta of conf/sweep/beta.yaml from TABLE (default: that of make eco)
+	$(RUN) -m src.train +experiment=eco_gate_shapes +sweep=beta data.table=$(or $(TABLE),eco/mask2former_seed0/label_train/table)
+
 published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
@@ -39,5 +45,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo eco .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo eco published test check format smoke clean
+.PHONY: help setup demo eco sweep-schedule sweep-beta published test check format smoke clean
 .DEFAULT_GOAL := help
