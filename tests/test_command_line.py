@@ -1,5 +1,7 @@
 """What a user gets wrong is said in one line, before anything runs where that can be known."""
 
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from src.data.export import export_coco
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
 from src.train import train
-from tests.conftest import ROOT, TINY, TINY_SHAPES
+from tests.conftest import ROOT, TINY, TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
 from tests.weights import published
 from tests.weights.published import weights
@@ -294,11 +296,20 @@ def test_nothing_to_evaluate_is_said(
     assert "give ckpt_path=FILE" in said(capsys, lambda: run(evaluate, arguments))
 
 
-def test_a_sweep_runs_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-m`, wherever it stands, trains a model for each schedule."""
-    monkeypatch.setattr(sys, "argv", ["src.train"])
-    run(train, [*SHAPES, *QUIET, f"paths.runs={tmp_path}", "-m", "schedule=[1,1,1],[2,1,1]"])
-    assert len(list(tmp_path.glob("*/*/[01]/checkpoints/last.ckpt"))) == 2
+def test_a_sweep_runs_every_value(tmp_path: Path) -> None:
+    """`-m`, wherever it stands, trains a model for each schedule, in a folder of that name, and tabulates scores."""
+    schedules = ["schedule=[1,1,1]", "schedule=[2,1,1]"]
+    launch("src.train", *SHAPES, *QUIET, f"paths.runs={tmp_path}", "-m", "schedule=[1,1,1],[2,1,1]")
+    (sweep,) = tmp_path.glob("*/sweep_*")
+    assert sorted(file.parts[-3] for file in sweep.rglob("last.ckpt")) == schedules
+    with open(sweep / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["job"], row["status"], row["exit"]) for row in rows] == [
+        (s, "done", e) for s, e in zip(schedules, "34", strict=True)
+    ]
+    for row in rows:
+        scores = json.loads((sweep / row["job"] / "scores.json").read_text())["exits"][row["exit"]]
+        assert {name: str(value) for name, value in scores.items()} == {name: row[name] for name in scores}
 
 
 def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
