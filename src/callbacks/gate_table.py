@@ -9,6 +9,7 @@ from rich.table import Table
 
 from src.callbacks.console import open_console
 from src.metrics.exit_choice import best_exit, histogram
+from src.provenance import made_by, revision
 
 COLUMNS = {"quality": "{:.4f}", "utility": "{:.4f}", "depth": "{:.2f}", "gflops": "{:.4g}"}
 
@@ -17,13 +18,14 @@ class GateTable(lightning.Callback):
     """Prints gate, random, oracle and every fixed exit after training, and keeps them in `file`, of the best epoch.
 
     Args:
-        file: a JSON file.
+        file: a JSON file; what made the numbers is under "made_by".
     """
 
     def __init__(self, file: str):
         self.file = Path(file)
         self.best: dict[str, Any] = {}
         self.console = open_console()
+        revision()  # before anyone edits what runs
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to beat."""
@@ -62,6 +64,7 @@ class GateTable(lightning.Callback):
             **self.best,
             **data.facts,
             "labels": dict(zip(task.exits, histogram(labels, len(task.exits)), strict=True)),
+            "made_by": made_by(trainer.strategy.root_device, trainer.world_size),
         }
         self.console.print(table_of(content))
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from src.callbacks.console import open_console
 from src.metrics.cost import Cost, count
+from src.provenance import made_by, revision
 
 COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth", "encoder_gflops", "total_gflops")
 SHARE = "share_exit"  # what names of shares begin with, the exit behind
@@ -21,7 +22,8 @@ class Scoreboard(lightning.Callback):
     """Prints effective settings and scores with their cost, and keeps the newest scores in `file`.
 
     Args:
-        file: a JSON file, one entry per exit under "exits"; of a gate "gate", its costs at the images' own sizes.
+        file: a JSON file, one entry per exit under "exits"; of a gate "gate", its costs at the images' own sizes;
+            what made them under "made_by".
         image_size: (height, width) that costs are counted at.
     """
 
@@ -31,6 +33,7 @@ class Scoreboard(lightning.Callback):
         self.costs: dict[int, Cost] = {}
         self.console = open_console()
         self.started = 0.0
+        revision()  # before anyone edits what runs
 
     def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
         """Count the cost of every exit, before anything runs."""
@@ -76,7 +79,8 @@ class Scoreboard(lightning.Callback):
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
         self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"step": task.global_step, "image_size": self.image_size, "exits": exits, **gate}
+        maker = made_by(trainer.strategy.root_device, trainer.world_size)
+        content = {"step": task.global_step, "image_size": self.image_size, "exits": exits, **gate, "made_by": maker}
         self.file.write_text(json.dumps(content, indent=1))
 
 
