@@ -1,0 +1,105 @@
+"""The trade-off as a picture: PNG for a paper, SVG that takes its colours from the page around it."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.reporting.points import KINDS, Panel
+from src.reporting.published import published_on
+
+PALETTE = ("#2f7fd0", "#e0742b", "#2a9d6a", "#c94f7c", "#8a63d2", "#b08d1e", "#2aa3b5", "#d0493f", "#7d8b3a", "#9a6b4f")
+STYLES = {"exit": "D-", "gate": "o-", "oracle": "^--", "random": "x:", "published": "*"}
+GLYPHS = {"exit": "◆", "gate": "●", "oracle": "▲", "random": "×", "published": "★"}
+PUBLISHED, FRONT = "#888888", "#888888"
+INK, FAINT = "#010203", "#040506"  # stand for the page's colours until it has them
+LABELLED = 12  # lines that a legend inside the picture has room for
+NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "quality": "quality of an image, mean, 0 to 1"}
+
+
+def colors(panel: Panel) -> dict[str, str]:
+    """A colour for every series."""
+    return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(dict.fromkeys(p.series for p in panel.points))}
+
+
+def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -> None:
+    """Quality against multiply-adds; bars are one standard deviation over seeds."""
+    color = colors(panel)
+    for (label, kind), line in panel.series.items():
+        points = [point for point in line if point.drawn]
+        if not points:
+            continue
+        xs, ys = zip(*(point.at for point in points), strict=True)
+        bars = [point.deviation(point.quality) or 0 for point in points]
+        name = f"{KINDS[kind]}: {label}"
+        axes.errorbar(
+            xs, ys, bars if any(bars) else None, fmt=STYLES[kind], color=color[label], label=name, markersize=4.5,
+            linewidth=1.2, capsize=2, alpha=0.55 if kind == "random" else 1,
+        )  # fmt: skip
+        if kind == "exit" and len(panel.points) <= 60:
+            for x, y, point in zip(xs, ys, points, strict=True):
+                depth = point.who.removeprefix("exit")
+                axes.annotate(depth, (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=8, color=ink)
+    if len(front := panel.front()) > 1:
+        xs, ys = zip(*(point.at for point in front), strict=True)
+        axes.step(xs, ys, where="post", color=FRONT, linewidth=5, alpha=0.22, label="Pareto front", zorder=0)
+    draw_published(axes, panel, ink)
+    axes.set_xlabel("GFLOPs of an image (1e9 multiply-adds, mean)", color=ink)
+    axes.set_ylabel(NAMES[panel.quality], color=ink)
+    axes.grid(color=faint, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=ink)
+    axes.spines[:].set_color(faint)
+
+
+def draw_published(axes: Axes, panel: Panel, ink: str) -> None:
+    """Stars, with their names, of what others measured."""
+    known = [one for one in published_on(panel.data_set, panel.quality) if one.gflops]
+    for one in known:
+        at = (float(one.gflops), float(one.pq))
+        axes.annotate(one.model, at, (5, 4), textcoords="offset points", fontsize=7, color=ink)
+    if known:
+        xs, ys = zip(*((float(one.gflops), float(one.pq)) for one in known), strict=True)
+        axes.plot(xs, ys, STYLES["published"], color=PUBLISHED, label="published, not ours", markersize=9)
+
+
+def write_png(panels: Sequence[Panel], file: Path) -> None:
+    """All panels, one below the other."""
+    figure = Figure(figsize=(8.5, 5.2 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        draw(axes, panel)
+        axes.set_title(panel.title, fontsize=10)
+        handles, names = axes.get_legend_handles_labels()
+        more = [f"and {len(names) - LABELLED} lines more"] * (len(names) > LABELLED)
+        axes.legend(handles[: LABELLED + len(more)], names[:LABELLED] + more, fontsize=7)
+    figure.savefig(file, dpi=110)
+
+
+def svg(panel: Panel) -> str:
+    """One panel as an element of a page: no resource of its own, text and lines in the colours of the page."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 10.5, "svg.hashsalt": panel.title}):
+        figure = Figure(figsize=(6, 4.3), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        axes.patch.set_alpha(0)
+        draw(axes, panel, INK, FAINT)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    element = text.getvalue()
+    element = element[element.index("<svg") :]
+    for pattern, instead in (
+        (r"<metadata>.*?</metadata>", ""),
+        (r' xmlns(:\w+)?="[^"]*"', ""),
+        (r"xlink:href", "href"),
+        (r'<g id="[^"]*">', "<g>"),
+        (r' width="[^"]*pt" height="[^"]*pt"', ' role="img" aria-label="quality against GFLOPs"'),
+        (INK, "var(--ink)"),
+        (FAINT, "var(--line)"),
+        (r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif"),
+    ):
+        element = re.sub(pattern, instead, element, flags=re.DOTALL)
+    return element

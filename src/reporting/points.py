@@ -1,0 +1,147 @@
+"""Points of the trade-off: what choices of exits come to, runs that differ in their seed only taken together."""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from src.reporting.runs import Run
+from src.reporting.settings import DIALS, identity, labels
+
+KINDS = {  # what a point is, as one says it
+    "exit": "fixed exits",
+    "gate": "gate",
+    "oracle": "oracle",
+    "random": "as many at each exit, by lot",
+    "published": "published",
+}
+ATTAINABLE = ("exit", "gate")  # of which the front is made; an oracle knows the truth
+
+
+class Point(NamedTuple):
+    """A choice of exits, by one or several seeds."""
+
+    series: str  # what a line joins
+    kind: str
+    who: str  # exit2, gate, oracle, random
+    beta: float | None
+    runs: list[Run]  # one for each seed
+    quality: str  # the name of what is on the curve
+    cost: str
+
+    def values(self, name: str) -> list[float]:
+        """A score of each seed."""
+        return [run.scores[self.who][name] for run in self.runs if name in run.scores[self.who]]
+
+    def mean(self, name: str) -> float:
+        values = self.values(name)
+        return statistics.mean(values) if values else math.nan
+
+    def deviation(self, name: str) -> float | None:
+        """The standard deviation of a sample; None of a single seed."""
+        values = self.values(name)
+        if len(values) < 2:
+            return None
+        return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """GFLOPs and quality, means over seeds."""
+        return self.mean(self.cost), self.mean(self.quality)
+
+    @property
+    def drawn(self) -> bool:
+        return all(map(math.isfinite, self.at))
+
+
+class Panel(NamedTuple):
+    """Points that may be compared: of the same images and the same measure."""
+
+    title: str
+    quality: str
+    points: list[Point]
+    data_set: str
+
+    @property
+    def series(self) -> dict[tuple[str, str], list[Point]]:
+        """Points by label and kind, in order of their cost, each the line of a curve."""
+        lines: dict[tuple[str, str], list[Point]] = {}
+        for point in self.points:
+            lines.setdefault((point.series, point.kind), []).append(point)
+        return {key: sorted(points, key=lambda point: point.at) for key, points in lines.items()}
+
+    def front(self) -> list[Point]:
+        """Points of exits and gates that no other beats in quality at its cost or less."""
+        best, front = -math.inf, []
+        ours = [point for point in self.points if point.kind in ATTAINABLE and point.drawn]
+        for point in sorted(ours, key=lambda point: (point.at[0], -point.at[1])):
+            if point.at[1] > best:
+                best = point.at[1]
+                front.append(point)
+        return front
+
+
+def panels(runs: Sequence[Run]) -> list[Panel]:
+    """All that was scored, by data set and measure."""
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.source, *measure(run)), []).append(run)
+    return [
+        Panel(title, quality, list(points_of(same, quality)), same[0].settings.data_set())
+        for (_, title, quality), same in found.items()
+    ]
+
+
+def measure(run: Run) -> tuple[str, str]:
+    """What a run is scored on, and the score that counts."""
+    if run.source == "gate.json":
+        held = run.about.get("num_holdout", "the")  # tables of other images are told apart by it, if by nothing else
+        return f"Gates on {held} images held out of their table: {run.settings.name}", "quality"
+    (row, *_) = run.scores.values()
+    quality = next(name for name in ("pq", "ap", "miou") if name in row)
+    size = run.about.get("image_size")
+    sized = f", costs at {'x'.join(map(str, size))}" if isinstance(size, list) else ""
+    return f"{run.settings.data_set()}{sized}", quality
+
+
+def points_of(runs: Sequence[Run], quality: str) -> Iterator[Point]:
+    """The points of runs that may be compared."""
+    lines = {line_of(run, who): run.settings for run in runs for who in run.scores}
+    own = labels({key: settings for (shared, key), settings in lines.items() if not shared})
+    common = labels({key: settings for (shared, key), settings in lines.items() if shared}, data_only=True)
+    groups: dict[tuple[str, str, float | None, str], list[Run]] = {}
+    for run in runs:
+        for who in run.scores:
+            shared, line = line_of(run, who)
+            beta = None if who.startswith("exit") else beta_of(run, who)
+            step = "" if shared or run.source == "gate.json" else str(run.about.get("step"))
+            groups.setdefault(((common if shared else own)[line], who, beta, step), []).append(run)
+    cost = "gflops" if quality == "quality" else "total_gflops"
+    for (label, who, beta, _), same in groups.items():
+        kind = "exit" if who.startswith("exit") else who
+        yield Point(label, kind, who, beta, one_per_seed(same), quality, cost)
+
+
+def line_of(run: Run, who: str) -> tuple[bool, str]:
+    """Which line a row belongs to, and whether gates that share images and exits share it."""
+    shared = run.source == "gate.json" and who not in ("gate", "random")
+    return shared, identity(run.settings.data() if shared else run.settings.but(*DIALS))
+
+
+def beta_of(run: Run, who: str) -> float | None:
+    """What a layer had to bring, if that was a number."""
+    beta = run.scores[who].get("beta", run.about.get("beta"))
+    return float(beta) if isinstance(beta, int | float) else None
+
+
+def one_per_seed(runs: Iterable[Run]) -> list[Run]:
+    """The newest of every seed."""
+    newest = {identity({"": run.settings.seed}): run for run in sorted(runs, key=lambda run: run.age)}
+    return [newest[seed] for seed in sorted(newest)]
+
+
+def superseded(runs: Sequence[Run], some: Sequence[Panel]) -> list[Run]:
+    """Runs that no point of theirs is made of, because a newer one has the same settings and seed."""
+    used = {id(run) for panel in some for point in panel.points if point.kind in ATTAINABLE for run in point.runs}
+    own = {id(run) for panel in some for point in panel.points if point.kind == "gate" for run in point.runs}
+    return [run for run in runs if id(run) not in (own if "gate" in run.scores else used)]

@@ -1,0 +1,38 @@
+"""Published figures, as docs/method.md has them, section 5. Nothing here was measured by us."""
+
+from typing import NamedTuple
+
+ZOO, TABLE_1 = "Mask2Former's model zoo", "Mask2Former's table 1, second hand"
+PRO_SCALE, ECO = "PRO-SCALE's README", "ECO-M2F's README"
+
+
+class Published(NamedTuple):
+    """A published model, with what is known of its cost."""
+
+    data_set: str  # as `Settings.data_set` calls it
+    model: str
+    pq: str  # per cent, digits as published
+    gflops: str  # multiply-adds of an image, 1e9, digits as published; empty: not found
+    source: str
+
+
+COCO, CITYSCAPES = "COCO val2017, panoptic", "Cityscapes val, panoptic"
+PUBLISHED = [
+    Published(COCO, "Mask2Former, R50", "51.9", "226", f"{ZOO}; GFLOPs: {TABLE_1}"),
+    Published(COCO, "Mask2Former, R101", "52.6", "293", f"{ZOO}; GFLOPs: {TABLE_1}"),
+    Published(COCO, "Mask2Former, Swin-T", "53.2", "", ZOO),
+    Published(COCO, "Mask2Former, Swin-L (ImageNet-21k)", "57.8", "868", f"{ZOO}; GFLOPs: {TABLE_1}"),
+    Published(COCO, "PRO-SCALE 3 3 3, R50", "51.44", "", PRO_SCALE),
+    Published(COCO, "PRO-SCALE 3 3 3, Swin-T", "52.88", "", PRO_SCALE),
+    Published(COCO, "ECO-M2F, Swin-T, beta 0.0005", "52.06", "202.39", ECO),
+    Published(COCO, "ECO-M2F, Swin-T, beta 0.02", "50.79", "181.64", ECO),
+    Published(CITYSCAPES, "Mask2Former, R50", "62.1", "", ZOO),
+    Published(CITYSCAPES, "Mask2Former, Swin-T", "63.9", "", ZOO),
+    Published(CITYSCAPES, "ECO-M2F, Swin-T, beta 0.003", "64.18", "507.51", ECO),
+    Published(CITYSCAPES, "ECO-M2F, Swin-T, beta 0.01", "62.09", "439.67", ECO),
+]
+
+
+def published_on(data_set: str, quality: str) -> list[Published]:
+    """What was published of a data set; nothing of others, nor of measures but PQ."""
+    return [one for one in PUBLISHED if one.data_set == data_set and quality == "pq"]

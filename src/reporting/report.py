@@ -1,0 +1,33 @@
+"""From run folders to the files of a report."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.reporting import table
+from src.reporting.curve import write_png
+from src.reporting.page import page
+from src.reporting.points import panels, superseded
+from src.reporting.runs import Skipped, find
+
+
+def report(places: Sequence[Path], out: Path) -> int:
+    """The exit status, 2 if there is nothing to report; index.html, curve.png and table.csv are in `out` then."""
+    runs, skipped = find(places)
+    found = panels(runs)
+    older = [Skipped(run.file, "a newer run has its settings and its seed") for run in superseded(runs, found)]
+    for one in (*skipped, *older):
+        print(f"skipped: {one.place}: {one.why}", file=sys.stderr)
+    if not runs:
+        print("error: nothing to report; expected folders with scores.json or gate.json in them", file=sys.stderr)
+        return 2
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "index.html").write_text(page(runs, found, [*skipped, *older]))
+        write_png(found, out / "curve.png")
+        table.write(runs, found, out / "table.csv")
+    except OSError as error:
+        print(f"error: --out {out}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    print(out / "index.html")
+    return 0
