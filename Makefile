@@ -24,6 +24,9 @@ sweep-schedule: setup ## train every schedule of conf/sweep/schedule.yaml on mad
 sweep-beta: setup ## train a gate for each beta of conf/sweep/beta.yaml from TABLE (default: that of make eco)
 	$(RUN) -m src.train +experiment=eco_gate_shapes +sweep=beta data.table=$(or $(TABLE),eco/mask2former_seed0/label_train/table)
 
+report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
+	$(RUN) -m src.report $(or $(RUNS),runs)
+
 published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
@@ -43,7 +46,7 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs and the demo's results
-	rm -rf $(VENV) runs demo eco .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) runs demo eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo eco sweep-schedule sweep-beta published test check format smoke clean
+.PHONY: help setup demo eco sweep-schedule sweep-beta report published test check format smoke clean
 .DEFAULT_GOAL := help

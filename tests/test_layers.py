@@ -16,6 +16,7 @@ FORBIDDEN = {
     "weights": FRAMEWORKS | ROOMS,
     "data": FRAMEWORKS - {"lightning"} | ROOMS - {"src.data"},
     "tasks": {"hydra", "omegaconf", "wandb", "src.data", "src.callbacks"},
+    "reporting": FRAMEWORKS | {"torch", "src.weights"} | ROOMS - {"src.metrics"},
     "callbacks": {"hydra", "omegaconf", "src.models", "src.data", "src.losses"},
 }
 

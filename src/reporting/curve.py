@@ -26,6 +26,11 @@ def colors(panel: Panel) -> dict[str, str]:
     return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(dict.fromkeys(p.series for p in panel.points))}
 
 
+def named(label: str, kind: str) -> str:
+    """What a line is called; chance once for all, in the colour of the gate that it is to be compared with."""
+    return f"{KINDS[kind]}, in the gate's colour" if kind == "random" else f"{KINDS[kind]}: {label}"
+
+
 def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -> None:
     """Quality against multiply-adds; bars are one standard deviation over seeds."""
     color = colors(panel)
@@ -35,7 +40,7 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
             continue
         xs, ys = zip(*(point.at for point in points), strict=True)
         bars = [point.deviation(point.quality) or 0 for point in points]
-        name = f"{KINDS[kind]}: {label}"
+        name = named(label, kind)
         axes.errorbar(
             xs, ys, bars if any(bars) else None, fmt=STYLES[kind], color=color[label], label=name, markersize=4.5,
             linewidth=1.2, capsize=2, alpha=0.55 if kind == "random" else 1,
@@ -43,7 +48,7 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
         if kind == "exit" and len(panel.points) <= 60:
             for x, y, point in zip(xs, ys, points, strict=True):
                 depth = point.who.removeprefix("exit")
-                axes.annotate(depth, (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=8, color=ink)
+                axes.annotate(depth, (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=9, color=ink)
     if len(front := panel.front()) > 1:
         xs, ys = zip(*(point.at for point in front), strict=True)
         axes.step(xs, ys, where="post", color=FRONT, linewidth=5, alpha=0.22, label="Pareto front", zorder=0)
@@ -61,7 +66,7 @@ def draw_published(axes: Axes, panel: Panel, ink: str) -> None:
     known = [one for one in published_on(panel.data_set, panel.quality) if one.gflops]
     for one in known:
         at = (float(one.gflops), float(one.pq))
-        axes.annotate(one.model, at, (5, 4), textcoords="offset points", fontsize=7, color=ink)
+        axes.annotate(one.model, at, (5, 4), textcoords="offset points", fontsize=8, color=ink)
     if known:
         xs, ys = zip(*((float(one.gflops), float(one.pq)) for one in known), strict=True)
         axes.plot(xs, ys, STYLES["published"], color=PUBLISHED, label="published, not ours", markersize=9)
@@ -73,7 +78,8 @@ def write_png(panels: Sequence[Panel], file: Path) -> None:
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         draw(axes, panel)
         axes.set_title(panel.title, fontsize=10)
-        handles, names = axes.get_legend_handles_labels()
+        named_once = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        names, handles = list(named_once), list(named_once.values())
         more = [f"and {len(names) - LABELLED} lines more"] * (len(names) > LABELLED)
         axes.legend(handles[: LABELLED + len(more)], names[:LABELLED] + more, fontsize=7)
     figure.savefig(file, dpi=110)
@@ -81,7 +87,7 @@ def write_png(panels: Sequence[Panel], file: Path) -> None:
 
 def svg(panel: Panel) -> str:
     """One panel as an element of a page: no resource of its own, text and lines in the colours of the page."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 10.5, "svg.hashsalt": panel.title}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 12, "svg.hashsalt": panel.title}):
         figure = Figure(figsize=(6, 4.3), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()

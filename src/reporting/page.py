@@ -16,6 +16,7 @@ from src.reporting.runs import Run, Skipped
 
 TEMPLATE = Path(__file__).with_name("page.html")
 OPEN = 40  # rows of a table that is shown at once
+SAID = 6  # things left out that are shown at once
 DIGITS = {"quality": ".4f"}  # of a score; others have two, as per cents
 
 
@@ -43,7 +44,9 @@ def warning(skipped: Sequence[Skipped]) -> str:
     if not skipped:
         return ""
     lines = "".join(f"<li><code>{escape(str(one.place))}</code>: {escape(one.why)}</li>" for one in skipped)
-    return f'<div class="warn"><strong>Left out</strong><ul>{lines}</ul></div>'
+    is_open = " open" * (len(skipped) <= SAID)
+    said = f"<strong>Left out: {len(skipped)}</strong>"
+    return f'<div class="warn"><details{is_open}><summary>{said}</summary><ul>{lines}</ul></details></div>'
 
 
 def section(panel: Panel, at: dict[int, str]) -> str:
@@ -68,12 +71,14 @@ def section(panel: Panel, at: dict[int, str]) -> str:
 def legend(panel: Panel) -> str:
     """What the lines are."""
     color = curve.colors(panel)
-    items = [(curve.GLYPHS[kind], color[label], f"{KINDS[kind]}: {label}") for label, kind in panel.series]
+    ink = {(label, kind): curve.FRONT if kind == "random" else color[label] for label, kind in panel.series}
+    lines = [(curve.GLYPHS[kind], ink[label, kind], curve.named(label, kind)) for label, kind in panel.series]
+    items = list({name: (glyph, tint, name) for glyph, tint, name in lines}.values())
     if any(one.gflops for one in published_on(panel.data_set, panel.quality)):
         items.append((curve.GLYPHS["published"], curve.PUBLISHED, "published, not ours"))
     if len(panel.front()) > 1:
         items.append(("▬", curve.FRONT, "Pareto front of fixed exits and gates"))
-    shown = "".join(f'<li><span style="color:{ink}">{glyph}</span> {escape(name)}</li>' for glyph, ink, name in items)
+    shown = "".join(f'<li><span style="color:{tint}">{glyph}</span> {escape(name)}</li>' for glyph, tint, name in items)
     listed = f'<ul class="legend">{shown}</ul>'
     return listed if len(items) <= OPEN else f"<details><summary>{len(items)} lines</summary>{listed}</details>"
 
@@ -81,7 +86,8 @@ def legend(panel: Panel) -> str:
 def lines(panel: Panel, label: str, kind: str, points: Sequence[Point], at: dict[int, str]) -> list[str]:
     """A heading and the rows of one line of the curve."""
     front, ink = {id(point) for point in panel.front()}, curve.colors(panel)[label]
-    said = f'<span style="color:{ink}">{curve.GLYPHS[kind]}</span> {KINDS[kind]}: {escape(label)}'
+    name = f"{KINDS[kind]}: {label}"
+    said = f'<span style="color:{ink}">{curve.GLYPHS[kind]}</span> {escape(name)}'
     rows = []
     for point in points:
         who = f"exit {point.who[4:]}" if kind == "exit" else "" if point.beta is None else f"beta {point.beta:g}"
@@ -122,7 +128,8 @@ def spell(point: Point, name: str, form: str, spread: bool = True) -> str:
 def pictures_of(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
     """The first pictures of all runs, as many as a page bears, and those that could not be read."""
     left, unread, sections = MOST, [], []
-    for strip in strips(runs):
+    found = strips(runs)
+    for strip in found:
         shown = []
         for picture in strip.pictures[:left]:
             left -= 1
@@ -137,4 +144,6 @@ def pictures_of(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
             )
         if shown:
             sections.append(f"<h3>{escape(strip.title)}</h3>{''.join(shown)}")
+    if more := sum(len(strip.pictures) for strip in found) - MOST + left:
+        sections.append(f'<p class="soft">{count(more, "picture")} more in the folders of the runs.</p>')
     return (f"<h2>Pictures</h2>{''.join(sections)}" if sections else ""), unread

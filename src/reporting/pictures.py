@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from src.reporting.runs import Run
+from src.reporting.settings import identity
 
 EARLY = 3  # images that leave first, and as many that leave last
 EXAMPLES = 2  # pictures of a run without a gate
@@ -45,9 +46,10 @@ def embed(file: Path) -> str | None:
 
 
 def strips(runs: Sequence[Run]) -> list[Strip]:
-    """Leavers of every run that lists exits, then examples of the others; empty ones are left out."""
+    """Leavers of every run that lists exits, then examples of the others, one for all seeds; empty ones are left out."""
     gated = [Strip(f"Left first and last: {run.folder}", leavers(run)) for run in runs]
-    others = [Strip(f"{run.folder}", examples(run)) for run in runs if not (run.folder / "exits.csv").is_file()]
+    once = {identity(run.settings.but()): run for run in reversed(runs) if not (run.folder / "exits.csv").is_file()}
+    others = [Strip(str(run.folder), examples(run)) for run in reversed(once.values())]
     return [strip for strip in gated + others if strip.pictures]
 
 

@@ -98,7 +98,8 @@ def labels(all_settings: Mapping[str, Settings], data_only: bool = False) -> dic
     """A short name for each: that of its experiment, and what others of that name have otherwise."""
     schedules = {identity({"": settings.values.get("schedule")}) for settings in all_settings.values()}
     found: dict[str, str] = {}
-    for name in dict.fromkeys(settings.name for settings in all_settings.values()):
+    all_names = dict.fromkeys(settings.name for settings in all_settings.values())
+    for name in all_names:
         same = {key: settings for key, settings in all_settings.items() if settings.name == name}
         values = {key: one.data() if data_only else one.but(*DIALS) for key, one in same.items()}
         differing = differences(list(values.values()))
@@ -107,7 +108,7 @@ def labels(all_settings: Mapping[str, Settings], data_only: bool = False) -> dic
             schedule = settings.values.get("schedule")
             if schedule and len(schedules) > 1 and "schedule" not in differing:
                 said.insert(0, f"schedule {spell(schedule, [])}")
-            label = ", ".join([name, *said])
+            label = ", ".join([name, *said] if len(all_names) > 1 or not said else said)
             twins = sum(other == label or other.startswith(f"{label} (") for other in found.values())
             found[key] = f"{label} ({twins + 1})" if twins else label
     return found
