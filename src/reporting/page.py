@@ -20,15 +20,14 @@ SAID = 6  # things left out that are shown at once
 DIGITS = {"quality": ".4f"}  # of a score; others have two, as per cents
 
 
-def page(runs: Sequence[Run], panels: Sequence[Panel], skipped: Sequence[Skipped]) -> str:
-    """The whole report."""
+def page(runs: Sequence[Run], panels: Sequence[Panel], skipped: Sequence[Skipped], pictures: str) -> str:
+    """The whole report, with pictures as `pictures_of` makes them."""
     at = places(runs)
-    pictures, unread = pictures_of(runs)
     return Template(TEMPLATE.read_text()).substitute(
         title="Quality against cost",
         about=f"{count(len(runs), 'run')}, read from {'their' if len(runs) > 1 else 'its'} folders. ± is one standard "
         "deviation over seeds, of runs that differ in nothing else. GFLOPs are 1e9 multiply-adds of an image.",
-        skipped=warning([*skipped, *unread]),
+        skipped=warning(skipped),
         panels="\n".join(section(panel, at) for panel in panels),
         pictures=pictures,
         runs="\n".join(cards(runs, at)),

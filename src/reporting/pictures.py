@@ -46,7 +46,7 @@ def embed(file: Path) -> str | None:
 
 
 def strips(runs: Sequence[Run]) -> list[Strip]:
-    """Leavers of every run that lists exits, then examples of the others, one for all seeds; empty ones are left out."""
+    """Leavers of every run that lists exits, then examples of the others, of one seed; none is empty."""
     gated = [Strip(f"Left first and last: {run.folder}", leavers(run)) for run in runs]
     once = {identity(run.settings.but()): run for run in reversed(runs) if not (run.folder / "exits.csv").is_file()}
     others = [Strip(str(run.folder), examples(run)) for run in reversed(once.values())]

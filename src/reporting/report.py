@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.reporting import table
 from src.reporting.curve import write_png
-from src.reporting.page import page
+from src.reporting.page import page, pictures_of
 from src.reporting.points import panels, superseded
 from src.reporting.runs import Skipped, find
 
@@ -15,15 +15,17 @@ def report(places: Sequence[Path], out: Path) -> int:
     """The exit status, 2 if there is nothing to report; index.html, curve.png and table.csv are in `out` then."""
     runs, skipped = find(places)
     found = panels(runs)
-    older = [Skipped(run.file, "a newer run has its settings and its seed") for run in superseded(runs, found)]
-    for one in (*skipped, *older):
+    skipped += [Skipped(run.file, "a newer run has its settings and its seed") for run in superseded(runs, found)]
+    pictures, unread = pictures_of(runs)
+    skipped += unread
+    for one in skipped:
         print(f"skipped: {one.place}: {one.why}", file=sys.stderr)
     if not runs:
         print("error: nothing to report; expected folders with scores.json or gate.json in them", file=sys.stderr)
         return 2
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "index.html").write_text(page(runs, found, [*skipped, *older]))
+        (out / "index.html").write_text(page(runs, found, skipped, pictures))
         write_png(found, out / "curve.png")
         table.write(runs, found, out / "table.csv")
     except OSError as error:

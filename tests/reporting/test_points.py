@@ -1,0 +1,92 @@
+"""Which runs are one point, and what it is worth."""
+
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+
+from src.reporting.points import Panel, Point, panels, superseded
+from src.reporting.published import PUBLISHED, published_on
+from src.reporting.runs import find
+from tests.reporting.made_up import write_gate, write_json, write_model
+
+
+def panels_in(folder: Path) -> list[Panel]:
+    return panels(find([folder])[0])
+
+
+def point_of(panel: Panel, who: str) -> Point:
+    (point,) = (point for point in panel.points if point.who == who)
+    return point
+
+
+def test_seeds_are_averaged(tmp_path: Path) -> None:
+    """Mean and deviation of a sample over runs that differ in their seed only."""
+    scores = [70.1, 71.3, 69.7]
+    for seed, pq in enumerate(scores):
+        write_model(tmp_path / f"run{seed}", pq, seed)
+    (panel,) = panels_in(tmp_path)
+    point = point_of(panel, "exit1")
+    assert (point.mean("pq"), point.deviation("pq")) == (statistics.mean(scores), statistics.stdev(scores))
+    assert len(point.runs) == 3
+
+
+def test_gates_of_seeds_of_a_parent_are_averaged(tmp_path: Path) -> None:
+    """Their tables lie where the path says the seed."""
+    for seed in (0, 1):
+        write_gate(tmp_path / f"run{seed}", 0.7 + 0.01 * seed, seed)
+    (panel,) = panels_in(tmp_path)
+    assert point_of(panel, "gate").values("quality") == [0.7, 0.71]
+    assert point_of(panel, "oracle").deviation("quality") is not None
+
+
+def test_other_settings_are_other_points(tmp_path: Path) -> None:
+    """Betas make a line; the exits that they share are there once."""
+    for beta in (0.02, 0.01):
+        write_gate(tmp_path / f"{beta}", 0.7, beta=beta)
+    (panel,) = panels_in(tmp_path)
+    (line,) = (points for (_, kind), points in panel.series.items() if kind == "gate")
+    assert sorted(point.beta or 0 for point in line) == [0.01, 0.02]
+    assert len(point_of(panel, "exit1").runs) == 1
+
+
+def test_runs_without_settings_stay_apart(tmp_path: Path) -> None:
+    """Nobody knows what they differ in."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "scores.json", {"exits": {"1": {"pq": 1.0, "total_gflops": 1.0}}})
+    (panel,) = panels_in(tmp_path)
+    assert [len(point.runs) for point in panel.points] == [1, 1]
+
+
+def test_of_a_seed_twice_the_newer_counts(tmp_path: Path) -> None:
+    """And the other is said to be left out."""
+    old = write_model(tmp_path / "old", 60.0)
+    os.utime(old / "scores.json", (1, 1))
+    write_model(tmp_path / "new", 61.0)
+    runs, _ = find([tmp_path])
+    found = panels(runs)
+    assert point_of(found[0], "exit1").values("pq") == [61.0]
+    assert [run.folder for run in superseded(runs, found)] == [old]
+
+
+def test_the_front_has_what_nothing_cheaper_beats(tmp_path: Path) -> None:
+    """Of exits and gates; what knows the truth is not on it."""
+    write_gate(tmp_path / "run")
+    (panel,) = panels_in(tmp_path)
+    assert [point.who for point in panel.front()] == ["exit1", "gate", "exit2"]
+
+
+@pytest.mark.parametrize(("data", "some"), [("shapes", False), ("coco", True), ("mine", False)])
+def test_published_points_stand_beside_their_own_data_only(data: str, some: bool, tmp_path: Path) -> None:
+    """Made scenes and other people's files have none."""
+    write_model(tmp_path / "run", data=data)
+    (panel,) = panels_in(tmp_path)
+    assert bool(published_on(panel.data_set, panel.quality)) == some
+
+
+def test_published_figures_are_those_of_the_documentation() -> None:
+    """To the digit, each in docs/method.md."""
+    words = (Path(__file__).parents[2] / "docs/method.md").read_text().replace("/", " ").split()
+    assert not [one for one in PUBLISHED if one.pq not in words or (one.gflops and one.gflops not in words)]

@@ -1,0 +1,154 @@
+"""The report as one asks for it: files, exit status, and what is said of bad input."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.report import main
+from tests.reporting.made_up import write_gate, write_json, write_model, write_pictures
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit status of the command."""
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A model, a gate, and a gated evaluation of the model with pictures."""
+    folder = tmp_path / "runs"
+    parent = write_model(folder / "model", made_by={"git": "abcdef123456+", "torch": "2.6", "device": "CPU, 2 cores"})
+    write_gate(folder / "gate")
+    gate = {"pq": 70.5, "total_gflops": 0.8, "depth": 1.25, "share_exit1": 0.75, "share_exit2": 0.25, "beta": 0.0}
+    gated = write_model(folder / "gated", exits={}, gate=gate)
+    with open(gated / ".hydra/config.yaml", "a") as config:
+        config.write(f"ckpt_path: {parent}/checkpoints/best.ckpt\n")
+    names = [f"scene_{i}" for i in range(8)]
+    rows = [f"{i},{name}.png,{1 + i % 2},0.5\n" for i, name in enumerate(names)]
+    (gated / "exits.csv").write_text("image_id,name,exit,gflops\n" + "".join(rows))
+    write_pictures(gated, *names)
+    write_pictures(parent, *names)
+    return folder
+
+
+def test_three_files_and_where_they_are(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The page's path is all that is printed."""
+    assert run(monkeypatch, runs, "--out", tmp_path / "out") == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"index.html", "curve.png", "table.csv"}
+    said = capsys.readouterr()
+    assert said.out.strip() == str(tmp_path / "out/index.html")
+    assert said.err == ""
+
+
+def test_the_page_needs_nothing_else(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address in it, and every picture is inside: leavers beside their parent's, then examples of the parent."""
+    run(monkeypatch, runs, "--out", tmp_path / "out")
+    page = (tmp_path / "out/index.html").read_text()
+    assert "http" not in page
+    assert "<script" not in page
+    assert all(re.match("#|data:", link) for link in re.findall(r'(?:src|href)="([^"]*)"', page))
+    sources = re.findall(r'<img src="([^"]{20})', page)
+    assert len(sources) == 2 * 6 + 2
+    assert all(source.startswith("data:image/jpeg;") for source in sources)
+    targets = set(re.findall(r'id="([^"]*)"', page))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= targets
+
+
+def test_numbers_are_those_of_the_files(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All digits in the table, and in the page rounded; with command, revision and machine."""
+    run(monkeypatch, runs, "--out", tmp_path / "out")
+    with open(tmp_path / "out/table.csv", newline="") as file:
+        rows = {(row["source"], row["exit"]): row for row in csv.DictReader(file) if row["row"] == "run"}
+    for source, key in (("model/scores.json", "exits"), ("gate/gate.json", "outcomes")):
+        for who, scores in json.loads((runs / source).read_text())[key].items():
+            row = rows[f"{runs / source}", who if key == "outcomes" else f"exit{who}"]
+            assert {name: row[name] for name in scores} == {name: repr(value) for name, value in scores.items()}
+    page = (tmp_path / "out/index.html").read_text()
+    for printed in ("70.25", "0.7123", "0.7123456", "1: 75 %", "abcdef123456+", "CPU, 2 cores"):
+        assert printed in page
+    assert "python -m src.train +experiment=model seed=0 &#x27;exits=[1,2]&#x27;" in page
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"step": 7, "exits": {"1": {"pq": 7', "cut short"),
+        ("", "cut short"),
+        ('{"scores": {"pq": 70.0}}', "lacks 'exits'"),
+        ('{"exits": {"1": {"pq": 70.0}}}', "total_gflops"),
+        ('{"exits": {"1": {"pq": "70", "total_gflops": 1}}}', "expected a number"),
+        ('{"exits": [1]}', "others"),
+        ("[]", "not as it is written today"),
+        ('{"exits": {}}', "no scores"),
+        (None, "neither scores.json nor gate.json"),
+    ],
+)
+def test_a_bad_run_is_said_in_a_line_and_others_are_reported(
+    content: str | None, why: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """On stderr and on the page."""
+    bad = write_model(runs / "bad")
+    (bad / "scores.json").write_text(content) if content is not None else (bad / "scores.json").unlink()
+    assert run(monkeypatch, runs, "--out", tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(bad) in line
+    assert why in line
+    assert str(bad) in (tmp_path / "out/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("missing", "no such folder"), ("empty", "no run in it"), ("file", "a file")]
+)
+def test_nothing_to_report(
+    place: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Status 2, and nothing is written."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, tmp_path / place, "--out", tmp_path / "out") == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_runs_given(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """It is said what is missing."""
+    assert run(monkeypatch) == 2
+    assert "RUNS" in capsys.readouterr().err
+
+
+def test_a_broken_picture_is_left_out(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """And said to be."""
+    broken = runs / "model/pictures/00_scene_0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    run(monkeypatch, runs, "--out", tmp_path / "out")
+    assert f"<code>{broken}</code>" in (tmp_path / "out/index.html").read_text()
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a folder is called."""
+    write_json(write_model(tmp_path / "<b>$x" / "run") / "scores.json", {"exits": {"1": {"pq": 1, "total_gflops": 1}}})
+    assert run(monkeypatch, tmp_path, "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out/index.html").read_text()
+    assert "&lt;b&gt;$x/run" in page
+    assert "<b>" not in page
+
+
+def test_a_run_named_twice_counts_once(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself and by a folder above it."""
+    run(monkeypatch, runs, runs / "model", "--out", tmp_path / "out")
+    assert "3 runs, read" in (tmp_path / "out/index.html").read_text()
