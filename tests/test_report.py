@@ -92,6 +92,7 @@ def test_numbers_are_those_of_the_files(runs: Path, tmp_path: Path, monkeypatch:
         ('{"exits": [1]}', "others"),
         ("[]", "not as it is written today"),
         ('{"exits": {}}', "no scores"),
+        ('{"exits": {"x": {"pq": 1, "total_gflops": 1}}}', "invalid literal"),
         (None, "neither scores.json nor gate.json"),
     ],
 )
@@ -137,6 +138,15 @@ def test_a_broken_picture_is_left_out(
     run(monkeypatch, runs, "--out", tmp_path / "out")
     assert f"<code>{broken}</code>" in (tmp_path / "out/index.html").read_text()
     assert str(broken) in capsys.readouterr().err
+
+
+def test_what_a_report_does_without(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged settings, lists of exits and counts cost their part of the page, not the page."""
+    write_gate(runs / "odd", taken={"x": 1}, labels=[1], made_by="me")
+    (runs / "odd/.hydra/config.yaml").write_text("a: [")
+    (runs / "gated/exits.csv").write_text("image_id,na")
+    assert run(monkeypatch, runs, "--out", tmp_path / "out") == 0
+    assert "not recorded" in (tmp_path / "out/index.html").read_text()
 
 
 def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

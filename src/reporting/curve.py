@@ -62,14 +62,13 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
 
 
 def draw_published(axes: Axes, panel: Panel, ink: str) -> None:
-    """Stars, with their names, of what others measured."""
-    known = [one for one in published_on(panel.data_set, panel.quality) if one.gflops]
-    for one in known:
-        at = (float(one.gflops), float(one.pq))
-        axes.annotate(one.model, at, (5, 4), textcoords="offset points", fontsize=8, color=ink)
-    if known:
-        xs, ys = zip(*((float(one.gflops), float(one.pq)) for one in known), strict=True)
-        axes.plot(xs, ys, STYLES["published"], color=PUBLISHED, label="published, not ours", markersize=9)
+    """Stars, with the letters that the table and the legend have too, of what others measured."""
+    for one in published_on(panel.data_set, panel.quality):
+        if one.gflops:
+            at = (float(one.gflops), float(one.pq))
+            said = f"published {one.letter}: {one.model}"
+            axes.plot(*at, STYLES["published"], color=PUBLISHED, label=said, markersize=9)
+            axes.annotate(one.letter, at, (5, 5), textcoords="offset points", fontsize=9, color=ink)
 
 
 def write_png(panels: Sequence[Panel], file: Path) -> None:

@@ -47,14 +47,18 @@ def bar(shares: Shares) -> str:
 def taken(run: Run) -> Shares:
     """Shares of the images that a gate was scored on."""
     logged = run.scores.get("gate", {})
-    shares = {int(name[len(SHARE) :]): value for name, value in logged.items() if name.startswith(SHARE)}
+    shares = {
+        int(name[len(SHARE) :]): value
+        for name, value in logged.items()
+        if name.startswith(SHARE) and name[len(SHARE) :].isdecimal()
+    }
     return shares or counted(run, "taken")
 
 
 def counted(run: Run, name: str) -> Shares:
     """Counts by exit as shares; empty if there are none."""
     counts = run.about.get(name)
-    if not isinstance(counts, Mapping) or not all(type(number) is int for number in counts.values()):
+    if not isinstance(counts, Mapping) or not all(d.isdecimal() and type(n) is int for d, n in counts.items()):
         return {}
     total = sum(counts.values())
     return {int(depth): number / total for depth, number in counts.items()} if total else {}

@@ -74,7 +74,7 @@ def legend(panel: Panel) -> str:
     lines = [(curve.GLYPHS[kind], ink[label, kind], curve.named(label, kind)) for label, kind in panel.series]
     items = list({name: (glyph, tint, name) for glyph, tint, name in lines}.values())
     if any(one.gflops for one in published_on(panel.data_set, panel.quality)):
-        items.append((curve.GLYPHS["published"], curve.PUBLISHED, "published, not ours"))
+        items.append((curve.GLYPHS["published"], curve.PUBLISHED, "published, not ours; letters as in the table"))
     if len(panel.front()) > 1:
         items.append(("▬", curve.FRONT, "Pareto front of fixed exits and gates"))
     shown = "".join(f'<li><span style="color:{tint}">{glyph}</span> {escape(name)}</li>' for glyph, tint, name in items)
@@ -105,7 +105,8 @@ def published(panel: Panel) -> list[str]:
     if not known:
         return []
     rows = "".join(
-        f'<tr><td class="text">{escape(one.model)} <span class="soft">({escape(one.source)})</span></td><td></td>'
+        f'<tr><td class="text" colspan="2">{one.letter}: {escape(one.model)} '
+        f'<span class="soft">({escape(one.source)})</span></td>'
         f"<td>{one.pq}</td><td></td><td>{one.gflops or 'not found'}</td></tr>"
         for one in known
     )
@@ -142,7 +143,7 @@ def pictures_of(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
                 f'<figcaption class="soft">{caption}</figcaption></figure>'
             )
         if shown:
-            sections.append(f"<h3>{escape(strip.title)}</h3>{''.join(shown)}")
+            sections.append(f'<h3>{escape(strip.title)}</h3><div class="strip">{"".join(shown)}</div>')
     if more := sum(len(strip.pictures) for strip in found) - MOST + left:
         sections.append(f'<p class="soft">{count(more, "picture")} more in the folders of the runs.</p>')
     return (f"<h2>Pictures</h2>{''.join(sections)}" if sections else ""), unread

@@ -1,5 +1,6 @@
 """Published figures, as docs/method.md has them, section 5. Nothing here was measured by us."""
 
+from string import ascii_lowercase
 from typing import NamedTuple
 
 ZOO, TABLE_1 = "Mask2Former's model zoo", "Mask2Former's table 1, second hand"
@@ -14,6 +15,11 @@ class Published(NamedTuple):
     pq: str  # per cent, digits as published
     gflops: str  # multiply-adds of an image, 1e9, digits as published; empty: not found
     source: str
+
+    @property
+    def letter(self) -> str:
+        """By which it is found in the picture and in the table, among those of its data set."""
+        return ascii_lowercase[[one for one in PUBLISHED if one.data_set == self.data_set].index(self)]
 
 
 COCO, CITYSCAPES = "COCO val2017, panoptic", "Cityscapes val, panoptic"

@@ -132,6 +132,8 @@ def checked(rows: Scores, cost: str, qualities: Sequence[str]) -> Scores:
     if not rows:
         raise ValueError("no scores in it")
     for who, row in rows.items():
+        if not re.fullmatch(r"exit\d+|gate|oracle|random", who):
+            raise ValueError(f"scores of {who!r}, expected those of exits, a gate, the oracle or chance")
         wrong = [name for name, value in row.items() if type(value) not in (int, float)]
         if wrong:
             raise ValueError(f"{who}: {wrong[0]} is {row[wrong[0]]!r}, expected a number")
