@@ -50,6 +50,7 @@ def test_every_target_beats_chance(target: str, configure: Configure, table: Pat
     assert (scores["num_unlabelled"], scores["num_train"], scores["num_holdout"]) == (7, 1794, 199)
     assert sum(scores["labels"].values()) == 1794
     assert sum(scores["taken"].values()) == 199
+    assert set(scores["made_by"]) == {"git", "torch", "device"}
 
 
 def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Path, tmp_path: Path) -> None:
