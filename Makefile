@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
 	$(RUN) -m scripts.demo
 
-eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (an hour; SEEDS=3 for three parents)
+eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (half an hour; SEEDS=3 for three parents)
 	$(RUN) -m scripts.eco --seeds $(or $(SEEDS),1)
 
 sweep-schedule: setup ## train every schedule of conf/sweep/schedule.yaml on made scenes, and compare them
