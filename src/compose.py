@@ -29,6 +29,10 @@ warnings.filterwarnings("ignore", message=".*sync_dist=True")  # scores are thos
 warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 
 OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
+JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "Gating": "gate", "Gated": "evaluation"}
+OmegaConf.register_new_resolver(
+    "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
+)
 OmegaConf.register_new_resolver("wandb_offline", lambda: wandb.api.api_key is None, replace=True)
 
 

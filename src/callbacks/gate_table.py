@@ -35,6 +35,11 @@ class GateTable(lightning.Callback):
         """Go on from there."""
         self.best = state_dict["best"]
 
+    def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Say which gate is trained, by which settings."""
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": task.hparams["config"], "gate": dict(task.hparams["gate"])})
+
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Keep the numbers if they are of the smallest loss so far."""
         now = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "accuracy", "regret")}

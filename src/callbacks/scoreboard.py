@@ -48,14 +48,13 @@ class Scoreboard(lightning.Callback):
         for name, value in effective(trainer, task, self.costs, self.image_size).items():
             table.add_row(name, value)
         self.console.print(table)
+        costs = {
+            f"gflops/exit{depth}/{part}": value
+            for depth, cost in self.costs.items()
+            for part, value in cost.parts().items()
+        }
         for logger in trainer.loggers:
-            logger.log_hyperparams(
-                {
-                    f"gflops/exit{depth}/{part}": value
-                    for depth, cost in self.costs.items()
-                    for part, value in cost.parts().items()
-                }
-            )
+            logger.log_hyperparams({"config": task.hparams["config"], **costs})
 
     def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Start the clock."""

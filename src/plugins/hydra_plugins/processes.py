@@ -56,6 +56,7 @@ class ProcessLauncher(Launcher):
         with locked(folder):
             given = [given_to(overrides, keys) for overrides in job_overrides]
             jobs = [self.job(folder, *one) for one in zip(map(list, job_overrides), given, strict=True)]
+            os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
             failed = run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
             rows = [row for job, values in zip(jobs, given, strict=True) for row in rows_of(job, values, failed)]
             write(rows, folder / "table.csv")
