@@ -76,7 +76,9 @@ def main() -> None:
         csv.writer(file).writerows([Row._fields, *rows])
     (folder / "table.md").write_text(markdown(rows))
     draw_curve(rows, folder / "curve.png")
-    draw_leavers(models[0].overrides, folder / models[0].folder, folder / "leavers.png")
+    parent = folder / models[0].folder
+    table = judged(parent)
+    draw_leavers(models[0].overrides, parent, table, scores_of(parent / "gate_quality", table), folder / "leavers.png")
     Console().print(Markdown(markdown(rows)))
     print(f"{folder}/table.md, table.csv, curve.png, leavers.png")
 
@@ -131,12 +133,13 @@ def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row
     """
     table = judged(folder)
     exits, count = table.about.exits, len(table.about.exits)
+    names = {"gate quality": "gate_quality", "gate quality, mean32": "gate_mean32"} if model.gated else {}
+    qualities = {who: scores_of(folder / name, table) for who, name in names.items()}  # predicted once for all betas
     for beta in BETAS:
         choices = {f"exit {depth}": torch.full((len(table),), column) for column, depth in enumerate(exits)}
         if model.gated:
-            choices["gate exit"] = choose(folder / f"gate_{beta:g}", table, 0.0)
-            choices["gate quality"] = choose(folder / "gate_quality", table, beta)
-            choices["gate quality, mean32"] = choose(folder / "gate_mean32", table, beta)
+            choices["gate exit"] = best_exit(scores_of(folder / f"gate_{beta:g}", table), exits, 0.0)
+            choices |= {who: best_exit(scores, exits, beta) for who, scores in qualities.items()}
             choices["oracle"] = best_exit(table.quality, exits, beta)
         if other is not None:
             choices["another's oracle"] = best_exit(other.quality, exits, beta)
@@ -157,15 +160,14 @@ def other_table(model: Model, folder: Path, num_seeds: int) -> ExitTable | None:
 def judged(folder: Path) -> ExitTable:
     """The labels of the scenes to judge by, those with a quality."""
     table = read(folder / "label_val/table")
-    return table.rows(~table.quality.isnan().any(1))
+    return table.rows(table.labelled)
 
 
 @torch.no_grad()
-def choose(run: Path, table: ExitTable, beta: float) -> Tensor:
-    """The exit that a gate takes for each image of a table, (N,) column."""
+def scores_of(run: Path, table: ExitTable) -> Tensor:
+    """What a gate makes of each image of a table, (N, E)."""
     gate = read_gate(str(run / "checkpoints/best.ckpt")).gate
-    pooled = torch.cat([table.inputs[name] for name in gate.inputs], 1)
-    return best_exit(gate.score(pooled), table.about.exits, beta)
+    return gate.score(torch.cat([table.inputs[name] for name in gate.inputs], 1))
 
 
 if __name__ == "__main__":

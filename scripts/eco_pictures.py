@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from torch import Tensor
 
 from scripts.eco_table import Row
-from src.callbacks.pictures import HEIGHT, MARGIN, TITLE, answered, flatten, paint
+from src.callbacks.pictures import HEIGHT, answered, flatten, paint, side_by_side
 from src.command_line import configure
 from src.compose import compose
-from src.data.exit_table import read
+from src.data.exit_table import ExitTable
 from src.models.postprocess import Frame
 from src.tasks.evaluation import Answer
-from src.tasks.gated import read_gate
 
 SHOWN = 3  # images that leave first, and as many that leave last
 LINES = {  # choice: label, style
@@ -71,13 +71,9 @@ def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality")
 
 
 @torch.no_grad()
-def draw_leavers(overrides: Sequence[str], folder: Path, file: Path) -> None:
-    """The scenes whose depth the gate of qualities values least and most, at the first and at the last exit."""
-    table = read(folder / "label_val/table")
-    table = table.rows(~table.quality.isnan().any(1))
-    gate = read_gate(str(folder / "gate_quality/checkpoints/best.ckpt")).gate
-    scores = gate.score(torch.cat([table.inputs[name] for name in gate.inputs], 1))
-    gain = 100 * (scores[:, -1] - scores[:, 0])
+def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
+    """The scenes of a table whose depth a gate's qualities (N, E) value least and most, at the first and last exit."""
+    exits, gain = table.about.exits, 100 * (scores[:, -1] - scores[:, 0])
     order = gain.argsort().tolist()
     weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
     number = f"data.val.num_scenes={table.about.num_images}"
@@ -85,7 +81,7 @@ def draw_leavers(overrides: Sequence[str], folder: Path, file: Path) -> None:
     rows = []
     for when, places in (("first", order[:SHOWN]), ("last", order[-SHOWN:])):
         for place in places:
-            quality = {depth: 100 * float(table.quality[place, column]) for column, depth in enumerate(gate.exits)}
+            quality = {depth: 100 * float(score) for depth, score in zip(exits, table.quality[place], strict=True)}
             title = f"leaves {when}: {gain[place]:+.1f} points expected of depth"
             rows.append(draw_row(task.eval(), data.val_scenes[int(table.image_ids[place])], quality, title))
     sheet = Image.new("RGB", (rows[0].width, len(rows) * rows[0].height), "white")
@@ -106,9 +102,4 @@ def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> I
         )
         answer = Answer(segments, None, None, depth)
         panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, *answered(answer), task.categories)
-    row = Image.new("RGB", (len(panels) * (HEIGHT + MARGIN) + MARGIN, HEIGHT + TITLE + MARGIN), "white")
-    for column, (said, panel) in enumerate(panels.items()):
-        left = MARGIN + column * (HEIGHT + MARGIN)
-        ImageDraw.Draw(row).text((left, 3), said, "black", ImageFont.load_default(14))
-        row.paste(panel, (left, TITLE))
-    return row
+    return side_by_side(panels)

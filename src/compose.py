@@ -1,6 +1,5 @@
 """From a config to a task, its data and a trainer: the only place that instantiates."""
 
-import gc
 import logging
 import os
 import warnings
@@ -54,7 +53,6 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         ValueError: a setting that cannot be, named with its value and what was expected.
         FileNotFoundError: data or weights that are not there.
     """
-    gc.collect()  # jobs of a sweep share a process, and what the last one held would stay beside this one's
     if OmegaConf.select(cfg, "model.weights") is not None:
         cfg.model.backbone.pretrained = False  # they would be overwritten
     settings = OmegaConf.to_container(cfg, resolve=True)

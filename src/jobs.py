@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,8 +63,9 @@ class Job(NamedTuple):
         metrics = self.folder / "metrics.csv"
         if not metrics.is_file():
             return 0
-        with open(metrics) as file:
-            return max((int(row["step"]) for row in csv.DictReader(file) if row["step"]), default=0)
+        with open(metrics) as file:  # which grows long, and is asked often: only its last line is parsed
+            row = next(csv.DictReader([next(file, ""), *deque(file, maxlen=1)]), {})
+        return int(row.get("step") or 0)
 
 
 def readable(checkpoint: Path) -> bool:
@@ -94,10 +96,10 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
     threads = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
     slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
     console = Console(stderr=True)
-    for job in jobs:
-        if job.done:
-            console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
-    waiting, done = [job for job in jobs if not job.done], {job.name for job in jobs if job.done}
+    finished = [job for job in jobs if job.done]
+    for job in finished:
+        console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
+    waiting, done = [job for job in jobs if job not in finished], {job.name for job in finished}
     running: dict[str, tuple[Job, subprocess.Popen, dict[str, str], TaskID]] = {}
     failed: dict[str, str] = {}
     columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))

@@ -1,6 +1,6 @@
 """Image, truth and prediction side by side, as one looks at them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,13 @@ def draw(image: Tensor, truth: Any, answer: Any, categories: Sequence[Any]) -> I
         "truth": paint(photo, *flatten(truth), categories),
         f"prediction, exit {answer.exit}": paint(photo, *answered(answer), categories),
     }
-    sheet = Image.new("RGB", (3 * width + 4 * MARGIN, HEIGHT + TITLE + MARGIN), "white")
+    return side_by_side(panels)
+
+
+def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Panels of one size, each under its title."""
+    width, height = next(iter(panels.values())).size
+    sheet = Image.new("RGB", (len(panels) * (width + MARGIN) + MARGIN, height + TITLE + MARGIN), "white")
     for column, (title, panel) in enumerate(panels.items()):
         left = MARGIN + column * (width + MARGIN)
         ImageDraw.Draw(sheet).text((left, 3), title, "black", ImageFont.load_default(14))

@@ -54,6 +54,11 @@ class ExitTable(NamedTuple):
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def labelled(self) -> Tensor:
+        """Which images have a quality, (N,) bool."""
+        return ~self.quality.isnan().any(1)
+
     def rows(self, keep: Tensor) -> "ExitTable":
         """The images with `keep` (N,) bool set, or those that `keep` (M,) int64 names."""
         places = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep

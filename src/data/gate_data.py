@@ -47,9 +47,8 @@ class GateData(LightningDataModule):
         columns = pick_exits(whole.about, exits, self.table)
         self.exits = [whole.about.exits[column] for column in columns]
         self.inputs = pick_inputs(whole.about, inputs, self.table)
-        labelled = ~whole.quality.isnan().any(1)
-        self.num_unlabelled = int((~labelled).sum())
-        self.rows = Rows(whole, labelled.nonzero()[:, 0], columns, list(self.inputs))
+        self.num_unlabelled = int((~whole.labelled).sum())
+        self.rows = Rows(whole, whole.labelled.nonzero()[:, 0], columns, list(self.inputs))
         self.train, self.holdout = split(len(self.rows), holdout, seed, self.table)
 
     @property

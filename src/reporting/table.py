@@ -1,6 +1,5 @@
 """Every number of a report as CSV: as the runs wrote it, as means over seeds, and as published."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from src.reporting.points import Panel, Point
 from src.reporting.published import published_on
 from src.reporting.runs import Run
+from src.rows import write_csv
 
 
 def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:
@@ -15,12 +15,7 @@ def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:
 
     Deviations (`pq sd`) are those of samples; `gflops` and `total_gflops` are 1e9 multiply-adds of an image.
     """
-    rows = [*rows_of_runs(runs), *rows_of_means(panels), *rows_of_published(panels)]
-    names = dict.fromkeys(name for row in rows for name in row)
-    with open(file, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(names))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv([*rows_of_runs(runs), *rows_of_means(panels), *rows_of_published(panels)], file)
 
 
 def rows_of_runs(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 The same command again goes on: what is finished is kept, what was broken off is continued, what failed runs anew.
 """
 
-import csv
 import fcntl
 import json
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,7 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from src.command_line import fail
 from src.jobs import Job, run_all
+from src.rows import write_csv
 
 LONGEST = 100  # characters of a folder's name
 SHOWN = ("pq", "miou", "ap", "quality", "utility", "depth", "gflops", "total_gflops")
@@ -59,7 +60,7 @@ class ProcessLauncher(Launcher):
             os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
             failed = run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
             rows = [row for job, values in zip(jobs, given, strict=True) for row in rows_of(job, values, failed)]
-            write(rows, folder / "table.csv")
+            write_csv(rows, folder / "table.csv")
         console = Console()
         console.print(table_of(rows, f"{folder}/table.csv"))
         if failed:
@@ -92,12 +93,6 @@ def check(at_once: int | None, on_failure: str) -> None:
         fail(f"hydra.launcher.on_failure={on_failure}: expected continue or stop")
     if at_once is not None and (type(at_once) is not int or at_once < 1):
         fail(f"hydra.launcher.at_once={at_once}: expected a whole number from 1, or null")
-
-
-def fail(message: str) -> NoReturn:
-    """Say what is wrong, in one line, and stop."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def visible_gpus() -> list[str]:
@@ -149,15 +144,6 @@ def scores_of(run: Path) -> dict[str, dict[str, float]]:
         return {}
     content = json.loads(scores.read_text())
     return content["exits"] | ({"gate": content["gate"]} if "gate" in content else {})
-
-
-def write(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Rows as CSV, with every column that one of them has."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    with open(file, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(names))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def table_of(rows: Sequence[dict[str, Any]], title: str) -> Table:

@@ -1,0 +1,15 @@
+"""Rows of several kinds as one CSV file."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Write rows with every column that one of them has, in the order in which they come up."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    with open(file, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(names))
+        writer.writeheader()
+        writer.writerows(rows)
