@@ -11,12 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from scripts.eco_table import Row
-from src.callbacks.pictures import HEIGHT, answered, flatten, paint, side_by_side
 from src.command_line import configure
 from src.compose import compose
 from src.data.exit_table import ExitTable
-from src.models.postprocess import Frame
-from src.tasks.evaluation import Answer
+from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
 
 SHOWN = 3  # images that leave first, and as many that leave last
 LINES = {  # choice: label, style
@@ -92,14 +90,11 @@ def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, score
 
 def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> Image.Image:
     """The image, its truth, and the segments of the first and the last exit with their quality."""
-    images = task.model.preprocess([sample.image])
-    frame = Frame(images.shape[-2:], sample.image.shape[-2:], sample.image.shape[-2:])
-    photo = Image.fromarray(sample.image.permute(1, 2, 0).numpy()).resize((HEIGHT, HEIGHT))
-    panels = {title: photo, "truth": paint(photo, *flatten(sample.truth), task.categories)}
+    size = sample.image.shape[-2:]
+    photo = photo_of(sample.image, size)
+    panels = {title: photo, "truth": paint(photo, true_segments(sample.truth), task.categories)}
+    answers = {answer.exit: answer for answer in task.answers(sample.image, size)}
     for depth in (min(quality), max(quality)):
-        segments = task.evaluations[f"exit{depth}"].postprocess.panoptic(
-            task.model(images, [depth])[depth][-1], 0, frame
-        )
-        answer = Answer(segments, None, None, depth)
-        panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, *answered(answer), task.categories)
+        segments = answered_segments(answers[depth])
+        panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, segments, task.categories)
     return side_by_side(panels)

@@ -1,29 +1,42 @@
-"""Image, truth and prediction side by side, as one looks at them."""
+"""Images, their truth and the answer of every exit side by side, as one looks at them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
-import numpy as np
-import torch
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
-HEIGHT = 320  # of a panel, pixels
-MARGIN, TITLE = 8, 22
-LEAST_SCORE = 0.5  # of an instance that is drawn
-ROOM = 900  # pixels of a panel that a segment must have to be named
+from src.painting import Segments, answered_segments, paint, photo_of, side_by_side, true_segments
+
+MOST_LABELS = 255  # of W&B's masks
+
+
+class Picture(NamedTuple):
+    """One image as it was answered."""
+
+    name: str
+    taken: int | None  # the exit that a gate sent it to
+    photo: Image.Image
+    layers: dict[str, Segments]  # truth and exits, by title, at the size of the photo
+
+    def sheet(self, categories: Sequence[Any]) -> Image.Image:
+        """All of it in panels."""
+        painted = {title: paint(self.photo, segments, categories) for title, segments in self.layers.items()}
+        return side_by_side({"image": self.photo, **painted})
 
 
 class Pictures(lightning.Callback):
-    """Saves the first `count` validation images at each validation, the newest over the older."""
+    """Saves `count` images of each validation, over those of the one before.
+
+    They are the first ones, or, where a gate chooses exits, those that left first and last.
+    """
 
     def __init__(self, folder: str, count: int = 8):
         self.folder = Path(folder)
         self.count = count
-        self.images: list[Image.Image] = []
+        self.pictures: list[Picture] = []
 
     def on_validation_batch_end(
         self,
@@ -34,93 +47,65 @@ class Pictures(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw what is still wanted."""
+        """Take what is wanted; of other images nothing is computed."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        for image, truth, name, answer in zip(batch.images, batch.truths, batch.names, outputs["answers"], strict=True):
-            if len(self.images) < self.count:
-                file = self.folder / f"{len(self.images):02d}_{Path(name).stem.replace(' ', '_')}.png"
-                self.images.append(draw(image, truth, answer, task.categories))
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.images[-1].save(file)
+        gated = "gflops" in outputs
+        for place, answer in enumerate(outputs["answers"]):
+            taken = answer.exit if gated else None
+            wanted = extremes([*(one.taken or 0 for one in self.pictures), taken or 0], self.count)
+            if len(self.pictures) in wanted:
+                with trainer.precision_plugin.forward_context():
+                    picture = take(task, batch, place, taken)
+                self.pictures = [[*self.pictures, picture][kept] for kept in wanted]
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Hand the pictures to W&B, if it listens."""
+        """Save the pictures, those that left first first, and hand them to W&B, if it listens."""
+        pictures = sorted(self.pictures, key=lambda picture: picture.taken or 0)
+        self.pictures = []
+        for number, picture in enumerate(pictures):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = Path(picture.name).stem.replace(" ", "_")
+            picture.sheet(task.categories).save(self.folder / f"{number:02d}_{name}.png")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and self.images:
-                logger.log_image("pictures", self.images, step=trainer.global_step)
-        self.images = []
+            if isinstance(logger, WandbLogger) and pictures:
+                captions, masks = [caption(picture) for picture in pictures], masks_of(pictures, task.categories)
+                photos: list[Any] = [picture.photo for picture in pictures]
+                logger.log_image("pictures", photos, trainer.global_step, caption=captions, masks=masks)
 
 
-def draw(image: Tensor, truth: Any, answer: Any, categories: Sequence[Any]) -> Image.Image:
-    """Three panels: the image (3, h, w) uint8, its annotated segments, and those predicted."""
-    height, width = truth.segments.shape[-2:]
-    width = round(HEIGHT * width / height)
-    photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, HEIGHT))
-    panels = {
-        "image": photo,
-        "truth": paint(photo, *flatten(truth), categories),
-        f"prediction, exit {answer.exit}": paint(photo, *answered(answer), categories),
-    }
-    return side_by_side(panels)
+def extremes(depths: Sequence[int], count: int) -> list[int]:
+    """Places of the `count` images that left first and last, half and half, of equal ones the first, in order."""
+    order = sorted(range(len(depths)), key=lambda place: depths[place])
+    first = order[: count - count // 2]
+    last = sorted(order[len(first) :], key=lambda place: (-depths[place], place))[: count // 2]
+    return sorted(first + last)
 
 
-def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of one size, each under its title."""
-    width, height = next(iter(panels.values())).size
-    sheet = Image.new("RGB", (len(panels) * (width + MARGIN) + MARGIN, height + TITLE + MARGIN), "white")
-    for column, (title, panel) in enumerate(panels.items()):
-        left = MARGIN + column * (width + MARGIN)
-        ImageDraw.Draw(sheet).text((left, 3), title, "black", ImageFont.load_default(14))
-        sheet.paste(panel, (left, TITLE))
-    return sheet
+def take(task: Any, batch: Any, place: int, taken: int | None) -> Picture:
+    """One image of a batch, answered by every exit."""
+    image, truth = batch.images[place], batch.truths[place]
+    size = truth.segments.shape[-2:]
+    photo = photo_of(image, size)
+    layers = {"truth": true_segments(truth).resized(photo.size)}
+    for answer in task.answers(image, size):
+        title = f"exit {answer.exit}{', taken' * (answer.exit == taken)}"
+        layers[title] = answered_segments(answer).resized(photo.size)
+    return Picture(batch.names[place], taken, photo, layers)
 
 
-def flatten(truth: Any) -> tuple[np.ndarray, list[int]]:
-    """One map (H, W) of a truth's segments, the first layer on top, and their classes."""
-    ids = truth.segments[0]
-    for layer in truth.segments[1:]:
-        ids = ids.where(ids > 0, layer)
-    return ids.cpu().numpy(), truth.labels.tolist()
+def caption(picture: Picture) -> str:
+    """What an image is called, and where it left."""
+    return picture.name if picture.taken is None else f"{picture.name}, exit {picture.taken}"
 
 
-def answered(answer: Any) -> tuple[np.ndarray, list[int]]:
-    """One map (H, W) of an answer's segments and their classes."""
-    if answer.panoptic is not None:
-        return answer.panoptic.ids.cpu().numpy(), answer.panoptic.labels.tolist()
-    if answer.semantic is not None:
-        present = answer.semantic.unique()
-        return 1 + torch.searchsorted(present, answer.semantic).cpu().numpy(), present.tolist()
-    instances = answer.instances
-    order = [i for i in instances.scores.argsort().tolist() if instances.scores[i] >= LEAST_SCORE]
-    ids = np.zeros(tuple(instances.masks.shape[-2:]), np.int64)
-    for number, i in enumerate(order, 1):  # the surest last, on top
-        ids[instances.masks[i].cpu().numpy()] = number
-    return ids, instances.labels[order].tolist()
-
-
-def paint(photo: Image.Image, ids: np.ndarray, labels: list[int], categories: Sequence[Any]) -> Image.Image:
-    """The photo under its segments: coloured by class, outlined, named where there is room; unlabelled is dark."""
-    ids = np.asarray(Image.fromarray(ids.astype(np.int32)).resize(photo.size, Image.Resampling.NEAREST))
-    colors = np.array([(0, 0, 0), *(shade(categories[c], i) for i, c in enumerate(labels))], np.float64)
-    mixed = 0.35 * np.asarray(photo) + 0.65 * colors[ids]
-    edge = np.zeros(ids.shape, bool)
-    edge[1:] |= ids[1:] != ids[:-1]
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    mixed[edge] = 255
-    panel = Image.fromarray(mixed.astype(np.uint8))
-    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
-    for number, label in enumerate(labels, 1):
-        rows, columns = np.nonzero(ids == number)
-        if len(rows) > ROOM:
-            # the segment's pixel nearest its middle: unlike the middle itself, it lies inside
-            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-            at = (int(columns[middle]), int(rows[middle]))
-            pen.text(at, categories[label].name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
-    return panel
-
-
-def shade(category: Any, index: int) -> tuple[int, ...]:
-    """The colour of a class; things lighter or darker, so that neighbours can be told apart."""
-    factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5] if category.isthing else 1.0
-    return tuple(min(int(channel * factor), 255) for channel in category.color)
+def masks_of(pictures: Sequence[Picture], categories: Sequence[Any]) -> list[dict[str, Any]]:
+    """Class masks as W&B takes them: layers that one can switch on and off, with the names of the classes."""
+    names = {0: "nothing", **{number: category.name for number, category in enumerate(categories, 1)}}
+    return [
+        {
+            title.partition(",")[0]: {"mask_data": segments.classes().clip(max=MOST_LABELS), "class_labels": names}
+            for title, segments in picture.layers.items()
+        }
+        for picture in pictures
+    ]

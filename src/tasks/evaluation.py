@@ -63,19 +63,28 @@ class Evaluation(nn.Module):
         """The score that counts."""
         return SCORES[self.segmentation][0]
 
-    def update(self, prediction: Prediction, image: int, frame: Frame, truth: Any, image_id: int) -> Answer:
-        """Score one image of a batch; `truth` has segments (L, H, W), labels, crowd and areas (N,)."""
+    def answer(self, prediction: Prediction, image: int, frame: Frame) -> Answer:
+        """What is scored of one image of a batch."""
         post, panoptic, instances, semantic = self.postprocess, None, None, None
         if "pq" in self.metrics:
             panoptic = post.panoptic(prediction, image, frame)
-            self.metrics["pq"].update(panoptic.ids, panoptic.labels, truth.segments[0], truth.labels, truth.crowd)
         if "ap" in self.metrics:
             instances = post.instances(prediction, image, frame)
-            self.metrics["ap"].update(image_id, *instances, truth.masks(), truth.labels, truth.crowd, truth.areas)
         if "miou" in self.metrics:
             semantic = post.semantic(prediction, image, frame, resize_last=self.segmentation == "semantic")
-            self.metrics["miou"].update(semantic, semantic_map(truth.segments, truth.labels))
         return Answer(panoptic, instances, semantic)
+
+    def update(self, answer: Answer, truth: Any, image_id: int) -> None:
+        """Score one image; `truth` has segments (L, H, W), labels, crowd and areas (N,)."""
+        if answer.panoptic is not None:
+            ids, labels, _ = answer.panoptic
+            self.metrics["pq"].update(ids, labels, truth.segments[0], truth.labels, truth.crowd)
+        if answer.instances is not None:
+            self.metrics["ap"].update(
+                image_id, *answer.instances, truth.masks(), truth.labels, truth.crowd, truth.areas
+            )
+        if answer.semantic is not None:
+            self.metrics["miou"].update(answer.semantic, semantic_map(truth.segments, truth.labels))
 
     def compute(self) -> dict[str, float]:
         """All scores in percent, those of all processes together."""

@@ -178,9 +178,18 @@ class Segmentation(lightning.LightningModule):
                 for row, (place, depth) in enumerate(zip(places, depths, strict=True)):
                     truth, size = batch.truths[place], batch.images[place].shape[-2:]
                     frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
-                    answer = self.evaluations[name].update(prediction, row, frame, truth, batch.image_ids[place])
+                    answer = self.evaluations[name].answer(prediction, row, frame)
+                    self.evaluations[name].update(answer, truth, batch.image_ids[place])
                     answers[place] = answer._replace(exit=depth)
         return {"answers": [answers[place] for place in range(len(batch.images))]}
+
+    @torch.no_grad()
+    def answers(self, image: Tensor, size: Sequence[int]) -> list[Answer]:
+        """What every exit makes of an image (3, h, w) RGB in 0..255, at a size (H, W), that of the original."""
+        images, evaluation = self.model.preprocess([image]), next(iter(self.evaluations.values()))
+        frame = Frame(images.shape[-2:], image.shape[-2:], size)
+        by_exit = self.model(images)
+        return [evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts."""

@@ -1,18 +1,21 @@
 """Pictures of predictions."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from src.callbacks.pictures import HEIGHT, MARGIN, TITLE, Pictures, draw
+from src.callbacks.pictures import Pictures, extremes, masks_of, take
 from src.data.shapes import Shapes
-from src.data.targets import Sample, Truth, collate, for_task
+from src.data.targets import Batch, Sample, Truth, collate, for_task
 from src.metrics.mean_iou import semantic_map
 from src.models.postprocess import Instances, Panoptic
+from src.painting import COLUMNS, HEIGHT, MARGIN, TITLE
 from src.tasks.evaluation import Answer
 
 SCENES = Shapes(3, size=48, void=0.0, crowd=0.0)
@@ -26,6 +29,18 @@ def answer_with(truth: Truth, segmentation: str) -> Answer:
     if segmentation == "instance":
         return Answer(None, Instances(scores, truth.labels, truth.masks()), None)
     return Answer(None, None, semantic_map(truth.segments, truth.labels))
+
+
+def task_of(*answers: Answer) -> Any:
+    """A task whose exits, from the first, answer every image so."""
+    by_exit = [answer._replace(exit=depth) for depth, answer in enumerate(answers, 1)]
+    return SimpleNamespace(categories=SCENES.categories, answers=lambda image, size: by_exit)
+
+
+def draw(image: Tensor, truth: Truth, *answers: Answer) -> Image.Image:
+    """The sheet of one image."""
+    batch: Any = Batch([image], [truth], [0], ["name"])
+    return take(task_of(*answers), batch, 0, None).sheet(SCENES.categories)
 
 
 def panels(sheet: Image.Image, width: int) -> list[Image.Image]:
@@ -50,7 +65,7 @@ def test_a_right_prediction_looks_like_the_truth(segmentation: str) -> None:
     """Image, truth and prediction stand side by side at one size; the last two are equal if the answer is right."""
     sample = wide(SCENES[1])
     truth = for_task(sample.truth, SCENES.categories, segmentation)
-    sheet = draw(sample.image, truth, answer_with(truth, segmentation), SCENES.categories)
+    sheet = draw(sample.image, truth, answer_with(truth, segmentation))
     assert sheet.size == (3 * 2 * HEIGHT + 4 * MARGIN, HEIGHT + TITLE + MARGIN)
     image, annotated, predicted = panels(sheet, 2 * HEIGHT)
     photo = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
@@ -73,8 +88,8 @@ def test_a_prediction_of_nothing_is_drawn(segmentation: str) -> None:
     sample = SCENES[0]
     empty = sample.truth.select(torch.zeros(len(sample.truth.labels), dtype=torch.bool))
     answer = nothing(segmentation, (48, 48))
-    _, annotated, predicted = panels(draw(sample.image, sample.truth, answer, SCENES.categories), HEIGHT)
-    _, blank, _ = panels(draw(sample.image, empty, answer, SCENES.categories), HEIGHT)
+    _, annotated, predicted = panels(draw(sample.image, sample.truth, answer), HEIGHT)
+    _, blank, _ = panels(draw(sample.image, empty, answer), HEIGHT)
     assert same(predicted, blank)
     assert not same(predicted, annotated)
 
@@ -86,24 +101,91 @@ def test_unsure_instances_are_not_drawn_and_the_surest_lies_on_top() -> None:
 
     def predicted(scores: Tensor) -> Image.Image:
         answer = Answer(None, Instances(scores, torch.tensor([3, 4, 5]), masks), None)
-        return panels(draw(image, truth, answer, SCENES.categories), HEIGHT)[2]
+        return panels(draw(image, truth, answer), HEIGHT)[2]
 
-    shown = panels(draw(image, truth, nothing("instance", (48, 48)), SCENES.categories), HEIGHT)
+    shown = panels(draw(image, truth, nothing("instance", (48, 48))), HEIGHT)
     assert same(predicted(torch.tensor([0.1, 0.6, 0.2])), shown[1])
     assert same(predicted(torch.tensor([0.1, 0.4, 0.2])), shown[2])
     assert same(predicted(torch.tensor([0.7, 0.6, 0.8])), predicted(torch.tensor([0.6, 0.7, 0.8])))
     assert not same(predicted(torch.tensor([0.7, 0.8, 0.6])), predicted(torch.tensor([0.8, 0.7, 0.6])))
 
 
+def test_every_exit_has_a_panel(tmp_path: Path) -> None:
+    """As many as there are, four in a row; what a right exit answers is the truth, what an empty one does is not."""
+    sample = SCENES[1]
+    right, empty = answer_with(sample.truth, "panoptic"), nothing("panoptic", (48, 48))
+    sheet = draw(sample.image, sample.truth, empty, right, right)
+    assert sheet.size == (COLUMNS * (HEIGHT + MARGIN) + MARGIN, 2 * (HEIGHT + TITLE + MARGIN))
+    lefts = [MARGIN + column * (HEIGHT + MARGIN) for column in range(COLUMNS)]
+    first = [sheet.crop((left, TITLE, left + HEIGHT, TITLE + HEIGHT)) for left in lefts]
+    second = sheet.crop((MARGIN, HEIGHT + 2 * TITLE + MARGIN, MARGIN + HEIGHT, 2 * (HEIGHT + TITLE) + MARGIN))
+    assert [same(first[1], one) for one in (first[2], first[3], second)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("depths", "count", "expected"),
+    [
+        ([0, 0, 0, 0, 0], 4, [0, 1, 2, 3]),  # no gate: the first
+        ([3, 1, 2, 4, 4, 1], 4, [1, 3, 4, 5]),
+        ([3, 1], 4, [0, 1]),
+        ([2, 2, 2, 3, 1], 3, [0, 3, 4]),
+        ([1, 2], 0, []),
+    ],
+)
+def test_who_is_drawn_left_first_or_last(depths: list[int], count: int, expected: list[int]) -> None:
+    """Half and half, of equal ones the first, each once."""
+    assert extremes(depths, count) == expected
+
+
+class Saver:
+    """A validation of some scenes, image by image, whose gate sends them to these exits."""
+
+    def __init__(self, folder: Path, count: int, exits: list[int], gate: bool):
+        self.pictures, self.exits, self.gate = Pictures(str(folder), count), exits, gate
+        self.trainer: Any = SimpleNamespace(
+            is_global_zero=True,
+            sanity_checking=False,
+            loggers=[],
+            precision_plugin=SimpleNamespace(forward_context=nullcontext),
+        )
+        self.asked = 0
+
+    def answers(self, image: Tensor, size: tuple[int, int]) -> list[Answer]:
+        self.asked += 1
+        return [nothing("panoptic", (48, 48))._replace(exit=depth) for depth in (1, 2)]
+
+    def validate(self) -> None:
+        task: Any = SimpleNamespace(categories=SCENES.categories, answers=self.answers)
+        for place, depth in enumerate(self.exits):
+            batch = collate([SCENES[place % 3]])._replace(names=[f"a {place}.png"])
+            outputs = {"answers": [nothing("panoptic", (48, 48))._replace(exit=depth)]}
+            outputs |= {"gflops": [1.0]} if self.gate else {}
+            self.pictures.on_validation_batch_end(self.trainer, task, outputs, batch, place)
+        self.pictures.on_validation_end(self.trainer, task)
+
+
 def test_the_first_images_are_kept_and_renewed(tmp_path: Path) -> None:
-    """`count` files however many images there are, and the same files after the next validation."""
-    samples = [SCENES[index] for index in range(3)]
-    batch = collate(samples)
-    outputs = {"answers": [answer_with(sample.truth, "panoptic") for sample in samples]}
-    trainer = SimpleNamespace(is_global_zero=True, sanity_checking=False, loggers=[])
-    task = SimpleNamespace(categories=SCENES.categories)
-    pictures = Pictures(str(tmp_path / "pictures"), count=2)
-    for _ in range(2):
-        pictures.on_validation_batch_end(trainer, task, outputs, batch, 0)  # type: ignore[arg-type]
-        pictures.on_validation_end(trainer, task)  # type: ignore[arg-type]
-        assert [file.name[:2] for file in sorted((tmp_path / "pictures").iterdir())] == ["00", "01"]
+    """`count` files however many images there are, nothing computed for others, and the same after a validation."""
+    saver = Saver(tmp_path / "pictures", 2, [2, 2, 2, 2], gate=False)
+    for times in (1, 2):
+        saver.validate()
+        assert [file.name for file in sorted((tmp_path / "pictures").iterdir())] == ["00_a_0.png", "01_a_1.png"]
+        assert saver.asked == 2 * times
+
+
+def test_of_a_gate_those_that_left_first_and_last_are_kept(tmp_path: Path) -> None:
+    """In the order of their exits."""
+    Saver(tmp_path, 2, [2, 1, 3, 1, 3], gate=True).validate()
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["00_a_1.png", "01_a_2.png"]
+
+
+def test_masks_name_the_class_of_every_pixel() -> None:
+    """One layer for the truth and one for each exit, as W&B takes them."""
+    sample = SCENES[1]
+    picture = take(task_of(answer_with(sample.truth, "panoptic")), collate([sample]), 0, 1)
+    (masks,) = masks_of([picture], SCENES.categories)
+    assert list(masks) == ["truth", "exit 1"]
+    layer = masks["truth"]
+    shown = {layer["class_labels"][number] for number in set(layer["mask_data"].flatten().tolist())}
+    assert shown - {"nothing"} == {SCENES.categories[label].name for label in sample.truth.labels.tolist()}
+    assert (masks["exit 1"]["mask_data"] == layer["mask_data"]).all()

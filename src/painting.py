@@ -1,0 +1,102 @@
+"""Segments painted over photos, and panels put side by side.
+
+Letters: H x W the pixels of a photo. Segments are a map (H, W) of 0, nothing, and n, the n-th, with their classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+HEIGHT = 320  # of a panel, pixels
+MARGIN, TITLE = 8, 22
+COLUMNS = 4
+LEAST_SCORE = 0.5  # of an instance that is drawn
+ROOM = 900  # pixels of a panel that a segment must have to be named
+
+
+class Segments(NamedTuple):
+    """What one paints."""
+
+    ids: np.ndarray  # (H, W) int32
+    labels: list[int]  # class index of segment 1 and so on
+
+    def resized(self, size: tuple[int, int]) -> "Segments":
+        """As a picture of (width, height) has them."""
+        ids = Image.fromarray(self.ids.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        return Segments(np.asarray(ids), self.labels)
+
+    def classes(self) -> np.ndarray:
+        """Class index + 1 of every pixel, (H, W) int32, 0 where nothing is."""
+        return np.array([0, *(label + 1 for label in self.labels)], np.int32)[self.ids]
+
+
+def true_segments(truth: Any) -> Segments:
+    """Those of a truth, the first layer on top."""
+    ids = truth.segments[0]
+    for layer in truth.segments[1:]:
+        ids = ids.where(ids > 0, layer)
+    return Segments(ids.cpu().numpy(), truth.labels.tolist())
+
+
+def answered_segments(answer: Any) -> Segments:
+    """Those of an answer: panoptic ones if there are any, else classes, else the instances that are sure enough."""
+    if answer.panoptic is not None:
+        return Segments(answer.panoptic.ids.cpu().numpy(), answer.panoptic.labels.tolist())
+    if answer.semantic is not None:
+        present = answer.semantic.unique()
+        return Segments(1 + torch.searchsorted(present, answer.semantic).cpu().numpy(), present.tolist())
+    instances = answer.instances
+    order = [i for i in instances.scores.argsort().tolist() if instances.scores[i] >= LEAST_SCORE]
+    ids = np.zeros(tuple(instances.masks.shape[-2:]), np.int64)
+    for number, i in enumerate(order, 1):  # the surest last, on top
+        ids[instances.masks[i].cpu().numpy()] = number
+    return Segments(ids, instances.labels[order].tolist())
+
+
+def photo_of(image: Any, size: Sequence[int]) -> Image.Image:
+    """An image (3, h, w) uint8 at the height of a panel, with the proportions of `size`, (height, width)."""
+    photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    return photo.resize((max(round(HEIGHT * size[1] / size[0]), 1), HEIGHT))
+
+
+def paint(photo: Image.Image, segments: Segments, categories: Sequence[Any]) -> Image.Image:
+    """The photo under its segments: coloured by class, outlined, named where there is room; unlabelled is dark."""
+    ids, labels = segments.resized(photo.size)
+    colors = np.array([(0, 0, 0), *(shade(categories[c], i) for i, c in enumerate(labels))], np.float64)
+    mixed = 0.35 * np.asarray(photo) + 0.65 * colors[ids]
+    edge = np.zeros(ids.shape, bool)
+    edge[1:] |= ids[1:] != ids[:-1]
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    mixed[edge] = 255
+    panel = Image.fromarray(mixed.astype(np.uint8))
+    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
+    for number, label in enumerate(labels, 1):
+        rows, columns = np.nonzero(ids == number)
+        if len(rows) > ROOM:
+            # the segment's pixel nearest its middle: unlike the middle itself, it lies inside
+            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+            at = (int(columns[middle]), int(rows[middle]))
+            pen.text(at, categories[label].name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+    return panel
+
+
+def shade(category: Any, index: int) -> tuple[int, ...]:
+    """The colour of a class; things lighter or darker, so that neighbours can be told apart."""
+    factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5] if category.isthing else 1.0
+    return tuple(min(int(channel * factor), 255) for channel in category.color)
+
+
+def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Panels of one size, each under its title, at most four in a row."""
+    width, height = next(iter(panels.values())).size
+    columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
+    size = (columns * (width + MARGIN) + MARGIN, rows * (height + TITLE + MARGIN))
+    sheet = Image.new("RGB", size, "white")
+    for place, (title, panel) in enumerate(panels.items()):
+        left, top = MARGIN + place % COLUMNS * (width + MARGIN), place // COLUMNS * (height + TITLE + MARGIN)
+        ImageDraw.Draw(sheet).text((left, top + 3), title, "black", ImageFont.load_default(14))
+        sheet.paste(panel, (left, top + TITLE))
+    return sheet
