@@ -97,7 +97,7 @@ def configure(overrides: list[str]) -> DictConfig:
 @cache
 def roots(primary: str) -> set[str]:
     """The first names of all settings."""
-    return {*map(str, compose(primary)), "hydra"}
+    return {*map(str, compose("config")), *map(str, compose(primary)), "hydra"}
 
 
 def jobs(overrides: list[str]) -> Iterator[list[str]]:

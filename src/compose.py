@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-import wandb
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
@@ -32,7 +31,6 @@ JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "Gating": "gate",
 OmegaConf.register_new_resolver(
     "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
 )
-OmegaConf.register_new_resolver("wandb_offline", lambda: wandb.api.api_key is None, replace=True)
 
 
 class Run(NamedTuple):
@@ -69,6 +67,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
     task.hparams.update(
         {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, **data.for_checkpoint}
     )
+    for logger in trainer.loggers:
+        logger.log_hyperparams({"config": settings})
     return Run(task, data, trainer)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
-OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks"))
+OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers"))
 FRAMEWORKS = (
     "torch.nn.",
     "torch.optim.",

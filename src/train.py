@@ -12,9 +12,9 @@ from src.compose import compose, find_checkpoint
 @guarded
 def train(cfg: DictConfig) -> None:
     """Fit, from a checkpoint if one is named."""
-    checkpoint = find_checkpoint(cfg)
+    cfg.ckpt_path = find_checkpoint(cfg)
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
 
 
 if __name__ == "__main__":

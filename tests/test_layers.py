@@ -8,16 +8,17 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
-ROOMS = {f"src.{room}" for room in ("data", "models", "losses", "metrics", "tasks", "callbacks")}
+ROOMS = {f"src.{room}" for room in ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers")}
 FORBIDDEN = {
     "models": FRAMEWORKS | ROOMS - {"src.models"},
     "losses": FRAMEWORKS | ROOMS - {"src.losses", "src.models"},
     "metrics": FRAMEWORKS | ROOMS - {"src.metrics"},
     "weights": FRAMEWORKS | ROOMS,
     "data": FRAMEWORKS - {"lightning"} | ROOMS - {"src.data"},
-    "tasks": {"hydra", "omegaconf", "wandb", "src.data", "src.callbacks"},
+    "tasks": {"hydra", "omegaconf", "wandb", "src.data", "src.callbacks", "src.loggers"},
     "reporting": FRAMEWORKS | {"torch", "src.weights"} | ROOMS - {"src.metrics"},
-    "callbacks": {"hydra", "omegaconf", "src.models", "src.data", "src.losses"},
+    "loggers": FRAMEWORKS - {"lightning", "wandb"} | ROOMS - {"src.loggers"},
+    "callbacks": {"hydra", "omegaconf", "wandb", "src.models", "src.data", "src.losses"},
 }
 
 

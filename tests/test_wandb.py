@@ -1,87 +1,149 @@
-"""What W&B is told, read back from the file of an offline run."""
+"""What W&B is told of a parent, its table, its gate and their evaluation, read back from the files of offline runs."""
 
-import json
-import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import wandb
-from omegaconf import DictConfig
-from wandb.proto.wandb_internal_pb2 import Record
 
-from src.compose import compose
-from tests.conftest import TINY_SHAPES
-from tests.tables import EXITS, write_table
+from src.loggers.wandb import KEPT
+from tests.conftest import TINY_SHAPES, launch
+from tests.offline_runs import OfflineRun, offline_runs
 from tests.test_experiments import SMALL_MODEL
 
-BLOCK, HEADER, WHOLE, LAST = 32768, 7, 1, 4
+PARENT = [
+    "+experiment=eco_parent_shapes",
+    *TINY_SHAPES,
+    *SMALL_MODEL,
+    "data.train.num_scenes=40",
+    "image_size=[64,64]",
+    "task.exits_per_step=all",
+    "trainer.log_every_n_steps=1",
+    "task.scheduler.total_iters=2",
+]
+EXITS = [1, 2, 3, 4]
 
 
-def records(folder: Path) -> list[Record]:
-    """Everything in the one offline run of a folder: a log of LevelDB's form, after seven bytes of its own."""
-    (file,) = folder.rglob("*.wandb")
-    content, place, parts, found = file.read_bytes(), 7, b"", []
-    while place < len(content):
-        if BLOCK - place % BLOCK < HEADER:  # no room for a header: the rest of the block is empty
-            place += BLOCK - place % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + HEADER])
-        parts += content[place + HEADER : place + HEADER + length]
-        place += HEADER + length
-        if kind in (WHOLE, LAST):
-            found.append(record := Record())
-            record.ParseFromString(parts)
-            parts = b""
-    return found
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where each step of ECO-M2F has left its run."""
+    folder = tmp_path_factory.mktemp("eco")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_RUN_GROUP", "sweep_12345678")
+        checkpoint, table = folder / "parent/checkpoints/last.ckpt", folder / "table"
+        parent = f"ckpt_path={checkpoint}"
+        launch("src.train", *PARENT, "logger=wandb", f"hydra.run.dir={folder}/parent")
+        launch("src.label", parent, f"table={table}", "logger=wandb", f"hydra.run.dir={folder}/oracle")
+        gate = ["+experiment=eco_gate_coco", f"data.table={table}", "trainer.max_epochs=2", "beta=0.02", "batch_size=9"]
+        launch("src.train", *gate, "logger=wandb", f"hydra.run.dir={folder}/gate")
+        gated = [parent, f"gate={folder}/gate/checkpoints/best.ckpt", "logger=wandb"]
+        launch("src.evaluate", *gated, f"hydra.run.dir={folder}/evaluation")
+        yield folder
 
 
-def config_of(found: list[Record]) -> dict[str, str]:
-    """Settings of a run by name, as JSON."""
-    updates = [item for record in found for part in (record.run.config, record.config) for item in part.update]
-    return {item.key or "/".join(item.nested_key): item.value_json for item in updates}
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> dict[str, OfflineRun]:
+    """The runs by the type of their job."""
+    found = offline_runs(folder)
+    assert len(found) == 4
+    return {run.run.job_type: run for run in found}
 
 
-def run_of(configure: Callable[..., DictConfig], *overrides: str) -> None:
-    task, data, trainer = compose(configure(*overrides, "logger=wandb"))
-    trainer.fit(task, data)
-    wandb.finish()
+def test_each_job_is_a_run_that_was_finished(runs: dict[str, OfflineRun]) -> None:
+    """Of one project and one sweep, with its type, its tags and the configuration."""
+    assert set(runs) == {"parent", "oracle", "gate", "evaluation"}
+    for run in runs.values():
+        assert (run.run.project, run.run.run_group, run.exits) == ("ecoscale", "sweep_12345678", [0])
+        assert list(run.run.tags) == [run.config["config"]["name"], "panoptic"]
+    assert runs["parent"].config["config"]["schedule"] == [0, 0, 4]
+    assert runs["gate"].config["gate"]["beta"] == 0.02
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_told_before_training(runs: dict[str, OfflineRun]) -> None:
+    """Of every exit, by parts."""
+    config = runs["parent"].config
+    totals = [config[f"gflops/exit{depth}/total"] for depth in EXITS]
+    assert totals == sorted(totals)
+    assert totals[0] < totals[-1]
+
+
+def test_scores_and_losses_have_one_scheme(runs: dict[str, OfflineRun]) -> None:
+    """Scores by exit, and the parts of the loss by exit and decoder layer in a section of their own."""
+    names = runs["parent"].names
+    assert {f"val/pq/exit{depth}" for depth in EXITS} <= names
+    assert {"train/loss", "train/class"} <= names
+    layers = {
+        f"layers/{part}/exit{depth}/layer{n}" for part in ("class", "mask", "dice") for depth in EXITS for n in (0, 1)
+    }
+    assert layers <= names
+    entry = next(one for one in runs["parent"].logged if "train/loss" in one)
+    total = sum(int(name.split("exit")[1][0]) * entry[name] for name in entry if name.startswith("layers/"))
+    assert total == pytest.approx(entry["train/loss"], rel=1e-4)  # an exit's weight is its depth
+
+
+def test_masks_are_layers_with_names(runs: dict[str, OfflineRun]) -> None:
+    """Of the truth and of every exit, for every picture; of an evaluation too."""
+    for kind in ("parent", "evaluation"):
+        entry = next(one for one in runs[kind].logged if "pictures" in one or "pictures/_type" in one)
+        layers = nested(entry, "pictures")["all_masks"]
+        assert len(layers) == 3
+        assert all(set(one) == {"truth", *(f"exit {depth}" for depth in EXITS)} for one in layers)
+
+
+def nested(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was logged under a name, whether in one piece or in parts."""
+    parts = {key.partition("/")[2]: value for key, value in entry.items() if key.startswith(f"{name}/")}
+    return entry.get(name) or parts
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("parent", 4), ("gate", 7), ("evaluation", 1)])
+def test_the_trade_off_is_a_table(kind: str, rows: int, runs: dict[str, OfflineRun]) -> None:
+    """A row for every exit, and for those who choose exits."""
+    entry = next(one for one in runs[kind].logged if any(name.startswith("trade_off_table") for name in one))
+    table = nested(entry, "trade_off_table")
+    assert (table["nrows"], table["ncols"]) == (rows, 3)
+
+
+def test_artifacts_tell_where_a_gate_comes_from(runs: dict[str, OfflineRun]) -> None:
+    """What one step makes the next one uses, under one name and with one digest: gate from table from parent."""
+
+    def made(job: str, kind: str) -> dict[str, str]:
+        return {one.name: one.digest for one in runs[job].artifacts(kind) if not one.use_after_commit}
+
+    def used(job: str, kind: str) -> dict[str, str]:
+        return {one.name: one.digest for one in runs[job].artifacts(kind) if one.use_after_commit}
+
+    for kind, maker, users in (
+        ("parent", "parent", ("oracle", "evaluation")),
+        ("exit_table", "oracle", ("gate",)),
+        ("gate", "gate", ("evaluation",)),
+    ):
+        for user in users:
+            assert len(used(user, kind)) == 1
+            assert used(user, kind).items() <= made(maker, kind).items()
+
+
+def test_a_resumed_job_continues_its_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the same id, in another run folder; an evaluation is a run of its own."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "sweep_12345678")
+    resumed = [f"ckpt_path={folder}/parent/checkpoints/last.ckpt", "trainer.max_steps=2", "logger=wandb"]
+    launch("src.train", *PARENT, *resumed, f"hydra.run.dir={tmp_path}/resumed")
+    (before,), (after,) = offline_runs(folder / "parent"), offline_runs(tmp_path)
+    assert before.run.run_id == after.run.run_id == (tmp_path / "resumed" / KEPT).read_text()
+    steps = [max(entry.get("trainer/global_step", 0) for entry in run.logged) for run in (before, after)]
+    assert steps[0] < steps[1]
+    ids = {(folder / job / KEPT).read_text() for job in ("parent", "oracle", "gate", "evaluation")}
+    assert len(ids) == 4
 
 
-def test_a_run_says_what_it_is(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    """Project, sweep, type of job, tags, the composed configuration with predicted costs, and scores by exit."""
-    overrides = [
-        "+experiment=eco_parent_shapes",
-        *TINY_SHAPES,
-        *SMALL_MODEL,
-        "image_size=[64,64]",
-        "trainer.log_every_n_steps=1",
-    ]
-    run_of(configure, *overrides)
-    found = records(tmp_path / "run")
-    run = next(record.run for record in found if record.HasField("run"))
-    assert (run.project, run.run_group, run.job_type) == ("ecoscale", "sweep_12345678", "parent")
-    assert list(run.tags) == ["eco_parent_shapes", "panoptic"]
-    config = config_of(found)
-    assert json.loads(config["config"])["schedule"] == [0, 0, 4]
-    assert float(config["gflops/exit1/total"]) < float(config["gflops/exit4/total"])
-    logged = {item.key or item.nested_key[0] for record in found for item in record.history.item}
-    assert {"val/pq/exit1", "val/pq/exit4", "train/loss"} <= logged
-    assert any(record.HasField("exit") for record in found)  # it was finished
-
-
-def test_a_gate_is_a_job_of_its_own_type(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    """In the same group as the others of its sweep."""
-    table = write_table(tmp_path / "table", num_images=40)
-    run_of(configure, "+experiment=eco_gate_coco", f"data.table={table}", "trainer.max_epochs=1", "beta=0.02")
-    found = records(tmp_path / "run")
-    run = next(record.run for record in found if record.HasField("run"))
-    assert (run.job_type, run.run_group) == ("gate", "sweep_12345678")
-    gate = json.loads(config_of(found)["gate"])
-    assert (gate["beta"], gate["exits"], gate["parent"]) == (0.02, EXITS, "f" * 64)
+def test_a_failed_job_is_finished_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an exit code that is not zero, and nothing kept as an artifact."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    long = ["trainer.max_steps=40", "task.scheduler.total_iters=40", "validate_every=40"]
+    settings = [*PARENT, *long, "lr=1e30", "task.patience=1", "logger=wandb"]
+    with pytest.raises(AssertionError, match="diverged"):
+        launch("src.train", *settings, f"hydra.run.dir={tmp_path}/run")
+    (run,) = offline_runs(tmp_path)
+    assert run.exits == [1]
+    assert not run.artifacts("parent")

@@ -8,6 +8,7 @@ import lightning
 from rich.table import Table
 
 from src.callbacks.console import open_console
+from src.loggers.wandb import log_trade_off
 from src.metrics.exit_choice import best_exit, histogram
 from src.provenance import made_by, revision
 
@@ -38,7 +39,7 @@ class GateTable(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Say which gate is trained, by which settings."""
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": task.hparams["config"], "gate": dict(task.hparams["gate"])})
+            logger.log_hyperparams({"gate": dict(task.hparams["gate"])})
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Keep the numbers if they are of the smallest loss so far."""
@@ -74,6 +75,7 @@ class GateTable(lightning.Callback):
         self.console.print(table_of(content))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(content, indent=1))
+        log_trade_off(trainer.loggers, content["outcomes"], "quality", "gflops", content["step"])
 
 
 def table_of(content: dict[str, Any]) -> Table:

@@ -11,10 +11,12 @@ import lightning
 from rich.table import Table
 
 from src.callbacks.console import open_console
+from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
 from src.provenance import made_by, revision
 
 COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth", "encoder_gflops", "total_gflops")
+QUALITIES = ("pq", "ap", "miou")  # the first of them that is scored is the quality
 SHARE = "share_exit"  # what names of shares begin with, the exit behind
 
 
@@ -54,7 +56,7 @@ class Scoreboard(lightning.Callback):
             for part, value in cost.parts().items()
         }
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": task.hparams["config"], **costs})
+            logger.log_hyperparams(costs)
 
     def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Start the clock."""
@@ -81,6 +83,8 @@ class Scoreboard(lightning.Callback):
         maker = made_by(trainer.strategy.root_device, trainer.world_size)
         content = {"step": task.global_step, "image_size": self.image_size, "exits": exits, **gate, "made_by": maker}
         self.file.write_text(json.dumps(content, indent=1))
+        quality = next(name for name in QUALITIES if any(name in row for row in by_row.values()))
+        log_trade_off(trainer.loggers, exits | gate, quality, "total_gflops", task.global_step)
 
 
 def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:

@@ -124,7 +124,18 @@ class Segmentation(lightning.LightningModule):
         self.log("train/loss", total, prog_bar=True, batch_size=len(images))
         for name in ("class", "mask", "dice"):  # of the last layer, where the answer comes from
             self.log(f"train/{name}", losses[f"{name}/layer{len(predictions) - 1}"], batch_size=len(images))
+        self.log_layers(losses, by_exit)
         return total
+
+    def log_layers(self, losses: dict[str, Tensor], by_exit: dict[int, Any]) -> None:
+        """Log each part of the loss at each decoder layer, at steps that loggers write: there are many."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or (self.global_step + 1) % every:
+            return
+        places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
+        for part in ("class", "mask", "dice"):
+            for number, place in enumerate(places):
+                self.log(f"layers/{part}/{place}", losses[f"{part}/layer{number}"])
 
     def nothing_of_layers_after(self, depth: int) -> Tensor | int:
         """Zero, made of the layers that did not run, for several processes wait for the gradient of every parameter."""

@@ -32,7 +32,7 @@ def trainer_of(logged: dict[str, float], **others: Any) -> Any:
     metrics = {name: torch.tensor(value) for name, value in logged.items()}
     state = SimpleNamespace(fn="validate")
     trainer = {"is_global_zero": True, "sanity_checking": False, "callback_metrics": metrics, "state": state}
-    trainer |= {"strategy": SimpleNamespace(root_device=torch.device("cpu")), "world_size": 1}
+    trainer |= {"strategy": SimpleNamespace(root_device=torch.device("cpu")), "world_size": 1, "loggers": []}
     return SimpleNamespace(**{**trainer, **others})
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from src.command_line import saved_overrides
 from src.compose import compose
 from tests.conftest import TINY_SHAPES, launch
+from tests.offline_runs import offline_runs
 from tests.test_experiments import SMALL_MODEL
 
 SETTINGS = [
@@ -43,7 +44,9 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave behind after training, under the folder of all runs."""
     runs = tmp_path_factory.mktemp("runs")
-    launch("src.train", *SETTINGS, *TWO, f"paths.runs={runs}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        launch("src.train", *SETTINGS, *TWO, f"paths.runs={runs}", "logger=wandb")
     return runs
 
 
@@ -69,6 +72,15 @@ def test_training_leaves_one_run_folder(together: Path) -> None:
     assert len(list(together.glob("*/*"))) == 1
     for name in ("metrics.csv", "scores.json", "last.ckpt"):
         assert the_file(together, name).is_file()
+
+
+def test_two_processes_are_one_run_of_wandb(together: Path) -> None:
+    """Finished, with the scores that the run folder has."""
+    (run,) = offline_runs(together)
+    assert run.exits == [0]
+    logged = {name: value for entry in run.logged for name, value in entry.items()}
+    for depth, row in scores(together).items():
+        assert logged[f"val/pq/exit{depth}"] == pytest.approx(row["pq"], rel=1e-6)
 
 
 def test_the_first_step_is_that_of_one_process(
