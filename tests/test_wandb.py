@@ -1,11 +1,13 @@
 """What W&B is told of a parent, its table, its gate and their evaluation, read back from the files of offline runs."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.dashboard import VIEWS, workspace
 from src.loggers.wandb import KEPT
 from tests.conftest import TINY_SHAPES, launch
 from tests.offline_runs import OfflineRun, offline_runs
@@ -122,6 +124,18 @@ def test_artifacts_tell_where_a_gate_comes_from(runs: dict[str, OfflineRun]) -> 
         for user in users:
             assert len(used(user, kind)) == 1
             assert used(user, kind).items() <= made(maker, kind).items()
+
+
+def test_the_dashboard_shows_what_is_logged(runs: dict[str, OfflineRun]) -> None:
+    """No panel of the saved views is empty for all jobs, and all of them can be built."""
+    logged = {name for run in runs.values() for name in run.names}
+    logged |= {name.partition("/")[0] for name in logged}
+    settings = {f"config:{name}" for run in runs.values() for name in run.config}
+    for title, sections in VIEWS.items():
+        for panel in [panel for section in sections for panel in section.panels]:
+            assert any(re.search(panel.y, name) for name in logged), panel
+            assert panel.x in logged | settings, panel
+        assert len(workspace(title, sections, "someone", "ecoscale", "sweep").sections) == len(sections)
 
 
 def test_a_resumed_job_continues_its_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

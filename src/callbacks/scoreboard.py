@@ -55,6 +55,7 @@ class Scoreboard(lightning.Callback):
             for depth, cost in self.costs.items()
             for part, value in cost.parts().items()
         }
+        costs["gflops/total"] = self.costs[max(self.costs)].total  # of the last exit, to compare runs by
         for logger in trainer.loggers:
             logger.log_hyperparams(costs)
 

@@ -94,8 +94,8 @@ def log_trade_off(
             import wandb
 
             data = [[who, row[cost], row[quality]] for who, row in rows.items()]
-            table = wandb.Table(columns=["exit", cost, quality], data=data)
-            chart: Any = wandb.plot.scatter(table, cost, quality, f"{quality} against {cost}")
+            table = wandb.Table(columns=["exit", "gflops", "quality"], data=data)
+            chart: Any = wandb.plot.scatter(table, "gflops", "quality", f"{quality} against {cost}")
             logger.log_metrics({"trade_off": chart}, step)
 
 
