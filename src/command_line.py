@@ -5,12 +5,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, InstantiationException
@@ -44,7 +46,7 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
 
     Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
     """
-    typed = [add_plus(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    typed = [quote_path(add_plus(argument)) for argument in (sys.argv[1:] if arguments is None else arguments)]
     sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
@@ -58,12 +60,33 @@ def add_plus(argument: str) -> str:
     return f"+{argument}" if group in GROUPS_WITHOUT_DEFAULT else argument
 
 
+def quote_path(argument: str) -> str:
+    """`ckpt_path=runs/seed=0/last.ckpt` as Hydra reads it, in quotes, where there is such a file or folder."""
+    name, _, value = argument.partition("=")
+    return f"{name}={quote(value)}" if re.search(r"[^\w./-]", value) and os.path.exists(value) else argument
+
+
+def quote(value: str) -> str:
+    """A value as Hydra reads it, whatever it contains."""
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+@contextmanager
+def initialized() -> Iterator[None]:
+    """Hydra, so that it can compose; inside of an entry point it can already."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+
+
 def check(overrides: list[str], multirun: bool = False, primary: str = "config") -> list[str]:
     """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps.
 
     Returns further overrides: what the weights to start from settle.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialized():
         known = roots(primary)
         job = overrides
         try:
@@ -90,7 +113,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
 
 def configure(overrides: list[str]) -> DictConfig:
     """The configuration that a command line with these overrides has."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialized():
         return compose("config", overrides)
 
 
@@ -173,13 +196,13 @@ def every_key(node: Any, path: str = "") -> list[str]:
     return [path, *below] if path else below
 
 
-def saved_overrides(arguments: list[str], below_experiment: bool = False) -> list[str]:
-    """The settings a checkpoint was trained with, then what was typed.
+def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
+    """The settings that the checkpoint some setting names was trained with, then what was typed.
 
     An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    file = Path(given.get("ckpt_path", ""))
+    file = Path(given.get(setting, ""))
     if file == Path("last"):
         file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
     experiment = bool({"+experiment", "experiment"} & set(given))
@@ -187,17 +210,17 @@ def saved_overrides(arguments: list[str], below_experiment: bool = False) -> lis
         return arguments
     left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
     try:
-        settings = load(file, "ckpt_path", mmap=True)["hyper_parameters"]
+        settings = load(file, setting, mmap=True)["hyper_parameters"]
         if "gate" in settings:
             fail(
-                f"ckpt_path={file}: a gate; expected its parent {settings['gate']['source']}, and gate={file} to run it"
+                f"{setting}={file}: a gate; expected its parent {settings['gate']['source']}, and gate={file} to run it"
             )
         saved = settings["overrides"]
         mine = [o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments]
     except ValueError as error:
         fail(str(error))
     except Exception:
-        fail(f"ckpt_path={file}: not a checkpoint of this project; weights from elsewhere go to model.weights=")
+        fail(f"{setting}={file}: not a checkpoint of this project; weights from elsewhere go to model.weights=")
     return [*mine, *arguments]
 
 

@@ -10,14 +10,16 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from src.weights.files import load
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+NOT_RUN = "not run"
 
 
 class Job(NamedTuple):
@@ -68,6 +70,17 @@ class Job(NamedTuple):
         return int(row.get("step") or 0)
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that jobs may have, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def wants_several(devices: Any) -> bool:
+    """Whether `trainer.devices` asks for more than the one GPU that a job has."""
+    return bool(visible_gpus()) and devices not in ("auto", 1, "1")
+
+
 def readable(checkpoint: Path) -> bool:
     """Whether a checkpoint is there and whole."""
     if not checkpoint.is_file():
@@ -96,10 +109,12 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
     threads = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
     slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
     console = Console(stderr=True)
-    finished = [job for job in jobs if job.done]
+    finished = finished_of(jobs)
     for job in finished:
         console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
     waiting, done = [job for job in jobs if job not in finished], {job.name for job in finished}
+    for job in waiting:
+        (job.folder / "done").unlink(missing_ok=True)  # of another command, or made from what runs anew
     running: dict[str, tuple[Job, subprocess.Popen, dict[str, str], TaskID]] = {}
     failed: dict[str, str] = {}
     columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -129,11 +144,20 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
                 lost = [job for job in waiting if failed.keys() & set(job.after)]
                 for job in lost:
                     waiting.remove(job)
-                    failed[job.name] = f"not run, it builds on {', '.join(failed.keys() & set(job.after))}"
+                    failed[job.name] = f"{NOT_RUN}, it builds on {', '.join(failed.keys() & set(job.after))}"
     finally:
         for _, process, *_ in running.values():
             process.kill()
     return failed
+
+
+def finished_of(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that have come to their end, and all they build on too."""
+    finished, before = [job for job in jobs if job.done], -1
+    while len(finished) != before:
+        before, names = len(finished), {job.name for job in finished}
+        finished = [job for job in finished if names.issuperset(job.after)]
+    return finished
 
 
 def last_words(log: Path, status: int) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from src.command_line import check, guarded, run, saved_overrides
+from src.command_line import check, guarded, quote_path, run, saved_overrides
 from src.compose import compose, find_checkpoint
 from src.data.export import export_coco
 from src.data.shapes import Shapes
@@ -43,6 +44,15 @@ def said(capsys: pytest.CaptureFixture[str], call: Callable[[], object]) -> str:
     assert len(lines) == 1
     assert "Traceback" not in errors
     return lines[0]
+
+
+@pytest.mark.parametrize("name", ["seed=0", "schedule=[1,1,1]", "it's", "a b,c", "plain"])
+def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """Of a sweep's folder, for one; Hydra reads what was typed."""
+    (tmp_path / name).mkdir()
+    override = OverridesParser.create().parse_override(quote_path(f"ckpt_path={tmp_path / name}"))
+    assert override.value() == str(tmp_path / name)
+    assert quote_path("seed=0,1") == "seed=0,1"
 
 
 MISSPELT = {

@@ -40,6 +40,23 @@ def test_what_is_done_is_not_run_again(log: Path) -> None:
     assert log.read_text() == "abx"
 
 
+def test_what_is_made_from_something_that_runs_anew_runs_anew(log: Path) -> None:
+    """However they are listed."""
+    jobs = [job(log, "c", "b"), job(log, "b", "a"), job(log, "a")]
+    run_all(jobs, at_once=1)
+    (log.parent / "a" / "done").unlink()
+    run_all(jobs, at_once=1)
+    assert log.read_text() == "abcabc"
+
+
+def test_a_folder_is_of_its_last_command(log: Path) -> None:
+    """What another command has begun to overwrite is not done, even if that one failed."""
+    run_all([job(log, "a")], at_once=1)
+    run_all([job(log, "a", module="fail")], at_once=1)
+    run_all([job(log, "a")], at_once=1)
+    assert log.read_text() == "aa"
+
+
 def test_a_job_that_fails_is_named_with_its_last_words(log: Path) -> None:
     """What builds on it does not run, and it runs again the next time."""
     jobs = [job(log, "a"), job(log, "f", "a", module="fail"), job(log, "g", "f")]

@@ -15,10 +15,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import PLUGINS
+from src.folders import folder_name
 from tests.conftest import ROOT
 
 sys.path.append(PLUGINS) if PLUGINS not in sys.path else None
-from hydra_plugins.processes import ProcessLauncher, shorten  # noqa: E402
+from hydra_plugins.processes import ProcessLauncher  # noqa: E402
 
 # A command that takes x=... and keeps it as its score; it tells a list that it ran, and fails for x=bad.
 PRETEND = """
@@ -113,8 +114,8 @@ def test_a_sweep_can_stop_at_a_failure(pretend: Path) -> None:
 
 def test_two_sweeps_do_not_share_a_folder(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second is refused while the first runs."""
-    script = f"import sys; sys.path[:0] = ['{ROOT}']; from src.command_line import PLUGINS; sys.path.append(PLUGINS)\n"
-    script += "from pathlib import Path; from hydra_plugins.processes import locked; import time\n"
+    script = f"import sys; sys.path[:0] = ['{ROOT}']\n"
+    script += "from pathlib import Path; from src.folders import locked; import time\n"
     script += f"with locked(Path('{pretend}/sweep')): print('in', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
@@ -175,7 +176,7 @@ def test_a_job_has_one_gpu(pretend: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_long_names_are_cut() -> None:
     """To what a folder can be called, and still tell jobs apart."""
-    names = {shorten("schedule=[1,1,1]," * 20 + end) for end in "ab"}
+    names = {folder_name("schedule=[1,1,1]," * 20 + end) for end in "ab"}
     assert len(names) == 2
     assert all(len(name) < 120 for name in names)
-    assert shorten("beta=0.1") == "beta=0.1"
+    assert folder_name("beta=0.1") == "beta=0.1"

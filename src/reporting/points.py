@@ -131,6 +131,8 @@ def line_of(run: Run, who: str) -> tuple[bool, str]:
 def beta_of(run: Run, who: str) -> float | None:
     """What a layer had to bring, if that was a number."""
     beta = run.scores[who].get("beta", run.about.get("beta"))
+    if run.source == "scores.json":  # there 0 stands for what gates of a fixed beta still take off
+        beta = run.settings.values.get("beta") or beta
     return float(beta) if isinstance(beta, int | float) else None
 
 

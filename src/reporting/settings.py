@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 DIALS = ("beta", "budget_gflops")  # along which a gate's line runs
-UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", "trainer.enable", "data.num_workers", *DIALS)
+RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")  # how it ran, not what it is
+UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)
 COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell nothing
 LONGEST = 3  # settings in a label
 DATA = ("name", "data.", "exits", "segmentation")  # what the oracle and fixed exits of a table depend on
@@ -33,14 +34,14 @@ class Settings(NamedTuple):
         return str(self.values.get("name") or "/".join(PurePosixPath(self.folder).parts[-2:]))
 
     def but(self, *dropped: str) -> dict[str, Any]:
-        """All but the seed and others; paths that say the seed, as seed0 does, say seed*."""
+        """All but the seed and others; paths that say one of them, as seed0 does, say seed*."""
         if self.values:
-            kept = {name: value for name, value in self.values.items() if name not in ("seed", *dropped)}
-            return {name: unseeded(value, self.seed) for name, value in kept.items()}
+            gone = {name: self.values.get(name) for name in ("seed", *dropped)}
+            return {name: unsaid(value, gone) for name, value in self.values.items() if name not in gone}
         if not self.command:
             return {"folder": self.folder}
         words = (word for word in self.command.split() if word.split("=")[0] not in ("seed", "hydra.run.dir", *dropped))
-        return {"command": unseeded(" ".join(words), self.seed)}
+        return {"command": unsaid(" ".join(words), {"seed": self.seed})}
 
     def data(self) -> dict[str, Any]:
         """What decides which images are scored at which exits, not who chooses."""
@@ -78,9 +79,11 @@ def identity(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def unseeded(value: Any, seed: Any) -> Any:
-    """A path that says the seed, for all seeds."""
-    return re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", value) if isinstance(value, str) else value
+def unsaid(value: Any, gone: Mapping[str, Any]) -> Any:
+    """A path that says some settings, for all their values."""
+    for name, given in gone.items() if isinstance(value, str) else ():
+        value = re.sub(rf"({name}[=_-]?){re.escape(str(given))}(?!\.?\d)", r"\1*", value)
+    return value
 
 
 def flat(settings: Any, path: str = "") -> dict[str, Any]:

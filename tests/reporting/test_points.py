@@ -51,6 +51,19 @@ def test_other_settings_are_other_points(tmp_path: Path) -> None:
     assert len(point_of(panel, "exit1").runs) == 1
 
 
+def test_gates_of_a_beta_each_are_one_line(tmp_path: Path) -> None:
+    """Scored in folders that the beta names, beside the exits of their parent."""
+    write_model(tmp_path / "parent")
+    for beta in (0.001, 0.01):
+        gate = {"pq": 70.0, "total_gflops": 0.8, "depth": 1.25, "beta": 0.0}
+        folder = write_model(tmp_path / f"scores_beta={beta}", exits={}, gate=gate)
+        with open(folder / ".hydra/config.yaml", "a") as file:
+            file.write(f"beta: {beta}\ngate: /x/eco_gate/gate_beta={beta}/best.ckpt\nckpt_path: /x/parent/best.ckpt\n")
+    (panel,) = panels_in(tmp_path)
+    lines = {kind: (label, [point.beta for point in points]) for (label, kind), points in panel.series.items()}
+    assert lines == {"exit": ("model", [None, None]), "gate": ("gate eco_gate/gate_beta=*", [0.001, 0.01])}
+
+
 def test_runs_without_settings_stay_apart(tmp_path: Path) -> None:
     """Nobody knows what they differ in."""
     for name in ("a", "b"):

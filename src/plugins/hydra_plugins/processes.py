@@ -3,32 +3,25 @@
 The same command again goes on: what is finished is kept, what was broken off is continued, what failed runs anew.
 """
 
-import fcntl
-import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
-from src.command_line import fail
-from src.jobs import Job, run_all
+from src.command_line import fail, quote
+from src.folders import digest, folder_name, locked
+from src.jobs import Job, run_all, visible_gpus, wants_several
+from src.outcomes import failures, rows_of, table_of
 from src.rows import write_csv
-
-LONGEST = 100  # characters of a folder's name
-SHOWN = ("pq", "miou", "ap", "quality", "utility", "depth", "gflops", "total_gflops")
+from src.settings import RULES
 
 OmegaConf.register_new_resolver("digest", lambda value: digest(" ".join(sorted(map(str, value)))), replace=True)
 
@@ -74,13 +67,13 @@ class ProcessLauncher(Launcher):
     def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
         """The command of one job. Raises SystemExit for one that wants several GPUs."""
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
-        if visible_gpus() and cfg.trainer.devices not in ("auto", 1, "1"):
+        if wants_several(cfg.trainer.devices):
             fail(
                 f"trainer.devices={cfg.trainer.devices}: a job of a sweep has one GPU to itself, expected 1; run it "
                 "alone, without -m, to have it on several"
             )
         name = ",".join(f"{key}={value}" for key, value in given.items()) or "job"
-        place = folder / shorten(re.sub(r"[^\w.,=+\[\]-]", "_", name))
+        place = folder / folder_name(name)
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
@@ -89,16 +82,9 @@ class ProcessLauncher(Launcher):
 
 def check(at_once: int | None, on_failure: str) -> None:
     """Refuse settings that cannot be."""
-    if on_failure not in ("continue", "stop"):
-        fail(f"hydra.launcher.on_failure={on_failure}: expected continue or stop")
-    if at_once is not None and (type(at_once) is not int or at_once < 1):
-        fail(f"hydra.launcher.at_once={at_once}: expected a whole number from 1, or null")
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that jobs may have, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    for name, value in (("at_once", at_once), ("on_failure", on_failure)):
+        if not RULES[name].holds(value):
+            fail(f"hydra.launcher.{name}={value}: expected {RULES[name].expected}")
 
 
 def swept(config: DictConfig) -> list[str]:
@@ -112,71 +98,3 @@ def given_to(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
     """What one job of a sweep has that others may not have."""
     pairs = (override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     return {key: value for key, value in pairs if key in keys}
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to one sweep."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fail(f"{folder}: a sweep is running there; wait for it, or give this one hydra.sweep.dir=FOLDER of its own")
-        yield
-
-
-def rows_of(job: Job, given: dict[str, str], failed: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """What a job came to, a row for each exit or chooser of exits."""
-    status = "failed" if job.name in failed else "done" if job.done else "not run"
-    for who, scores in scores_of(job.folder).items() if status == "done" else ():
-        yield {"job": job.name, **given, "status": status, "exit": who, **scores}
-    if status != "done":
-        yield {"job": job.name, **given, "status": status}
-
-
-def scores_of(run: Path) -> dict[str, dict[str, float]]:
-    """The last scores of a run folder, by exit or by who chose the exits."""
-    scores, gate = run / "scores.json", run / "gate.json"
-    if gate.is_file():
-        return json.loads(gate.read_text())["outcomes"]
-    if not scores.is_file():
-        return {}
-    content = json.loads(scores.read_text())
-    return content["exits"] | ({"gate": content["gate"]} if "gate" in content else {})
-
-
-def table_of(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The scores that count: of fixed exits, or of a gate."""
-    rows = [row for row in rows if "utility" not in row or row["exit"] == "gate"]
-    names = [name for name in SHOWN if any(name in row for row in rows)]
-    table = Table("job", "status", "exit", title=title)
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
-        table.add_row(row["job"], row["status"], str(row.get("exit", "")), *cells)
-    return table
-
-
-def failures(failed: dict[str, str], jobs: dict[str, Job]) -> Table:
-    """Which jobs failed, why, and where that is written."""
-    table = Table("job", "why", "log", title=f"{len(failed)} of {len(jobs)} jobs failed", style="red")
-    for name, why in failed.items():
-        table.add_row(name, why, str(jobs[name].log))
-    return table
-
-
-def shorten(name: str) -> str:
-    """A name that a folder can have."""
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{digest(name)}"
-
-
-def digest(text: str) -> str:
-    """Eight letters that stand for a text."""
-    return sha256(text.encode()).hexdigest()[:8]
-
-
-def quote(value: str) -> str:
-    """A value as Hydra reads it, whatever it contains."""
-    return "'" + value.replace("'", "\\'") + "'"

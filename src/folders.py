@@ -1,0 +1,35 @@
+"""Folders of jobs: what they are called, and that one command at a time works in them."""
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from src.command_line import fail
+
+LONGEST = 100  # characters of a name
+
+
+def folder_name(name: str) -> str:
+    """A name that a folder can have."""
+    plain = re.sub(r"[^\w.,=+\[\]-]", "_", name)
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}_{digest(plain)}"
+
+
+def digest(text: str) -> str:
+    """Eight letters that stand for a text."""
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def locked(folder: Path, setting: str = "hydra.sweep.dir") -> Iterator[None]:
+    """Keep a folder, which some setting names, to one sweep. Raises SystemExit, in one line, where one is running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fail(f"{folder}: a sweep is running there; wait for it, or give this one {setting}=FOLDER of its own")
+        yield
