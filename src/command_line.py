@@ -13,8 +13,6 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, InstantiationException
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.settings import check_settings, parameters_of, suggest
 from src.starting_point import settle
+from src.sweeps import check_alone, jobs, sweep_of
 from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
+EXTRAS = {"hydra/sweeper/optuna": "search"}  # of pyproject.toml, by what they bring
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
 NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
@@ -91,7 +91,8 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
         job = overrides
         try:
             settled: list[str] | None = None
-            for job in jobs(overrides) if multirun else [overrides]:
+            swept = sweep_of(overrides, multirun, primary)
+            for job in [overrides] if swept is None else jobs(swept):
                 cfg = compose(primary, job, return_hydra_config=True)
                 before, settled = settled, settle(cfg, job, primary)
                 if before not in (None, settled):
@@ -100,7 +101,9 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
                     cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
-                folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
+                if swept is not None and primary != "cost":  # which trains nothing
+                    check_alone(cfg)
+                folder = Path(cfg.hydra.run.dir if swept is None else cfg.hydra.sweep.dir)
                 if cfg.hydra.output_subdir is not None or not folder.exists():  # else nothing is written there
                     check_writable(folder)
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
@@ -123,25 +126,6 @@ def roots(primary: str) -> set[str]:
     return {*map(str, compose("config")), *map(str, compose(primary)), "hydra"}
 
 
-def jobs(overrides: list[str]) -> Iterator[list[str]]:
-    """What jobs of a sweep are given: the first value of everything, then each further value once."""
-    choices = [values for values in map(sweep_values, overrides) if values]
-    first = [values[0] for values in choices]
-    yield first
-    for i, values in enumerate(choices):
-        yield from ([*first[:i], other, *first[i + 1 :]] for other in values[1:])
-
-
-def sweep_values(override: str) -> list[str]:
-    """An override for each value of a sweep, none for what only Hydra can list, the override itself otherwise."""
-    parsed = OverridesParser.create().parse_override(override)
-    if not parsed.is_sweep_override():
-        return [override]
-    if parsed.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        return []
-    return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
-
-
 def check_writable(folder: Path) -> None:
     """Refuse a run folder that cannot be made, without making it."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
@@ -158,10 +142,14 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
     if key:
         return explain_key(key[1], overrides, primary)
     option = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if option and option[1] in EXTRAS:
+        return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
     if option:
         folder, _, name = option[1].rpartition("/")
         names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
+    if text.startswith("Error merging override") and error.__cause__:
+        return f"{text}: {str(error.__cause__).splitlines()[0]}"
     if "Config group override must be" in text:
         return f"{text}; to have none of a group, write ~logger or callbacks=[]"
     if "missing EQUAL" in text:

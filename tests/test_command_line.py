@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,73 @@ def test_what_is_misspelt_gets_the_closest_name(override: str, capsys: pytest.Ca
 def test_every_value_of_a_sweep_is_checked_first(sweep: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep whose second job cannot be does not start its first."""
     assert message in said(capsys, lambda: check([sweep], multirun=True))
+
+
+PARAMS = "+hydra.sweeper.params"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([f"{PARAMS}.scedule='1,2'"], "'scedule', did you mean 'schedule'"),
+        ([f"{PARAMS}.seed='1,-2'"], "seed=-2: expected"),
+        ([f"{PARAMS}.seed='choice(1,-2)'"], "seed=-2: expected"),
+        ([f"{PARAMS}.seed='range(-2,3)'"], "seed=-2: expected"),
+        ([f"{PARAMS}.seed='1,2'", "seed=1,-2"], "seed=-2: expected"),
+        ([f"{PARAMS}.seed=''"], "params.seed: has no values, expected some"),
+        ([f"{PARAMS}.seed='range(3,3)'"], "seed=range(3,3): has no values, expected some"),
+        ([f"{PARAMS}.seed='choice()'"], "'choice()': empty choice"),
+        (["seed=range(3,3)"], "seed=range(3,3): has no values, expected some"),
+        (["hydra.sweeper.params.schedule=[]"], "hydra.sweeper.params.schedule=[]: Cannot convert 'list' to string"),
+        (["lr=interval(0.1,0.2)"], "an interval takes hydra/sweeper=search"),
+    ],
+)
+def test_the_values_of_a_sweep_file_are_checked_first(
+    overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those that are typed are, whether the flag or the file makes it a sweep."""
+    assert message in said(capsys, lambda: check(["+sweep=schedule", *overrides]))
+
+
+def test_what_is_typed_stands_for_the_values_of_a_file() -> None:
+    """Which are not checked then."""
+    check(["+sweep=schedule", f"{PARAMS}.seed='-1,-2'", "seed=1,2"])
+    check(["+sweep=schedule", f"{PARAMS}.seed=''", f"{PARAMS}.lr='interval(1,2)'", "seed=1,2", "lr=0.1"])
+
+
+@pytest.mark.skipif(bool(find_spec("optuna")), reason="the extra is installed")
+@pytest.mark.parametrize("override", ["+sweep=search", "hydra/sweeper=search"])
+def test_an_extra_that_is_missing_is_named(override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the command that installs it."""
+    assert "pip install '.[search]'" in said(capsys, lambda: check([override], multirun=True))
+
+
+def test_the_ends_of_an_interval_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a search that takes it."""
+    pytest.importorskip("optuna")
+    check(["+sweep=search", f"{PARAMS}.lr='interval(0.1,0.2)'"])
+    assert "lr=-1.0" in said(capsys, lambda: check(["+sweep=search", f"{PARAMS}.lr='interval(-1,0.2)'"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "gpus"),
+    [
+        *(("trainer.devices=2", 0), ("trainer.devices=1,-1", 0), ("trainer.strategy=ddp_spawn", 0)),
+        *(("trainer.devices=auto", 2), ("trainer.accelerator=auto,cpu", 2)),
+    ],
+)
+def test_jobs_that_share_a_process_have_one_device(
+    override: str, gpus: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every job of the basic launcher does; with any other launcher, or alone, they may have several."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    sweep = ["seed=1,2", override]
+    line = said(capsys, lambda: check([*sweep, "hydra/launcher=basic"], multirun=True))
+    assert "share one process" in line
+    assert "hydra/launcher=processes" in line
+    check(sweep, multirun=True)
+    check([*sweep, "hydra/launcher=basic"], multirun=True, primary="cost")
+    check(["seed=1,2", "hydra/launcher=basic", "trainer.devices=1"], multirun=True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra._internal.callbacks import Callbacks
 from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import PLUGINS
 from src.folders import folder_name
+from src.outcomes import marked, objectives
 from tests.conftest import ROOT
 
 sys.path.append(PLUGINS) if PLUGINS not in sys.path else None
@@ -31,7 +34,7 @@ with (pathlib.Path(__file__).parent / 'ran').open('a') as ran:
 time.sleep(float(given.get('sleep', 0)))
 if given['x'] == 'bad':
     sys.exit('error: x=bad: expected good')
-(run / 'scores.json').write_text(json.dumps({'exits': {'2': {'pq': len(given['x']) / 3}}}))
+(run / 'scores.json').write_text(json.dumps({'exits': {'2': {'pq': len(given['x']) / 3, 'total_gflops': 5.0}}}))
 """
 
 
@@ -44,22 +47,29 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def launch(folder: Path, *values: str, others: tuple[str, ...] = (), devices: Any = 1, **settings: Any) -> None:
-    """A sweep over x, as Hydra would start it."""
+def launcher(folder: Path, *values: str, others: tuple[str, ...] = (), devices: Any = 1, **settings: Any) -> Any:
+    """What Hydra would start a sweep over x with."""
     hydra = {
         "sweep": {"dir": str(folder / "sweep")},
         "overrides": {"task": [f"x={','.join(values)}", *others]},
-        "sweeper": {"params": None},
+        "sweeper": {"params": None} | settings.pop("sweeper", {}),
     }
     config = OmegaConf.create({"hydra": hydra, "trainer": {"devices": devices, "max_steps": 5}})
     loader = SimpleNamespace(load_sweep_config=lambda config, overrides: config)
-    launcher = ProcessLauncher(**settings)
-    launcher.setup(
-        hydra_context=SimpleNamespace(config_loader=loader),  # type: ignore[arg-type]
+    made = ProcessLauncher(**settings)
+    made.setup(
+        hydra_context=SimpleNamespace(config_loader=loader, callbacks=Callbacks()),  # type: ignore[arg-type]
         task_function=lambda cfg: None,
         config=DictConfig(config),
     )
-    launcher.launch([[f"x={value}", *others] for value in values], 0)
+    return made
+
+
+def launch(folder: Path, *values: str, others: tuple[str, ...] = (), **settings: Any) -> None:
+    """A sweep over x, as Hydra would run it."""
+    made = launcher(folder, *values, others=others, **settings)
+    made.launch([[f"x={value}", *others] for value in values], 0)
+    made.context.callbacks.on_multirun_end(config=made.config)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -149,9 +159,85 @@ def test_jobs_end_with_a_sweep_that_is_killed(pretend: Path) -> None:
     assert (pretend / "bb" / "scores.json").exists()
 
 
+def test_batches_are_one_sweep(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the jobs of all, none runs twice, and what failed is told at the end, not before."""
+    made = launcher(pretend, "a", "bad", "ccc")
+    (pretend / "sweep" / "x=bad").mkdir(parents=True)
+    (pretend / "sweep" / "x=bad" / "scores.json").write_text('{"exits": {"2": {"pq": 99, "total_gflops": 1}}}')  # stale
+    returns = [made.launch([[f"x={value}"] for value in batch], 0) for batch in (["a", "bad", "a"], ["bad", "ccc"])]
+    assert [one.return_value for batch in returns for one in batch] == [[1 / 3, 5], None, [1 / 3, 5], None, [1, 5]]
+    assert ran(pretend) == ["a", "bad", "ccc"]
+    assert [(row["x"], row["status"]) for row in rows(pretend)] == [("a", "done"), ("bad", "failed"), ("ccc", "done")]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SystemExit) as stop:
+        made.context.callbacks.on_multirun_end(config=made.config)
+    assert stop.value.code == 1
+    assert "1 of 3 jobs failed" in capsys.readouterr().out
+
+
+def test_the_pareto_set_is_told_and_marked(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equals stand together; a job without scores is neither on it nor beaten."""
+    with pytest.raises(SystemExit):
+        launch(pretend, "a", "ccc", "ddd", "bad")
+    assert [row["front"] for row in rows(pretend)] == ["False", "True", "True", ""]
+    shown = capsys.readouterr().out
+    assert "2 of 3 are beaten by none" in " ".join(shown.split())
+    assert shown.count("x=ddd") == 2
+    assert shown.count("x=a") == 1
+
+
+def test_what_cannot_be_had_is_not_on_the_front() -> None:
+    """An oracle knows the truth; a gate stands for its table, whose fixed exits are the same for each gate."""
+    outcomes = {"gate": 0.5, "oracle": 0.9, "exit2": 0.6}
+    scores = [{"exit": who, "quality": q, "utility": q, "gflops": 1.0} for who, q in outcomes.items()]
+    assert [row.get("front") for row in marked(scores)] == [True, None, None]
+    assert [row.get("front") for row in marked([{"exit": "2", "ap": math.nan, "total_gflops": 1.0}])] == [None]
+
+
+@pytest.mark.parametrize(
+    ("scores", "values"),
+    [
+        ({"2": {"pq": 1.0, "miou": 9.0, "total_gflops": 3.0}, "10": {"pq": 2.0, "total_gflops": 4.0}}, [2.0, 4.0]),
+        ({"3": {"miou": 5.0, "total_gflops": 4.0}}, [5.0, 4.0]),
+        ({"gate": {"quality": 0.5, "utility": 0.4, "gflops": 2.0}, "oracle": {"quality": 0.9}}, [0.5, 2.0]),
+        ({"3": {"ap": math.nan, "total_gflops": 4.0}}, None),
+        ({}, None),
+    ],
+)
+def test_a_search_is_told_of_the_deepest_exit_or_the_gate(scores: Any, values: list[float] | None) -> None:
+    """Its quality, by the first score that counts, and its cost."""
+    assert objectives(scores) == values
+
+
+def test_a_search_goes_on_after_a_failure(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And asks for the same again when it is started again, of which only what failed runs anew."""
+    samplers = pytest.importorskip("optuna").samplers
+    search = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper._impl").OptunaSweeperImpl
+    asked: list[list[str]] = []
+    for _ in range(2):
+        made = launcher(pretend, "a", "bad", "ccc", sweeper={"direction": ["maximize", "minimize"]})
+        params = OmegaConf.create({"x": "a,bad,ccc"})
+        sweeper = search(
+            samplers.TPESampler(seed=0), ["maximize", "minimize"], None, None, 12, 4, 1.0, None, None, params
+        )
+        sweeper.config, sweeper.hydra_context, sweeper.launcher = made.config, made.context, made
+        sweeper.sweep([])
+        asked.append(list(made.jobs))
+        with pytest.raises(SystemExit) as stop:
+            made.on_multirun_end(made.config)
+        assert stop.value.code == 1
+    assert asked[0] == asked[1]
+    assert ran(pretend) == ["a", "bad", "bad", "ccc"]
+    assert {row["x"]: row["front"] for row in rows(pretend)} == {"a": "False", "bad": "", "ccc": "True"}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"on_failure": "later"}, "on_failure=later"), ({"at_once": 0}, "at_once=0"), ({"at_once": "two"}, "at_once=two")],
+    [
+        *(({"on_failure": "later"}, "on_failure=later"), ({"at_once": 0}, "at_once=0")),
+        *(({"at_once": "two"}, "at_once=two"), ({"sweeper": {"direction": "maximize"}}, "direction=maximize")),
+        ({"sweeper": {"custom_search_space": "a.b"}}, "custom_search_space=a.b: expected null"),
+    ],
 )
 def test_settings_that_cannot_be(
     settings: dict[str, Any], said: str, pretend: Path, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from src.front import front
 from src.reporting.runs import Run
 from src.reporting.settings import DIALS, identity, labels
 
@@ -71,14 +72,10 @@ class Panel(NamedTuple):
         return {key: sorted(points, key=lambda point: point.at) for key, points in lines.items()}
 
     def front(self) -> list[Point]:
-        """Points of exits and gates that no other beats in quality at its cost or less."""
-        best, front = -math.inf, []
+        """Points of exits and gates that no other beats in quality at its cost or less, in order of their cost."""
         ours = [point for point in self.points if point.kind in ATTAINABLE and point.drawn]
-        for point in sorted(ours, key=lambda point: (point.at[0], -point.at[1])):
-            if point.at[1] > best:
-                best = point.at[1]
-                front.append(point)
-        return front
+        best = front([point.at for point in ours])
+        return sorted((point for point, on in zip(ours, best, strict=True) if on), key=lambda point: point.at)
 
 
 def panels(runs: Sequence[Run]) -> list[Panel]:

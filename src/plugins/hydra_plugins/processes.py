@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -19,14 +20,14 @@ from rich.console import Console
 from src.command_line import fail, quote
 from src.folders import digest, folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
-from src.outcomes import failures, rows_of, table_of
+from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
 from src.rows import write_csv
 from src.settings import RULES
 
 OmegaConf.register_new_resolver("digest", lambda value: digest(" ".join(sorted(map(str, value)))), replace=True)
 
 
-class ProcessLauncher(Launcher):
+class ProcessLauncher(Launcher, Callback):
     """Runs the jobs of a sweep as `run_all` does, and tabulates what came of them.
 
     Args:
@@ -38,31 +39,52 @@ class ProcessLauncher(Launcher):
         self.at_once, self.on_failure = at_once, on_failure
         self.config: Any = None
         self.context: Any = None
+        self.jobs: dict[str, tuple[Job, dict[str, str]]] = {}  # of all batches, with what each was given
+        self.failed: dict[str, str] = {}
+        self.rows: list[dict[str, Any]] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives."""
+        """Take what Hydra gives, and ask to be told of the sweep's end."""
         self.config, self.context = config, hydra_context
+        hydra_context.callbacks.callbacks.append(self)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs; a job that fails makes the exit status 1, after all others have run."""
-        check(self.at_once, self.on_failure)
+        """Run a batch of jobs; each comes back with its quality and GFLOPs, or with None if it failed.
+
+        A job that a search asks for again is not run again.
+        """
+        check(self.at_once, self.on_failure, self.config.hydra.sweeper)
         folder, keys = Path(self.config.hydra.sweep.dir), swept(self.config)
         with locked(folder):
             given = [given_to(overrides, keys) for overrides in job_overrides]
-            jobs = [self.job(folder, *one) for one in zip(map(list, job_overrides), given, strict=True)]
+            batch = [self.job(folder, *one) for one in zip(map(list, job_overrides), given, strict=True)]
+            new = {
+                job.name: (job, values) for job, values in zip(batch, given, strict=True) if job.name not in self.jobs
+            }
+            self.jobs |= new
             os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
-            failed = run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
-            rows = [row for job, values in zip(jobs, given, strict=True) for row in rows_of(job, values, failed)]
-            write_csv(rows, folder / "table.csv")
+            jobs = [job for job, _ in new.values()]
+            self.failed |= run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
+            self.rows = marked([row for job, values in self.jobs.values() for row in rows_of(job, values, self.failed)])
+            write_csv(self.rows, folder / "table.csv")
+        if self.failed and self.on_failure == "stop":
+            self.on_multirun_end(self.config)
+        returns = []
+        for job, overrides in zip(batch, job_overrides, strict=True):
+            one = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
+            one.return_value = None if job.name in self.failed else objectives(scores_of(job.folder))
+            returns.append(one)
+        return returns
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say what came of all jobs; one that failed makes the exit status 1."""
         console = Console()
-        console.print(table_of(rows, f"{folder}/table.csv"))
-        if failed:
-            console.print(failures(failed, {job.name: job for job in jobs}))
+        console.print(table_of(self.rows, f"{config.hydra.sweep.dir}/table.csv"))
+        if any(row.get("front") for row in self.rows):
+            console.print(front_of(self.rows))
+        if self.failed:
+            console.print(failures(self.failed, {name: job for name, (job, _) in self.jobs.items()}))
             sys.exit(1)
-        return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
-            for job, overrides in zip(jobs, job_overrides, strict=True)
-        ]
 
     def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
         """The command of one job. Raises SystemExit for one that wants several GPUs."""
@@ -80,8 +102,13 @@ class ProcessLauncher(Launcher):
         return Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
 
 
-def check(at_once: int | None, on_failure: str) -> None:
+def check(at_once: int | None, on_failure: str, sweeper: Any) -> None:
     """Refuse settings that cannot be."""
+    if "direction" in sweeper and sweeper.direction != ["maximize", "minimize"]:
+        fail(f"hydra.sweeper.direction={sweeper.direction}: expected [maximize, minimize], of quality and GFLOPs")
+    for name in ("search_space", "custom_search_space"):  # whose values would be in no job's name
+        if sweeper.get(name):
+            fail(f"hydra.sweeper.{name}={sweeper[name]}: expected null; what is searched goes to hydra.sweeper.params")
     for name, value in (("at_once", at_once), ("on_failure", on_failure)):
         if not RULES[name].holds(value):
             fail(f"hydra.launcher.{name}={value}: expected {RULES[name].expected}")
