@@ -17,7 +17,7 @@ from rich.console import Console
 from src.command_line import CONF, check, configure, fail, guarded, quote, run, saved_overrides
 from src.folders import folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
-from src.outcomes import failures, rows_of, table_of
+from src.outcomes import failures, front_of, marked, rows_of, table_of
 from src.rows import write_csv
 from src.settings import spell
 
@@ -58,11 +58,14 @@ def eco(cfg: DictConfig) -> None:
         os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
         failed = run_all([*jobs.values()], cfg.at_once or 1, visible_gpus()[: cfg.at_once], cfg.on_failure)
         rows = [row for step in steps for row in rows_of(*step, failed)]
+        held_out, scored = ([row for row in rows if ("utility" in row) is held] for held in (True, False))
+        marked(scored)  # the front of what images were scored at; a holdout's qualities are of another kind
         write_csv(rows, folder / "table.csv")
-    held_out = [row for row in rows if "utility" in row]
     if held_out:
         console.print(table_of(held_out, "gates on the holdout of the exit table"))
-    console.print(table_of([row for row in rows if "utility" not in row], f"{folder}/table.csv"))
+    console.print(table_of(scored, f"{folder}/table.csv"))
+    if any(row.get("front") for row in scored):
+        console.print(front_of(scored))
     if failed:
         console.print(failures(failed, jobs))
     print(f"python -m src.report {folder}")
