@@ -52,13 +52,13 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs; a job that fails makes the exit status 1, after all others have run."""
-        check(self.at_once, self.on_failure)
+        self.check()
         folder, keys = Path(self.config.hydra.sweep.dir), swept(self.config)
         with locked(folder):
             given = [given_to(overrides, keys) for overrides in job_overrides]
             jobs = [self.job(folder, *one) for one in zip(map(list, job_overrides), given, strict=True)]
             os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
-            failed = run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
+            failed = self.run(jobs)
             rows = [row for job, values in zip(jobs, given, strict=True) for row in rows_of(job, values, failed)]
             write_csv(rows, folder / "table.csv")
         console = Console()
@@ -71,28 +71,35 @@ class ProcessLauncher(Launcher):
             for job, overrides in zip(jobs, job_overrides, strict=True)
         ]
 
-    def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
-        """The command of one job. Raises SystemExit for one that wants several GPUs."""
-        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
-        if visible_gpus() and cfg.trainer.devices not in ("auto", 1, "1"):
+    def check(self) -> None:
+        """Refuse settings that cannot be."""
+        if self.on_failure not in ("continue", "stop"):
+            fail(f"hydra.launcher.on_failure={self.on_failure}: expected continue or stop")
+        if self.at_once is not None and (type(self.at_once) is not int or self.at_once < 1):
+            fail(f"hydra.launcher.at_once={self.at_once}: expected a whole number from 1, or null")
+
+    def check_devices(self, devices: Any) -> None:
+        """Refuse a job that wants several GPUs."""
+        if visible_gpus() and devices not in ("auto", 1, "1"):
             fail(
-                f"trainer.devices={cfg.trainer.devices}: a job of a sweep has one GPU to itself, expected 1; run it "
+                f"trainer.devices={devices}: a job of a sweep has one GPU to itself, expected 1; run it "
                 "alone, without -m, to have it on several"
             )
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Run what is not done; returns why jobs failed, by name."""
+        return run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
+
+    def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
+        """The command of one job."""
+        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
+        self.check_devices(cfg.trainer.devices)
         name = ",".join(f"{key}={value}" for key, value in given.items()) or "job"
         place = folder / shorten(re.sub(r"[^\w.,=+\[\]-]", "_", name))
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
         return Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
-
-
-def check(at_once: int | None, on_failure: str) -> None:
-    """Refuse settings that cannot be."""
-    if on_failure not in ("continue", "stop"):
-        fail(f"hydra.launcher.on_failure={on_failure}: expected continue or stop")
-    if at_once is not None and (type(at_once) is not int or at_once < 1):
-        fail(f"hydra.launcher.at_once={at_once}: expected a whole number from 1, or null")
 
 
 def visible_gpus() -> list[str]:
