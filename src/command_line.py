@@ -146,6 +146,8 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
         return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
     if option:
         folder, _, name = option[1].rpartition("/")
+        if name in ("submitit_slurm", "submitit_local"):
+            return "hydra/launcher=slurm: needs hydra-submitit-launcher, which is not installed: pip install '.[slurm]'"
         names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
     if text.startswith("Error merging override") and error.__cause__:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,6 +137,8 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
     """
     if cfg.ckpt_path is None:
         return None
+    if cfg.ckpt_path == "auto":
+        raise ValueError("ckpt_path=auto: is for src.train, which goes on in its run folder; expected a file or last")
     file = Path(cfg.ckpt_path)
     if cfg.ckpt_path == "last":
         runs = Path(cfg.paths.runs)
@@ -146,6 +149,38 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         file = found
     if not file.is_file():
         raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
-    if not {"state_dict", "pytorch-lightning_version"} <= set(load(file, "ckpt_path", mmap=True)):
-        raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
+    read_checkpoint(file)
     return str(file)
+
+
+def find_progress(cfg: DictConfig) -> str | None:
+    """The checkpoint that a training goes on from: as above, or of `auto` the last one in its run folder.
+
+    With `auto`, none that is there or whole means to start from scratch; of one that is not whole it is said.
+    """
+    if cfg.ckpt_path != "auto":
+        return find_checkpoint(cfg)
+    file = Path(cfg.paths.run) / "checkpoints" / "last.ckpt"
+    if not file.is_file():
+        return None
+    try:
+        read_checkpoint(file)
+    except ValueError as error:
+        print(f"{error}; the training starts from scratch", file=sys.stderr)
+        return None
+    return str(file)
+
+
+def is_finished(cfg: DictConfig, checkpoint: str | None) -> bool:
+    """Whether a training that goes on by itself has had all its steps."""
+    if cfg.ckpt_path != "auto" or checkpoint is None:
+        return False
+    return read_checkpoint(Path(checkpoint))["global_step"] >= cfg.trainer.max_steps
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """What a checkpoint of ours holds, tensors left on disk. Raises ValueError for any other file."""
+    content = load(file, "ckpt_path", mmap=True)
+    if not {"state_dict", "pytorch-lightning_version"} <= set(content):
+        raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
+    return content

@@ -3,20 +3,20 @@
 import csv
 import ctypes
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-from src.weights.files import load
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 NOT_RUN = "not run"
@@ -48,14 +48,27 @@ class Job(NamedTuple):
     def log(self) -> Path:
         return self.folder / "log.txt"
 
-    def start(self, environment: dict[str, str]) -> subprocess.Popen:
-        """Run it; a training that was broken off goes on from its last checkpoint."""
+    def begin(self) -> list[str]:
+        """What its command has besides: a training that was broken off goes on from its last checkpoint.
+
+        A checkpoint that another command left there is removed, lest this one went on from it the next time.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         begun, last = self.folder / "begun", self.folder / "checkpoints/last.ckpt"
-        goes_on = begun.is_file() and begun.read_text() == self.line and readable(last)
-        begun.write_text(self.line)
-        command = [sys.executable, "-m", *self.arguments, *([f"ckpt_path={last}"] if goes_on else [])]
-        with open(self.log, "a" if goes_on else "w") as log:
+        if not begun.is_file() or begun.read_text() != self.line:
+            last.unlink(missing_ok=True)
+            begun.write_text(self.line)
+        return ["ckpt_path=auto"] if last.is_file() else []
+
+    def end(self) -> None:
+        """Note that it has come to its end."""
+        (self.folder / "done").write_text(self.line)
+
+    def start(self, environment: dict[str, str]) -> subprocess.Popen:
+        """Run it as a process."""
+        besides = self.begin()
+        command = [sys.executable, "-m", *self.arguments, *besides]
+        with open(self.log, "a" if besides else "w") as log:
             return subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}, preexec_fn=die_with_parent
             )
@@ -81,15 +94,25 @@ def wants_several(devices: Any) -> bool:
     return bool(visible_gpus()) and devices not in ("auto", 1, "1")
 
 
-def readable(checkpoint: Path) -> bool:
-    """Whether a checkpoint is there and whole."""
-    if not checkpoint.is_file():
-        return False
-    try:
-        load(checkpoint, "ckpt_path", mmap=True)
-    except ValueError:
-        return False
-    return True
+class Requeueable(NamedTuple):
+    """A job as submitit calls it, in a process that the cluster gave: called again after a requeue, it goes on."""
+
+    job: Job
+
+    def __call__(self) -> None:
+        """Run the command in this very process, which gets the cluster's signals. Raises SystemExit if it fails."""
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # else Lightning takes it to requeue too; submitit's is USR2
+        os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN))  # nor do workers
+        module, *arguments = self.job.arguments
+        sys.argv = [module, *arguments, *self.job.begin()]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        self.job.end()
+
+    def checkpoint(self) -> Any:
+        """What submitit is to requeue when the time is up: the same."""
+        from submitit.helpers import DelayedSubmission  # of the extra `slurm`
+
+        return DelayedSubmission(self)
 
 
 def die_with_parent() -> None:
@@ -109,12 +132,8 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
     threads = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
     slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
     console = Console(stderr=True)
-    finished = finished_of(jobs)
-    for job in finished:
-        console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
-    waiting, done = [job for job in jobs if job not in finished], {job.name for job in finished}
-    for job in waiting:
-        (job.folder / "done").unlink(missing_ok=True)  # of another command, or made from what runs anew
+    waiting = not_done(jobs, console)
+    done = {job.name for job in jobs if job not in waiting}
     running: dict[str, tuple[Job, subprocess.Popen, dict[str, str], TaskID]] = {}
     failed: dict[str, str] = {}
     columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -135,7 +154,7 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
                     if process.returncode:
                         failed[job.name] = last_words(job.log, process.returncode)
                     else:
-                        (job.folder / "done").write_text(job.line)
+                        job.end()
                         done.add(job.name)
                     del running[job.name]
                     slots.append(slot)
@@ -160,7 +179,20 @@ def finished_of(jobs: Sequence[Job]) -> list[Job]:
     return finished
 
 
+def not_done(jobs: Sequence[Job], console: Console) -> list[Job]:
+    """Jobs that are to run, which are marked so; of the others it is said that they are done."""
+    finished = finished_of(jobs)
+    for job in finished:
+        console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
+    left = [job for job in jobs if job not in finished]
+    for job in left:
+        (job.folder / "done").unlink(missing_ok=True)  # of another command, or made from what runs anew
+    return left
+
+
 def last_words(log: Path, status: int) -> str:
-    """Why a job failed: its last line that says something."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {status}"
+    """Why a job failed: its last error in one line, else its last line that says something; SLURM's last is not one."""
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("srun: ")]
+    errors = [line for line in lines if line.startswith("error: ")]  # behind which a progress bar may still end
+    return (errors or lines or [f"exit status {status}"])[-1]

@@ -287,7 +287,7 @@ def test_a_run_folder_that_cannot_be_is_refused(runs: str, capsys: pytest.Captur
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("path", ["nothing.ckpt", "last", "text.ckpt"])
+@pytest.mark.parametrize("path", ["nothing.ckpt", "last", "text.ckpt", "auto"])
 def test_a_checkpoint_that_cannot_be_read_is_named(
     path: str,
     configure: Callable[..., DictConfig],
@@ -295,7 +295,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """To resume from nothing, or from what is no checkpoint, is refused before anything is built."""
+    """To start from nothing, from what is no checkpoint, or by `auto` where nothing is trained, is refused at once."""
     monkeypatch.chdir(tmp_path)
     Path("text.ckpt").write_text("not weights")
     cfg = configure(f"ckpt_path={path}")

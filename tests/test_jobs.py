@@ -1,13 +1,14 @@
 """Jobs side by side: order, what is done already, what fails."""
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from src.jobs import Job, run_all
+from src.jobs import Job, last_words, run_all
 
 APPEND = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.argv[2])"
 
@@ -66,31 +67,49 @@ def test_a_job_that_fails_is_named_with_its_last_words(log: Path) -> None:
 
 
 def test_a_training_goes_on_from_its_last_checkpoint(log: Path) -> None:
-    """If the same command was begun before, and only then."""
+    """If the same command was begun before, and only then; what another command left does not come back later."""
     (log.parent / "show.py").write_text("import sys; print(*sys.argv[1:])")
-    one = Job("t", ["show", "steps=2"], log.parent / "t", steps=2)
+    one = Job("t", ["show", "steps=2"], log.parent / "seed=0,schedule=[1,1,1]", steps=2)
     last = one.folder / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
-    torch.save({}, last)
-    for begun, expected in (("show steps=1", "steps=2\n"), ("show steps=2", f"steps=2 ckpt_path={last}\n")):
+    for begun, expected in (("show steps=1", "steps=2\n"), ("show steps=2", "steps=2 ckpt_path=auto\n")):
+        last.touch()
         (one.folder / "begun").write_text(begun)
         (one.folder / "log.txt").write_text("")
         (one.folder / "done").unlink(missing_ok=True)
         run_all([one], at_once=1)
         assert (one.folder / "log.txt").read_text() == expected
+        assert last.exists() == (begun == one.line)
 
 
-def test_a_checkpoint_that_is_cut_short_is_not_gone_on_from(log: Path) -> None:
-    """Whoever wrote it was killed; the training begins anew."""
-    (log.parent / "show.py").write_text("import sys; print(*sys.argv[1:])")
-    one = Job("t", ["show"], log.parent / "t")
-    last = one.folder / "checkpoints" / "last.ckpt"
-    last.parent.mkdir(parents=True)
-    torch.save({"x": torch.zeros(99)}, last)
-    last.write_bytes(last.read_bytes()[:300])
-    (one.folder / "begun").write_text("show")
-    run_all([one], at_once=1)
-    assert (one.folder / "log.txt").read_text() == "\n"
+def test_a_job_that_is_requeued_goes_on(log: Path) -> None:
+    """Called in a process that a cluster gave, it is the command that a process of its own would be."""
+    (log.parent / "show.py").write_text("import sys; print(*sys.argv[1:]); len(sys.argv) < 3 and sys.exit(1)")
+    one = Job("t", ["show", "steps=2"], log.parent / "seed=0")
+    call = f"from pathlib import Path; from src.jobs import Job, Requeueable; Requeueable({one!r})()"
+    call = call.replace("PosixPath", "Path")
+    said = []
+    for status in (1, 0):
+        process = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+        assert (process.returncode, one.done) == (status, status == 0), process.stderr
+        said.append(process.stdout)
+        (one.folder / "checkpoints").mkdir(exist_ok=True)
+        (one.folder / "checkpoints" / "last.ckpt").touch()
+    assert said == ["steps=2\n", "steps=2 ckpt_path=auto\n"]
+
+
+def test_the_signals_to_requeue_are_for_one(log: Path) -> None:
+    """Neither Lightning, which takes USR1, nor workers that the job forks requeue it too."""
+    (log.parent / "ask.py").write_text(
+        "import multiprocessing as m, signal\n"
+        "def ask(n): return str(signal.getsignal(n))\n"
+        "print(ask(signal.SIGUSR1), ask(signal.SIGUSR2), m.get_context('fork').Pool(1).apply(ask, (signal.SIGUSR2,)))"
+    )
+    one = Job("a", ["ask"], log.parent / "a")
+    call = "import signal; signal.signal(signal.SIGUSR2, print); from pathlib import Path\n"
+    call += f"from src.jobs import Job, Requeueable; Requeueable({one!r})()".replace("PosixPath", "Path")
+    shown = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True).stdout
+    assert shown == "1 <built-in function print> 1\n".replace("1", str(signal.SIG_IGN))
 
 
 def test_a_job_is_a_module_of_this_python(log: Path) -> None:
@@ -98,3 +117,15 @@ def test_a_job_is_a_module_of_this_python(log: Path) -> None:
     (log.parent / "where.py").write_text("import os, sys; print(sys.executable, os.environ['OMP_NUM_THREADS'])")
     run_all([Job("w", ["where"], log.parent / "w")], at_once=os.cpu_count() or 1)
     assert (log.parent / "w" / "log.txt").read_text() == f"{sys.executable} 1\n"
+
+
+def test_an_error_is_told_also_if_a_progress_bar_ends_behind_it(tmp_path: Path) -> None:
+    """Bars end with the process; of what is no error the last line counts, of nothing the exit status."""
+    log = tmp_path / "log.txt"
+    for text, expected in (
+        ("error: lr=1: too high\ntraining:   0%|  | 0/20\rtraining:  5%| | 1/20\n\n", "error: lr=1: too high"),
+        ("one\nKilled\nsrun: error: task 0: Exited\n", "Killed"),
+        ("", "exit status 3"),
+    ):
+        log.write_text(text)
+        assert last_words(log, 3) == expected

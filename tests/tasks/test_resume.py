@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.compose import compose, find_checkpoint
+from src.compose import compose, find_checkpoint, find_progress, is_finished
 from tests.conftest import TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
 
@@ -66,6 +66,49 @@ def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., Dic
     assert sorted(resumed) == list(range(10, 20))
     assert {"train/loss", "train/grad_norm", "lr-AdamW/pg1"} <= set(resumed[10])
     assert resumed == {step: expected[step] for step in resumed}
+
+
+def test_a_run_goes_on_in_its_own_folder(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """With `ckpt_path=auto`: begun anew first, then continued to the end of the unbroken run; one table has it all."""
+    unbroken, run = tmp_path / "unbroken", tmp_path / "seed=0,schedule=[1,1,1]"
+    for folder, steps in ((unbroken, 20), (run, 10)):
+        cfg = configure(*SETTINGS, f"trainer.max_steps={steps}", "ckpt_path=auto")
+        cfg.paths.run = str(folder)
+        assert find_progress(cfg) is None
+        task, data, trainer = compose(cfg)
+        trainer.fit(task, data)
+    launch("src.train", *SETTINGS, f"hydra.run.dir='{run}'", "ckpt_path=auto")
+    assert read(run) == read(unbroken)
+    states = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (run, unbroken)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"not weights"])
+def test_a_last_checkpoint_that_is_not_whole_is_said(
+    content: bytes, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whoever wrote it was killed: `auto` starts from scratch, in one line."""
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    assert find_progress(configure("ckpt_path=auto")) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"ckpt_path={file}" in line
+    assert "starts from scratch" in line
+
+
+@pytest.mark.parametrize(("step", "finished"), [(19, False), (20, True)])
+def test_a_run_that_has_all_its_steps_is_finished(
+    step: int, finished: bool, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """With `auto`, where the same command comes again; a checkpoint that is named is trained on from."""
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6", "global_step": step}, file)
+    for typed, expected in (("auto", finished), (file, False)):
+        cfg = configure("trainer.max_steps=20", f"ckpt_path={typed}")
+        assert find_progress(cfg) == str(file)
+        assert is_finished(cfg, str(file)) == expected
 
 
 def test_last_is_the_newest_run_of_this_name(configure: Callable[..., DictConfig], tmp_path: Path) -> None:

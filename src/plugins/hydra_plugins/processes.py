@@ -53,7 +53,7 @@ class ProcessLauncher(Launcher, Callback):
 
         A job that a search asks for again is not run again.
         """
-        check(self.at_once, self.on_failure, self.config.hydra.sweeper)
+        self.check()
         folder, keys = Path(self.config.hydra.sweep.dir), swept(self.config)
         with locked(folder):
             given = [given_to(overrides, keys) for overrides in job_overrides]
@@ -64,7 +64,7 @@ class ProcessLauncher(Launcher, Callback):
             self.jobs |= new
             os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
             jobs = [job for job, _ in new.values()]
-            self.failed |= run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
+            self.failed |= self.run(jobs)
             self.rows = marked([row for job, values in self.jobs.values() for row in rows_of(job, values, self.failed)])
             write_csv(self.rows, folder / "table.csv")
         if self.failed and self.on_failure == "stop":
@@ -86,32 +86,43 @@ class ProcessLauncher(Launcher, Callback):
             console.print(failures(self.failed, {name: job for name, (job, _) in self.jobs.items()}))
             sys.exit(1)
 
-    def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
-        """The command of one job. Raises SystemExit for one that wants several GPUs."""
-        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
-        if wants_several(cfg.trainer.devices):
+    def check(self) -> None:
+        """Refuse settings that cannot be."""
+        sweeper = self.config.hydra.sweeper
+        if "direction" in sweeper and sweeper.direction != ["maximize", "minimize"]:
+            fail(f"hydra.sweeper.direction={sweeper.direction}: expected [maximize, minimize], of quality and GFLOPs")
+        for name in ("search_space", "custom_search_space"):  # whose values would be in no job's name
+            if sweeper.get(name):
+                fail(
+                    f"hydra.sweeper.{name}={sweeper[name]}: expected null; what is searched goes to "
+                    "hydra.sweeper.params"
+                )
+        for name, value in (("at_once", self.at_once), ("on_failure", self.on_failure)):
+            if not RULES[name].holds(value):
+                fail(f"hydra.launcher.{name}={value}: expected {RULES[name].expected}")
+
+    def check_devices(self, devices: Any) -> None:
+        """Refuse a job that wants several GPUs."""
+        if wants_several(devices):
             fail(
-                f"trainer.devices={cfg.trainer.devices}: a job of a sweep has one GPU to itself, expected 1; run it "
+                f"trainer.devices={devices}: a job of a sweep has one GPU to itself, expected 1; run it "
                 "alone, without -m, to have it on several"
             )
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Run what is not done; returns why jobs failed, by name."""
+        return run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
+
+    def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
+        """The command of one job."""
+        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
+        self.check_devices(cfg.trainer.devices)
         name = ",".join(f"{key}={value}" for key, value in given.items()) or "job"
         place = folder / folder_name(name)
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
         return Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
-
-
-def check(at_once: int | None, on_failure: str, sweeper: Any) -> None:
-    """Refuse settings that cannot be."""
-    if "direction" in sweeper and sweeper.direction != ["maximize", "minimize"]:
-        fail(f"hydra.sweeper.direction={sweeper.direction}: expected [maximize, minimize], of quality and GFLOPs")
-    for name in ("search_space", "custom_search_space"):  # whose values would be in no job's name
-        if sweeper.get(name):
-            fail(f"hydra.sweeper.{name}={sweeper[name]}: expected null; what is searched goes to hydra.sweeper.params")
-    for name, value in (("at_once", at_once), ("on_failure", on_failure)):
-        if not RULES[name].holds(value):
-            fail(f"hydra.launcher.{name}={value}: expected {RULES[name].expected}")
 
 
 def swept(config: DictConfig) -> list[str]:
