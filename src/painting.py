@@ -90,13 +90,14 @@ def shade(category: Any, index: int) -> tuple[int, ...]:
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of one size, each under its title, at most four in a row."""
+    """Panels of one size, each under its title, at most four in a row, in rows that are about even."""
     width, height = next(iter(panels.values())).size
-    columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)
     size = (columns * (width + MARGIN) + MARGIN, rows * (height + TITLE + MARGIN))
     sheet = Image.new("RGB", size, "white")
     for place, (title, panel) in enumerate(panels.items()):
-        left, top = MARGIN + place % COLUMNS * (width + MARGIN), place // COLUMNS * (height + TITLE + MARGIN)
+        left, top = MARGIN + place % columns * (width + MARGIN), place // columns * (height + TITLE + MARGIN)
         ImageDraw.Draw(sheet).text((left, top + 3), title, "black", ImageFont.load_default(14))
         sheet.paste(panel, (left, top + TITLE))
     return sheet

@@ -14,8 +14,9 @@ Runs whose settings differ in `seed` only are taken together: mean ± standard d
   python -m src.report runs/eco_gate_shapes/sweep_52289b5b   one sweep
   python -m src.report runs eco --out report/all             several folders, into a folder of choice
 
-OUT gets index.html (one file, opens without a network), curve.png and table.csv (all digits, GFLOPs = 1e9
-multiply-adds). What cannot be read is skipped, and said in one line each; exit status 2 if nothing is left.
+OUT gets index.html (one file, opens without a network), curve.png, table.csv (all digits, GFLOPs = 1e9
+multiply-adds) and, where runs have them, classes.csv (the same of every class). What cannot be read is
+skipped, and said in one line each; exit status 2 if nothing is left.
 """
 
 

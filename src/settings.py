@@ -48,6 +48,7 @@ NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: is_number(value) and va
 RULES = {  # by name: one name means one thing, wherever it stands
     **dict.fromkeys(("dim", "dim_feedforward", "num_queries", "num_heads", "num_layers", "num_points"), COUNT),
     **dict.fromkeys(("batch_size", "eval_batch_size", "max_steps", "num_scenes", "patience", "num_instances"), COUNT),
+    **dict.fromkeys(("images", "rounds"), COUNT),
     **dict.fromkeys(("num_workers", "count", "log_every_n_steps", "hidden"), FROM_ZERO),
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),

@@ -11,6 +11,7 @@ import pytest
 from src.report import main
 from tests.reporting.made_up import write_gate, write_json, write_model, write_pictures
 
+FILES = {"index.html", "curve.png", "table.csv", "classes.csv"}
 Capture = pytest.CaptureFixture[str]
 
 
@@ -27,7 +28,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def runs(tmp_path: Path) -> Path:
     """A model, a gate, and a gated evaluation of the model with pictures."""
     folder = tmp_path / "runs"
-    parent = write_model(folder / "model", made_by={"git": "abcdef123456+", "torch": "2.6", "device": "CPU, 2 cores"})
+    maker = {"git": "abcdef123456+", "torch": "2.6", "device": "CPU, 2 cores"}
+    classes = {"exit1": {"sky": {"pq": 81.98765432, "sq": 0.1 + 0.2}}, "exit2": {"sky": {"pq": 81.65432, "iou": 1 / 3}}}
+    parent = write_model(folder / "model", made_by=maker, classes=classes)
     write_gate(folder / "gate")
     gate = {"pq": 70.5, "total_gflops": 0.8, "depth": 1.25, "share_exit1": 0.75, "share_exit2": 0.25, "beta": 0.0}
     gated = write_model(folder / "gated", exits={}, gate=gate)
@@ -41,15 +44,22 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_three_files_and_where_they_are(
+def test_which_files_and_where_they_are(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The page's path is all that is printed."""
     assert run(monkeypatch, runs, "--out", tmp_path / "out") == 0
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"index.html", "curve.png", "table.csv"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == FILES
     said = capsys.readouterr()
     assert said.out.strip() == str(tmp_path / "out/index.html")
     assert said.err == ""
+
+
+def test_without_classes_there_is_no_file_of_them(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one left of an earlier report."""
+    for folder in ("model", "gate"):
+        assert run(monkeypatch, runs / folder, "--out", tmp_path / "out") == 0
+        assert (tmp_path / "out/classes.csv").exists() == (folder == "model")
 
 
 def test_the_page_needs_nothing_else(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +85,16 @@ def test_numbers_are_those_of_the_files(runs: Path, tmp_path: Path, monkeypatch:
         for who, scores in json.loads((runs / source).read_text())[key].items():
             row = rows[f"{runs / source}", who if key == "outcomes" else f"exit{who}"]
             assert {name: row[name] for name in scores} == {name: repr(value) for name, value in scores.items()}
+    with open(tmp_path / "out/classes.csv", newline="") as file:
+        by_class = {(row["exit"], row["class"]): row for row in csv.DictReader(file)}
+    for who, classes in json.loads((runs / "model/scores.json").read_text())["classes"].items():
+        for name, scores in classes.items():
+            row = by_class.pop((who, name))
+            assert row["source"] == str(runs / "model/scores.json")
+            assert {score: row[score] for score in scores} == {score: repr(value) for score, value in scores.items()}
+    assert by_class == {}
     page = (tmp_path / "out/index.html").read_text()
-    for printed in ("70.25", "0.7123", "0.7123456", "1: 75 %", "abcdef123456+", "CPU, 2 cores"):
+    for printed in ("70.25", "0.7123", "0.7123456", "1: 75 %", "81.99", "-0.33", "abcdef123456+", "CPU, 2 cores"):
         assert printed in page
     assert "python -m src.train +experiment=model seed=0 &#x27;exits=[1,2]&#x27;" in page
 

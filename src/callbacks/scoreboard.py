@@ -1,6 +1,7 @@
 """What a run is about to do, and what came of it: a table at the start and one after each validation."""
 
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -15,7 +16,20 @@ from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
 from src.provenance import made_by, revision
 
-COLUMNS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth", "encoder_gflops", "total_gflops")
+COLUMNS = (
+    "pq",
+    "sq",
+    "rq",
+    "pq_things",
+    "pq_stuff",
+    "ap",
+    "ap50",
+    "miou",
+    "depth",
+    "encoder_gflops",
+    "total_gflops",
+    "latency_ms",
+)
 QUALITIES = ("pq", "ap", "miou")  # the first of them that is scored is the quality
 SHARE = "share_exit"  # what names of shares begin with, the exit behind
 
@@ -25,7 +39,7 @@ class Scoreboard(lightning.Callback):
 
     Args:
         file: a JSON file, one entry per exit under "exits"; of a gate "gate", its costs at the images' own sizes;
-            what made them under "made_by".
+            what each class has of them under "classes", by exit or gate; what made them under "made_by".
         image_size: (height, width) that costs are counted at.
     """
 
@@ -82,17 +96,25 @@ class Scoreboard(lightning.Callback):
         self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         maker = made_by(trainer.strategy.root_device, trainer.world_size)
-        content = {"step": task.global_step, "image_size": self.image_size, "exits": exits, **gate, "made_by": maker}
+        content = {
+            "step": task.global_step,
+            "image_size": self.image_size,
+            "exits": exits,
+            **gate,
+            "classes": task.by_class,
+            "made_by": maker,
+        }
         self.file.write_text(json.dumps(content, indent=1))
-        quality = next(name for name in QUALITIES if any(name in row for row in by_row.values()))
-        log_trade_off(trainer.loggers, exits | gate, quality, "total_gflops", task.global_step)
+        for quality in [name for name in QUALITIES if any(name in row for row in by_row.values())][:1]:
+            scored = {who: row for who, row in (exits | gate).items() if quality in row}
+            log_trade_off(trainer.loggers, scored, quality, "total_gflops", task.global_step)
 
 
 def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:
-    """What was logged under `val/SCORE/ROW`, by row and score."""
+    """What was logged under `val/SCORE/ROW`, by row and score; not what is nan: AP of a size not seen."""
     found: dict[str, dict[str, float]] = {}
     for key, value in trainer.callback_metrics.items():
-        if re.fullmatch("val/[^/]+/(exit[0-9]+|gate)", key):
+        if re.fullmatch("val/[^/]+/(exit[0-9]+|gate)", key) and not math.isnan(value):
             _, score, row = key.split("/")
             found.setdefault(row, {})[score] = float(value)
     return found
@@ -109,7 +131,7 @@ def table_of(rows: dict[str, dict[str, float]], title: str) -> Table:
     ]
     table = Table(title=title, caption=f"leave at exit {', '.join(shares)}" if shares else None)
     for name in ("exit", *names):
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
     for row, values in rows.items():
         table.add_row(row, *(f"{values[name]:.4g}" if name in values else "" for name in names))
     return table

@@ -73,9 +73,19 @@ class GateData(LightningDataModule):
         return {"table": {"folder": self.table, **self.facts}}
 
     @property
-    def facts(self) -> dict[str, int]:
-        """How many rows there are of each kind."""
-        return {"num_train": len(self.train), "num_holdout": len(self.holdout), "num_unlabelled": self.num_unlabelled}
+    def facts(self) -> dict[str, Any]:
+        """How many rows there are of each kind, and which images they are of, as far as the table says."""
+        whole = self.about.settings.get("data") or {}
+        return {
+            "num_train": len(self.train),
+            "num_holdout": len(self.holdout),
+            "num_unlabelled": self.num_unlabelled,
+            "images": {
+                "split": self.about.split,
+                "segmentation": self.about.segmentation,
+                **(whole.get(self.about.split) or {}),
+            },
+        }
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         # Lightning warns of every loader without a state of its own; this order's state is the epoch.

@@ -81,6 +81,7 @@ class MaskAP(Metric):
         self.category_of = dict(zip(class_indices, category_ids or class_indices, strict=True))
         self.truth_file = truth_file
         self.scored: list[Scored] = []  # not a state of torchmetrics, which gathers tensors only
+        self.evaluated: COCOeval | None = None  # those images, as long as no other comes
 
     def update(
         self,
@@ -105,12 +106,35 @@ class MaskAP(Metric):
         ]
         height, width = truth_masks.shape[-2:]
         self.scored.append(Scored(int(image_id), height, width, detections, truths))
+        self.evaluated = None
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars in 0..1: ap, ap50, ap75, ap_small, ap_medium, ap_large; nan where no such segment is annotated.
 
         Raises ValueError if an image was scored twice, is not in the truth file, or is of another size there.
         """
+        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+        values = torch.tensor(self._evaluate().stats[:6], dtype=torch.float32, device=self.device)
+        return dict(zip(names, values.where(values > -1, torch.nan), strict=True))
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """ap in 0..1 of each class that the mean is of, those annotated; to be asked by every process, as `compute` is.
+
+        Raises as `compute` does.
+        """
+        evaluation = self._evaluate()
+        means = evaluation.eval["precision"][..., 0, -1].mean((0, 1))  # of all sizes, 100 detections; -1 if absent
+        by_category = dict(zip(evaluation.params.catIds, means.tolist(), strict=True))  # which it has sorted
+        return {
+            index: {"ap": by_category[category]}
+            for index, category in self.category_of.items()
+            if by_category[category] > -1
+        }
+
+    def _evaluate(self) -> COCOeval:
+        """pycocotools' evaluation of all processes' images."""
+        if self.evaluated is not None:
+            return self.evaluated
         scored = self._gather()
         repeated = [image_id for image_id, count in Counter(image.image_id for image in scored).items() if count > 1]
         if repeated:
@@ -126,14 +150,13 @@ class MaskAP(Metric):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-        values = torch.tensor(evaluation.stats[:6], dtype=torch.float32, device=self.device)
-        return dict(zip(names, values.where(values > -1, torch.nan), strict=True))
+        self.evaluated = evaluation
+        return evaluation
 
     def reset(self) -> None:
         """Forget every image."""
         super().reset()
-        self.scored = []
+        self.scored, self.evaluated = [], None
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """The same as `update`: one image has no average precision of its own."""

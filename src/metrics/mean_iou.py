@@ -48,3 +48,11 @@ class MeanIoU(MulticlassJaccardIndex):
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """The scalar miou, in 0..1."""
         return {"miou": super().compute()}
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """iou in 0..1 of each class that the mean is of; to be asked by every process, as `compute` is."""
+        with self.sync_context():
+            confusion = self.confmat.double()
+        inter = confusion.diag()
+        union = confusion.sum(0) + confusion.sum(1) - inter
+        return {index: {"iou": float(inter[index] / union[index])} for index in union.nonzero()[:, 0].tolist()}

@@ -7,6 +7,7 @@ Each class is counted in four numbers, the columns of every `counts` (K, 4) here
 false negatives, and the sum of the true positives' IoU. Counts of images, or of processes, add.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -119,7 +120,12 @@ class PanopticQuality(Metric):
             for name, value in zip(("pq", "sq", "rq"), rows.nanmean(0), strict=True)
         }
 
-    def per_class(self) -> Tensor:
-        """PQ, SQ and RQ of each class, (K, 3); nan where absent. Every process must ask for it, as for `compute`."""
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """pq, sq and rq in 0..1 of each class that the means are of; to be asked by every process, as `compute` is."""
         with self.sync_context():
-            return class_quality(self.counts)
+            quality = class_quality(self.counts)
+        return {
+            index: dict(zip(("pq", "sq", "rq"), values, strict=True))
+            for index, values in enumerate(quality.tolist())
+            if not math.isnan(values[0])
+        }

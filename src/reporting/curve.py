@@ -11,19 +11,25 @@ from matplotlib.figure import Figure
 
 from src.reporting.points import KINDS, Panel
 from src.reporting.published import published_on
+from src.reporting.runs import LATENCY
 
 PALETTE = ("#2f7fd0", "#e0742b", "#2a9d6a", "#c94f7c", "#8a63d2", "#b08d1e", "#2aa3b5", "#d0493f", "#7d8b3a", "#9a6b4f")
 STYLES = {"exit": "D-", "gate": "o-", "oracle": "^--", "random": "x:", "published": "*"}
 GLYPHS = {"exit": "◆", "gate": "●", "oracle": "▲", "random": "×", "published": "★"}
 PUBLISHED, FRONT = "#888888", "#888888"
 INK, FAINT = "#010203", "#040506"  # stand for the page's colours until it has them
+PHONE = (4.4, 3.5)  # inches: a phone shows them at about their size, so that text can be read there
 LABELLED = 12  # lines that a legend inside the picture has room for
-NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "quality": "quality of an image, mean, 0 to 1"}
+COSTS = {
+    **dict.fromkeys(("gflops", "total_gflops"), "GFLOPs of an image (1e9 multiply-adds)"),
+    LATENCY: "ms of an image, alone in its batch",
+}
+NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "quality": "quality of an image, 0 to 1"}
 
 
 def colors(panel: Panel) -> dict[str, str]:
     """A colour for every series."""
-    return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(dict.fromkeys(p.series for p in panel.points))}
+    return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(panel.labels)}
 
 
 def named(label: str, kind: str) -> str:
@@ -32,7 +38,7 @@ def named(label: str, kind: str) -> str:
 
 
 def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -> None:
-    """Quality against multiply-adds; bars are one standard deviation over seeds."""
+    """Quality against what it costs; bars are one standard deviation over seeds."""
     color = colors(panel)
     for (label, kind), line in panel.series.items():
         points = [point for point in line if point.drawn]
@@ -53,10 +59,11 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
         xs, ys = zip(*(point.at for point in front), strict=True)
         axes.step(xs, ys, where="post", color=FRONT, linewidth=5, alpha=0.22, label="Pareto front", zorder=0)
     draw_published(axes, panel, ink)
-    axes.set_xlabel("GFLOPs of an image (1e9 multiply-adds, mean)", color=ink)
+    axes.set_xlabel(COSTS[panel.cost], color=ink)
     axes.set_ylabel(NAMES[panel.quality], color=ink)
     axes.grid(color=faint, linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.locator_params(axis="x", nbins=6)
     axes.tick_params(colors=ink)
     axes.spines[:].set_color(faint)
 
@@ -64,7 +71,7 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
 def draw_published(axes: Axes, panel: Panel, ink: str) -> None:
     """Stars, with the letters that the table and the legend have too, of what others measured."""
     for one in published_on(panel.data_set, panel.quality):
-        if one.gflops:
+        if one.gflops and panel.cost != LATENCY:
             at = (float(one.gflops), float(one.pq))
             said = f"published {one.letter}: {one.model}"
             axes.plot(*at, STYLES["published"], color=PUBLISHED, label=said, markersize=9)
@@ -86,8 +93,8 @@ def write_png(panels: Sequence[Panel], file: Path) -> None:
 
 def svg(panel: Panel) -> str:
     """One panel as an element of a page: no resource of its own, text and lines in the colours of the page."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 12, "svg.hashsalt": panel.title}):
-        figure = Figure(figsize=(6, 4.3), layout="constrained")
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 11, "svg.hashsalt": panel.title}):
+        figure = Figure(figsize=PHONE, layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
@@ -101,7 +108,7 @@ def svg(panel: Panel) -> str:
         (r' xmlns(:\w+)?="[^"]*"', ""),
         (r"xlink:href", "href"),
         (r'<g id="[^"]*">', "<g>"),
-        (r' width="[^"]*pt" height="[^"]*pt"', ' role="img" aria-label="quality against GFLOPs"'),
+        (r' width="[^"]*pt" height="[^"]*pt"', f' role="img" aria-label="quality against {COSTS[panel.cost]}"'),
         (INK, "var(--ink)"),
         (FAINT, "var(--line)"),
         (r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif"),

@@ -1,22 +1,28 @@
 """A report as one HTML file: nothing in it comes from elsewhere."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
-from src.reporting import curve
+from src.reporting import curve, seeds
+from src.reporting.breakdown import breakdowns
 from src.reporting.cards import cards, places
 from src.reporting.histograms import histograms
 from src.reporting.pictures import MOST, embed, strips
 from src.reporting.points import KINDS, Panel, Point
 from src.reporting.published import published_on
-from src.reporting.runs import Run, Skipped
+from src.reporting.runs import LATENCY, Run, Skipped
 
 TEMPLATE = Path(__file__).with_name("page.html")
+FRONT = ' class="front"'
 OPEN = 40  # rows of a table that is shown at once
 SAID = 6  # things left out that are shown at once
+TIMED = (
+    "Milliseconds are of one image, from the preprocessed image to the last prediction. They compare within a run, "
+    "where all took turns, and between runs only if their machines were as busy; shares of the deepest exit's in the "
+    "same run compare between runs of a model."
+)
 DIGITS = {"quality": ".4f"}  # of a score; others have two, as per cents
 
 
@@ -28,7 +34,7 @@ def page(runs: Sequence[Run], panels: Sequence[Panel], skipped: Sequence[Skipped
         about=f"{count(len(runs), 'run')}, read from {'their' if len(runs) > 1 else 'its'} folders. ± is one standard "
         "deviation over seeds, of runs that differ in nothing else. GFLOPs are 1e9 multiply-adds of an image.",
         skipped=warning(skipped),
-        panels="\n".join(section(panel, at) for panel in panels),
+        panels="\n".join(map(section, panels, [at] * len(panels), breakdowns(panels))),
         pictures=pictures,
         runs="\n".join(cards(runs, at)),
     )
@@ -48,23 +54,32 @@ def warning(skipped: Sequence[Skipped]) -> str:
     return f'<div class="warn"><details{is_open}><summary>{said}</summary><ul>{lines}</ul></details></div>'
 
 
-def section(panel: Panel, at: dict[int, str]) -> str:
-    """Curve, numbers and exits of one data set."""
-    rows = [line for (label, kind), points in panel.series.items() for line in lines(panel, label, kind, points, at)]
-    rows += published(panel)
-    names = ("exit or beta", "seeds", panel.quality, "layers", "GFLOPs")
-    head = "".join(f"<th>{name}</th>" for name in names)
+def section(panel: Panel, at: dict[int, str], breakdown: str) -> str:
+    """Curves, numbers and exits of one data set."""
+    timed = panel.timed()
+    rows = [*lines(panel, at, timed), *published(panel)]
+    names = ["exit or beta", "seeds", panel.quality, "layers", "GFLOPs"]
+    names += [name for device in timed for name in (f"ms, {device}", "of deepest exit")]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead>{"".join(rows)}</table></div>'
     is_open = " open" * (len(panel.points) <= OPEN)
     said = (
         "A shaded row is on the Pareto front of fixed exits and gates: nothing cheaper is as good. "
         "Costs of exits are counted at one size, those of a gate's choice at each image's own."
     )
+    said += f" {TIMED}" if timed else ""
     return (
-        f"<section><h2>{escape(panel.title)}</h2>\n{curve.svg(panel)}\n{legend(panel)}"
+        f"<section><h2>{escape(panel.title)}</h2>\n{curves(panel, timed)}\n{legend(panel)}"
         f'<details{is_open}><summary>Numbers of the curve</summary><p class="soft">{said}</p>{table}</details>'
-        f"{histograms(panel)}</section>"
+        f"{breakdown}{histograms(panel)}</section>"
     )
+
+
+def curves(panel: Panel, timed: Mapping[str, Panel]) -> str:
+    """Quality against multiply-adds and, where that was measured, against latency, for each class of machine."""
+    shown = {"": panel, **{f"latency on {device}": one for device, one in timed.items()}}
+    drawn = [f"<div>{f'<h3>{escape(name)}</h3>' if name else ''}{curve.svg(one)}</div>" for name, one in shown.items()]
+    return f'<div class="curves">{"".join(drawn)}</div>'
 
 
 def legend(panel: Panel) -> str:
@@ -82,21 +97,30 @@ def legend(panel: Panel) -> str:
     return listed if len(items) <= OPEN else f"<details><summary>{len(items)} lines</summary>{listed}</details>"
 
 
-def lines(panel: Panel, label: str, kind: str, points: Sequence[Point], at: dict[int, str]) -> list[str]:
-    """A heading and the rows of one line of the curve."""
-    front, ink = {id(point) for point in panel.front()}, curve.colors(panel)[label]
-    name = f"{KINDS[kind]}: {label}"
-    said = f'<span style="color:{ink}">{curve.GLYPHS[kind]}</span> {escape(name)}'
-    rows = []
-    for point in points:
-        who = f"exit {point.who[4:]}" if kind == "exit" else "" if point.beta is None else f"beta {point.beta:g}"
-        depths = [who[5:]] if kind == "exit" else [spell(point, "depth", ".2f")]
-        seeds = f'<a href="#{at[id(point.runs[0])]}">{len(point.runs)}</a>'
-        cells = [who or kind, seeds, spell(point, panel.quality, digits(panel.quality)), *depths]
-        cells.append(spell(point, point.cost, ".4g", spread=False))
-        mark = ' class="front"' * (id(point) in front)
-        rows.append(f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return [f'<tbody><tr><th colspan="5">{said}</th></tr>{"".join(rows)}</tbody>']
+def lines(panel: Panel, at: dict[int, str], devices: Iterable[str]) -> Iterator[str]:
+    """A heading and the rows of each line of the curve."""
+    front, color = {id(point) for point in panel.front()}, curve.colors(panel)
+    for (label, kind), points in panel.series.items():
+        said = f'<span style="color:{color[label]}">{curve.GLYPHS[kind]}</span> {escape(f"{KINDS[kind]}: {label}")}'
+        rows = []
+        for point in points:
+            cells = "".join(f"<td>{cell}</td>" for cell in cells_of(point, at, devices))
+            rows.append(f"<tr{FRONT * (id(point) in front)}>{cells}</tr>")
+        yield f'<tbody><tr><th colspan="9">{said}</th></tr>{"".join(rows)}</tbody>'
+
+
+def cells_of(point: Point, at: dict[int, str], devices: Iterable[str]) -> list[str]:
+    """What is said of a point."""
+    depth = point.who.removeprefix("exit")
+    who = f"exit {depth}" if point.kind == "exit" else point.kind if point.beta is None else f"beta {point.beta:g}"
+    layers = depth if point.kind == "exit" else seeds.spell(point.values("depth"), ".2f")
+    behind = f'<a href="#{at[id(point.runs[0])]}">{len(point.runs)}</a>'
+    quality = seeds.spell(point.values(point.quality), DIGITS.get(point.quality, ".2f"))
+    cells = [who, behind, quality, layers, seeds.spell([point.mean(point.cost)], ".4g")]
+    for device in devices:
+        there = point.timed(device)
+        cells += [seeds.spell(there.values(LATENCY), ".2f"), seeds.spell(there.paces(), ".2f")]
+    return cells
 
 
 def published(panel: Panel) -> list[str]:
@@ -110,19 +134,7 @@ def published(panel: Panel) -> list[str]:
         f"<td>{one.pq}</td><td></td><td>{one.gflops or 'not found'}</td></tr>"
         for one in known
     )
-    return [f'<tbody><tr><th colspan="5">★ published, measured by others, not by us</th></tr>{rows}</tbody>']
-
-
-def digits(quality: str) -> str:
-    return DIGITS.get(quality, ".2f")
-
-
-def spell(point: Point, name: str, form: str, spread: bool = True) -> str:
-    """A mean over seeds, and its standard deviation where there are several."""
-    mean, deviation = point.mean(name), point.deviation(name)
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:{form}} ± {deviation:{form}}" if deviation is not None and spread else f"{mean:{form}}"
+    return [f'<tbody><tr><th colspan="9">★ published, measured by others, not by us</th></tr>{rows}</tbody>']
 
 
 def pictures_of(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:

@@ -1,13 +1,13 @@
 """Points of the trade-off: what choices of exits come to, runs that differ in their seed only taken together."""
 
 import math
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.front import front
-from src.reporting.runs import Run
-from src.reporting.settings import DIALS, identity, labels
+from src.reporting import seeds
+from src.reporting.runs import LATENCY, QUALITIES, Run
+from src.reporting.settings import DIALS, identity, images_of, labels
 
 KINDS = {  # what a point is, as one says it
     "exit": "fixed exits",
@@ -35,19 +35,24 @@ class Point(NamedTuple):
         return [run.scores[self.who][name] for run in self.runs if name in run.scores[self.who]]
 
     def mean(self, name: str) -> float:
-        values = self.values(name)
-        return statistics.mean(values) if values else math.nan
+        return seeds.mean(self.values(name))
 
     def deviation(self, name: str) -> float | None:
         """The standard deviation of a sample; None of a single seed."""
-        values = self.values(name)
-        if len(values) < 2:
-            return None
-        return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+        return seeds.deviation(self.values(name))
+
+    def timed(self, device: str) -> "Point":
+        """The same by its latency, of the seeds that were timed on a class of machine."""
+        runs = [run for run in self.runs if run.device == device and LATENCY in run.scores[self.who]]
+        return self._replace(runs=runs, cost=LATENCY)
+
+    def paces(self) -> list[float]:
+        """The latency of each seed as a share of that of the deepest exit in the same run."""
+        return [run.scores[self.who][LATENCY] / slowest for run in self.runs if (slowest := run.latency_of_deepest)]
 
     @property
     def at(self) -> tuple[float, float]:
-        """GFLOPs and quality, means over seeds."""
+        """Cost and quality, means over seeds."""
         return self.mean(self.cost), self.mean(self.quality)
 
     @property
@@ -62,6 +67,23 @@ class Panel(NamedTuple):
     quality: str
     points: list[Point]
     data_set: str
+    labels: list[str]  # of all series, those among them that have no point here
+
+    @property
+    def cost(self) -> str:
+        """What quality is drawn against."""
+        return self.points[0].cost
+
+    def timed(self) -> dict[str, "Panel"]:
+        """Quality against latency, by the class of machine it was measured on: no two are compared."""
+        found: dict[str, list[Point]] = {}
+        for point in self.points:
+            for device in dict.fromkeys(run.device for run in point.runs if LATENCY in run.scores[point.who]):
+                found.setdefault(device, []).append(point.timed(device))
+        return {
+            device: self._replace(title=f"{self.title}, latency on {device}", points=points)
+            for device, points in found.items()
+        }
 
     @property
     def series(self) -> dict[tuple[str, str], list[Point]]:
@@ -83,19 +105,23 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
     found: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         found.setdefault((run.source, *measure(run)), []).append(run)
-    return [
-        Panel(title, quality, list(points_of(same, quality)), same[0].settings.data_set())
-        for (_, title, quality), same in found.items()
-    ]
+    return [panel(title, quality, same) for (_, title, quality), same in found.items()]
+
+
+def panel(title: str, quality: str, runs: Sequence[Run]) -> Panel:
+    """The points of runs that may be compared."""
+    points = list(points_of(runs, quality))
+    return Panel(title, quality, points, runs[0].settings.data_set(), list(dict.fromkeys(p.series for p in points)))
 
 
 def measure(run: Run) -> tuple[str, str]:
     """What a run is scored on, and the score that counts."""
     if run.source == "gate.json":
         held = run.about.get("num_holdout", "the")  # tables of other images are told apart by it, if by nothing else
-        return f"Gates on {held} images held out of their table: {run.settings.name}", "quality"
-    (row, *_) = run.scores.values()
-    quality = next(name for name in ("pq", "ap", "miou") if name in row)
+        images = run.about.get("images")
+        known = images_of(images, images.get("segmentation")) if isinstance(images, Mapping) else ""
+        return f"Gates on {held} images held out of {known or f'their table: {run.settings.name}'}", "quality"
+    quality = next(name for name in QUALITIES if any(name in row for row in run.scores.values()))
     size = run.about.get("image_size")
     sized = f", costs at {'x'.join(map(str, size))}" if isinstance(size, list) else ""
     return f"{run.settings.data_set()}{sized}", quality
@@ -103,16 +129,16 @@ def measure(run: Run) -> tuple[str, str]:
 
 def points_of(runs: Sequence[Run], quality: str) -> Iterator[Point]:
     """The points of runs that may be compared."""
-    lines = {line_of(run, who): run.settings for run in runs for who in run.scores}
+    scored = [(run, who) for run in runs for who, row in run.scores.items() if quality in row]  # others are timed only
+    lines = {line_of(run, who): run.settings for run, who in scored}
     own = labels({key: settings for (shared, key), settings in lines.items() if not shared})
     common = labels({key: settings for (shared, key), settings in lines.items() if shared}, data_only=True)
     groups: dict[tuple[str, str, float | None, str], list[Run]] = {}
-    for run in runs:
-        for who in run.scores:
-            shared, line = line_of(run, who)
-            beta = None if who.startswith("exit") else beta_of(run, who)
-            step = "" if shared or run.source == "gate.json" else str(run.about.get("step"))
-            groups.setdefault(((common if shared else own)[line], who, beta, step), []).append(run)
+    for run, who in scored:
+        shared, line = line_of(run, who)
+        beta = None if who.startswith("exit") else beta_of(run, who)
+        step = "" if shared or run.source == "gate.json" else str(run.about.get("step"))
+        groups.setdefault(((common if shared else own)[line], who, beta, step), []).append(run)
     cost = "gflops" if quality == "quality" else "total_gflops"
     for (label, who, beta, _), same in groups.items():
         kind = "exit" if who.startswith("exit") else who

@@ -12,7 +12,7 @@ from src.reporting.runs import Skipped, find
 
 
 def report(places: Sequence[Path], out: Path) -> int:
-    """The exit status, 2 if there is nothing to report; index.html, curve.png and table.csv are in `out` then."""
+    """The exit status, 2 if there is nothing to report; index.html, curve.png and the tables are in `out` then."""
     runs, skipped = find(places)
     found = panels(runs)
     skipped += [Skipped(run.file, "a newer run has its settings and its seed") for run in superseded(runs, found)]
@@ -26,8 +26,9 @@ def report(places: Sequence[Path], out: Path) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "index.html").write_text(page(runs, found, skipped, pictures))
-        write_png(found, out / "curve.png")
+        write_png([view for panel in found for view in (panel, *panel.timed().values())], out / "curve.png")
         table.write(runs, found, out / "table.csv")
+        table.write_classes(runs, out / "classes.csv")
     except OSError as error:
         print(f"error: --out {out}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -14,6 +14,8 @@ from src.reporting.settings import Settings, flat
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders of a run, not of runs
 SOURCES: tuple[str, ...] = ("scores.json", "gate.json")
+QUALITIES = ("pq", "ap", "miou")  # the first that there is counts
+LATENCY = "latency_ms"
 Scores = dict[str, dict[str, float]]
 
 
@@ -23,6 +25,7 @@ class Run(NamedTuple):
     folder: Path  # as it was named, or found below what was named
     source: str  # scores.json or gate.json
     scores: Scores  # by who chose the exits: exit2, gate, oracle, random
+    classes: dict[str, Scores]  # by who, class and score; empty if they were not written
     about: dict[str, Any]  # the whole file
     settings: Settings
     config: str  # as it was written; empty if it was not
@@ -35,12 +38,28 @@ class Run(NamedTuple):
         return self.folder / self.source
 
     @property
+    def maker(self) -> dict[str, Any]:
+        """What made the numbers, as far as it was written."""
+        facts = self.about.get("made_by")
+        return facts if isinstance(facts, dict) else {}
+
+    @property
+    def device(self) -> str:
+        """The class of machine."""
+        return str(self.maker.get("device") or "a machine not recorded")
+
+    @property
+    def latency_of_deepest(self) -> float | None:
+        """Milliseconds at the deepest exit that was timed."""
+        exits = {int(who[4:]): row for who, row in self.scores.items() if who.startswith("exit")}
+        timed = [row[LATENCY] for _, row in sorted(exits.items()) if LATENCY in row]
+        return timed[-1] if timed else None
+
+    @property
     def made_by(self) -> str:
         """Git revision, torch and class of machine in one line."""
-        facts = self.about.get("made_by")
-        facts = facts if isinstance(facts, dict) else {}
         names = {"git": "git ", "torch": "torch ", "device": ""}
-        said = [f"{prefix}{facts[name]}" for name, prefix in names.items() if facts.get(name)]
+        said = [f"{prefix}{self.maker[name]}" for name, prefix in names.items() if self.maker.get(name)]
         return " · ".join(said) or "not recorded"
 
 
@@ -110,14 +129,15 @@ def read(folder: Path, source: str) -> Run:
     command = command_of(folder, typed, begun)
     settings = Settings(flat(parsed(config)), [str(one) for one in typed or []], command, str(folder))
     finished = not begun or text_of(folder / "done") == begun
-    return Run(folder, source, scores, about, settings, config, command, finished, file.stat().st_mtime)
+    age = file.stat().st_mtime
+    return Run(folder, source, scores, of_classes(about), about, settings, config, command, finished, age)
 
 
 def of_exits(about: Any) -> Scores:
     """Scores of every exit and of a gate."""
     rows = {f"exit{int(depth)}": row for depth, row in about["exits"].items()}
     rows |= {"gate": about["gate"]} if "gate" in about else {}
-    return checked(rows, "total_gflops", ("pq", "ap", "miou"))
+    return checked(rows, "total_gflops", QUALITIES)
 
 
 def of_choices(about: Any) -> Scores:
@@ -127,8 +147,18 @@ def of_choices(about: Any) -> Scores:
     return checked(dict(about["outcomes"]), "gflops", ("quality",))
 
 
+def of_classes(about: dict[str, Any]) -> dict[str, Scores]:
+    """Scores of classes; none where something else stands in their place."""
+    classes = about.get("classes", {})
+    try:
+        numbers = [one for row in classes.values() for scores in row.values() for one in scores.values()]
+    except AttributeError:
+        return {}
+    return classes if all(type(number) in (int, float) for number in numbers) else {}
+
+
 def checked(rows: Scores, cost: str, qualities: Sequence[str]) -> Scores:
-    """The rows, if all have a cost and a quality and only numbers."""
+    """The rows, if all have a cost and only numbers, and a quality or, beside one that has, a latency alone."""
     if not rows:
         raise ValueError("no scores in it")
     for who, row in rows.items():
@@ -137,8 +167,10 @@ def checked(rows: Scores, cost: str, qualities: Sequence[str]) -> Scores:
         wrong = [name for name, value in row.items() if type(value) not in (int, float)]
         if wrong:
             raise ValueError(f"{who}: {wrong[0]} is {row[wrong[0]]!r}, expected a number")
-        if cost not in row or not set(qualities) & set(row):
+        if cost not in row or not {*qualities, LATENCY} & set(row):
             raise KeyError(f"{who}: {cost} or {', '.join(qualities)}")
+    if not any(name in row for row in rows.values() for name in qualities):
+        raise KeyError(" or ".join(qualities))
     return rows
 
 

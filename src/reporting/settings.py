@@ -12,6 +12,12 @@ UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING
 COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell nothing
 LONGEST = 3  # settings in a label
 DATA = ("name", "data.", "exits", "segmentation")  # what the oracle and fixed exits of a table depend on
+DATA_SETS = {
+    ("CocoPanoptic", "panoptic_train2017"): "COCO train2017",
+    ("CocoPanoptic", "panoptic_val2017"): "COCO val2017",
+    ("CityscapesPanoptic", "cityscapes_panoptic_train"): "Cityscapes train",
+    ("CityscapesPanoptic", "cityscapes_panoptic_val"): "Cityscapes val",
+}
 
 
 class Settings(NamedTuple):
@@ -58,20 +64,22 @@ class Settings(NamedTuple):
 
     def data_set(self) -> str:
         """What is scored on, in words."""
-        kind = str(self.values.get("data.val._target_", "")).rpartition(".")[2]
-        file = PurePosixPath(str(self.resolved("data.val.annotation_file"))).stem
+        keys = ("_target_", "annotation_file", "num_scenes", "size", "seed")
+        images = {key: self.resolved(f"data.val.{key}") for key in keys}
         part = self.values.get("trainer.limit_val_batches")
         some = "" if part is None else f", {part} of its batches"
-        if kind == "Shapes":
-            number, size, seed = (self.resolved(f"data.val.{key}") for key in ("num_scenes", "size", "seed"))
-            return f"{number} procedural scenes of {size}x{size} (seed {seed}){some}"
-        known = {
-            ("CocoPanoptic", "panoptic_val2017"): "COCO val2017",
-            ("CityscapesPanoptic", "cityscapes_panoptic_val"): "Cityscapes val",
-        }
-        name = known.get((kind, file), f"{kind} {file}")
-        task = self.values.get("segmentation", "")
-        return f"{name}, {task}{some}" if kind else "data unknown, no configuration in the run folder"
+        known = images_of(images, self.values.get("segmentation", ""))
+        return f"{known}{some}" if known else "data unknown, no configuration in the run folder"
+
+
+def images_of(data: Mapping[str, Any], task: Any) -> str:
+    """Which images, in words, by the settings of a data set; empty if these do not tell."""
+    kind = str(data.get("_target_") or "").rpartition(".")[2]
+    file = PurePosixPath(str(data.get("annotation_file"))).stem
+    if kind == "Shapes":
+        number, size, seed = (data.get(key) for key in ("num_scenes", "size", "seed"))
+        return f"{number} procedural scenes of {size}x{size} (seed {seed})"
+    return f"{DATA_SETS.get((kind, file), f'{kind} {file}')}, {task}" if kind else ""
 
 
 def identity(settings: Mapping[str, Any]) -> str:

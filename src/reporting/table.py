@@ -18,12 +18,25 @@ def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:
     write_csv([*rows_of_runs(runs), *rows_of_means(panels), *rows_of_published(panels)], file)
 
 
+def write_classes(runs: Sequence[Run], file: Path) -> None:
+    """All scores of every class, digit by digit; no file where no run has any."""
+    rows = [
+        {"source": str(run.file), "name": run.settings.name, "seed": run.settings.seed}
+        | {"exit": who, "class": name, **scores}
+        for run in runs
+        for who, classes in run.classes.items()
+        for name, scores in classes.items()
+    ]
+    file.unlink(missing_ok=True)  # of an earlier report
+    if rows:
+        write_csv(rows, file)
+
+
 def rows_of_runs(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """All scores of all runs, digit by digit."""
     for run in runs:
-        made_by = run.about.get("made_by") if isinstance(run.about.get("made_by"), dict) else {}
         about = {"row": "run", "source": str(run.file), "name": run.settings.name, "seed": run.settings.seed}
-        behind = {"command": run.command, **{f"made_by {name}": value for name, value in (made_by or {}).items()}}
+        behind = {"command": run.command, **{f"made_by {name}": value for name, value in run.maker.items()}}
         for who, scores in run.scores.items():
             beta = {"beta": run.about["beta"]} if "beta" in run.about else {}
             yield {**about, "exit": who, **beta, **scores, **behind}

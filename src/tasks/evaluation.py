@@ -92,6 +92,14 @@ class Evaluation(nn.Module):
             name: 100 * float(value) for metric in self.metrics.values() for name, value in metric.compute().items()
         }
 
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """Scores in percent of each class that they are the mean of, by class index and score."""
+        found: dict[int, dict[str, float]] = {}
+        for metric in self.metrics.values():
+            for index, scores in metric.by_class().items():
+                found.setdefault(index, {}).update({name: 100 * value for name, value in scores.items()})
+        return dict(sorted(found.items()))
+
     def reset(self) -> None:
         """Forget all images."""
         for metric in self.metrics.values():

@@ -1,5 +1,6 @@
 """A trained model whose gate chooses the exit of every image (ECO-M2F, inference), scored by what it answers there."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,10 @@ class Gated(Segmentation):
             return super().rows(images)
         predictions, depths = self.model.leave(images)
         return {"gate": (predictions[-1], depths)}
+
+    def ways(self) -> dict[str, Callable[[Tensor], Any]]:
+        """What makes the answer to images alone: the model left at each exit, and where the gate says."""
+        return super().ways() | ({"gate": self.model.leave} if self.gated else {})
 
     def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
         """Score some images; returns their answers, and what each cost in GMAC at its own size."""

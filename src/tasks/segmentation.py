@@ -63,6 +63,7 @@ class Segmentation(lightning.LightningModule):
         )
         self.evaluations: Any = nn.ModuleDict({f"exit{depth}": self.make_evaluation() for depth in self.model.exits})
         self.categories, self.segmentation = list(categories), segmentation
+        self.by_class: dict[str, dict[str, dict[str, float]]] = {}  # of the last validation, by row, class and score
         self.num_drawn = len(self.model.exits) if exits_per_step == "all" else int(exits_per_step)
         if not 1 <= self.num_drawn <= len(self.model.exits):
             raise ValueError(
@@ -180,6 +181,10 @@ class Segmentation(lightning.LightningModule):
         """What is scored of a batch: by the name of an exit, the last prediction and the depth (B,) of each image."""
         return {f"exit{depth}": (layers[-1], [depth] * len(images)) for depth, layers in self.model(images).items()}
 
+    def ways(self) -> dict[str, Callable[[Tensor], Any]]:
+        """What makes the answer to images alone: by the name of an exit, the model left there."""
+        return {f"exit{depth}": partial(self.model, exits=[depth]) for depth in self.model.exits}
+
     def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
         """Score every exit; returns what the deepest one makes of each image."""
         answers: dict[int, Answer] = {}
@@ -203,13 +208,27 @@ class Segmentation(lightning.LightningModule):
         return [evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts."""
+        """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts.
+
+        What each class has is kept in `by_class`: hundreds of numbers, too many to log.
+        """
+        names = class_names(self.categories)
         for name, evaluation in self.evaluations.items():
             scores = evaluation.compute()
+            self.by_class[name] = {names[index]: values for index, values in evaluation.by_class().items()}
             evaluation.reset()
             self.log_dict({f"val/{score}/{name}": value for score, value in scores.items()})
         self.log_dict({f"val/{score}": value for score, value in scores.items()})
         self.log("val/quality", scores[evaluation.quality], prog_bar=True)
+
+
+def class_names(categories: Sequence[Any]) -> list[str]:
+    """What classes are called; those that share a name with their id behind it."""
+    names = [category.name for category in categories]
+    return [
+        f"{name} ({category.id})" if names.count(name) > 1 else name
+        for name, category in zip(names, categories, strict=True)
+    ]
 
 
 def like_sized(images: Sequence[Tensor]) -> list[list[int]]:

@@ -25,6 +25,7 @@ GATE = {
     "val/share_exit4/gate": 0.25,
     "val/beta/gate": 0.02,
 }
+CLASSES = {"exit2": {"sky": {"pq": 40.0}}}
 WHOLE = {"val/pq": 44.0, "val/quality": 44.0, "train/loss": 1.0}
 
 
@@ -41,7 +42,7 @@ def show(file: Path, trainer: Any) -> str:
     board = Scoreboard(str(file), [64, 96])
     board.costs, board.console = COSTS, Console(file=io.StringIO(), width=200)
     board.on_validation_start(trainer, None)
-    board.on_validation_end(trainer, SimpleNamespace(global_step=7))
+    board.on_validation_end(trainer, SimpleNamespace(global_step=7, by_class=CLASSES))
     return board.console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -67,6 +68,7 @@ def test_the_scores_of_exits_are_kept_beside_their_cost(tmp_path: Path) -> None:
             "2": {"pq": 40.0, "miou": 50.0, "encoder_gflops": 1.0, "total_gflops": 4.0},
             "4": {"pq": 44.0, "miou": 52.0, "encoder_gflops": 1.5, "total_gflops": 4.5},
         },
+        "classes": CLASSES,
     }
     assert row_of(printed, "4") == ["44", "52", "1.5", "4.5"]
     assert "leave at" not in printed
@@ -86,6 +88,13 @@ def test_only_rows_are_scores() -> None:
     """What is logged of the whole run, or of anything else, is left out."""
     found = scores(trainer_of({**EXITS, **WHOLE, "val/pq/exit": 1.0, "val/pq/gates": 1.0, "test/pq/gate": 1.0}))
     assert found == {"exit2": {"pq": 40.0, "miou": 50.0}, "exit4": {"pq": 44.0, "miou": 52.0}}
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    """AP of a size that no annotated thing has, which is logged as nan: JSON has no such number."""
+    show(tmp_path / "scores.json", trainer_of(EXITS | {"val/ap_large/exit2": float("nan"), "val/ap_small/exit2": 0.0}))
+    assert "NaN" not in (tmp_path / "scores.json").read_text()
+    assert kept(tmp_path / "scores.json")["exits"]["2"].keys() & {"ap_large", "ap_small"} == {"ap_small"}
 
 
 @pytest.mark.parametrize("others", [{"is_global_zero": False}, {"sanity_checking": True}])

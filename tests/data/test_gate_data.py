@@ -51,6 +51,16 @@ def test_some_exits_and_inputs_may_be_picked(table: Path) -> None:
     torch.testing.assert_close(batch["inputs"].std(0, correction=0), torch.tensor(facts["std"]))
 
 
+def test_the_facts_name_the_images(tmp_path: Path) -> None:
+    """By the settings of their split, where the table has any."""
+    settings = {"data": {"train": {"_target_": "Coco", "size": 8}, "val": {"size": 9}}}
+    about = read(write_table(tmp_path, num_images=20)).about._replace(settings=settings)
+    data = GateData(str(tmp_path), batch_size=4)
+    assert data.facts["images"] == {"split": "train", "segmentation": "panoptic"}
+    data.about = about
+    assert data.facts["images"] == {"split": "train", "segmentation": "panoptic", "_target_": "Coco", "size": 8}
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -97,6 +97,34 @@ def test_crowd_is_neither_missed_nor_wrong():
         assert scores_of(metric)["ap"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("categories", [None, [31, 2, 17, 8]])
+def test_the_mean_is_that_of_the_classes(categories):
+    """Each class has the AP that it has alone, however its ids are ordered; one without truth, though found, none."""
+    masks = torch.rand(40, 40, 50, generator=torch.Generator().manual_seed(0)) > 0.3
+    classes = [5, 0, 3, 1]
+    whole, alone = MaskAP(classes, category_ids=categories), {index: MaskAP([index]) for index in classes}
+    for image in range(10):
+        truths, labels = masks[4 * image : 4 * image + 4], [5, 0, 3, 3]
+        near = truths & (torch.rand(4, 40, 50, generator=torch.Generator().manual_seed(image)) > image / 40)
+        given = found(near, [5, [0, 1][image % 2], 3, [3, 5][image % 2]], [0.9, 0.7, 0.5, 0.2])
+        for metric in (whole, *alone.values()):
+            metric.update(image, *given, *truth(truths, labels))
+    by_class = whole.by_class()
+    assert list(by_class) == [5, 0, 3]
+    for index, one in by_class.items():
+        assert one["ap"] == pytest.approx(scores_of(alone[index])["ap"])
+    assert len({one["ap"] for one in by_class.values()}) == 3
+    assert sum(one["ap"] for one in by_class.values()) / 3 == pytest.approx(scores_of(whole)["ap"])
+
+
+def test_a_class_of_crowds_alone_has_no_ap():
+    """Nor does it enter the mean."""
+    metric = MaskAP([0, 1])
+    metric.update(0, *found(boxes(A, B), [0, 1]), *truth(boxes(A, B), [0, 1], crowd=[1]))
+    assert list(metric.by_class()) == [0]
+    assert scores_of(metric)["ap"] == pytest.approx(1)
+
+
 def test_other_classes_are_left_out():
     """Segments and detections of classes that are not considered change nothing."""
     metric = MaskAP([2])
@@ -156,6 +184,11 @@ def test_it_is_silent_and_repeats_itself(capfd):
     first = scores_of(metric)["ap"]
     metric.update(1, *none)
     assert scores_of(metric)["ap"] == first
+    metric.update(2, *found(boxes(A), [0]), *truth(boxes(A), [0]))
+    assert first < metric.by_class()[0]["ap"] == pytest.approx(scores_of(metric)["ap"])
+    metric.reset()
+    metric.update(0, *none)
+    assert metric.by_class() == {}
     assert capfd.readouterr() == ("", "")
 
 

@@ -15,6 +15,15 @@ def test_hand_computed():
     assert miou([0, 1, 1, 1], [0, 0, 1, 1]) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+def test_the_mean_is_that_of_the_classes():
+    """Each by hand, one only predicted with 0; those that do not occur have none."""
+    metric = MeanIoU(5)
+    metric.update(torch.tensor([[0, 1, 1, 1, 3, 4]]), torch.tensor([[0, 0, 1, 1, 0, 255]]))
+    by_class = metric.by_class()
+    assert by_class == {0: {"iou": 1 / 3}, 1: {"iou": 2 / 3}, 3: {"iou": 0}}
+    assert float(metric.compute()["miou"]) == pytest.approx(sum(one["iou"] for one in by_class.values()) / 3)
+
+
 def test_a_class_only_predicted_counts():
     """A class predicted in vain enters the mean with 0, on void pixels it does not."""
     assert miou([0, 0, 2], [0, 0, 0]) == pytest.approx((2 / 3 + 0) / 2)

@@ -189,7 +189,9 @@ def test_means_over_things_and_stuff():
     assert result["sq_things"] == 1
     assert result["pq_stuff"] == result["sq_stuff"] == result["rq_stuff"] == 0
     assert result["pq"] == pytest.approx(1 / 3)
-    assert metric.per_class()[0].tolist() == pytest.approx([2 / 3, 1, 2 / 3])
+    by_class = metric.by_class()
+    assert by_class[0] == pytest.approx({"pq": 2 / 3, "sq": 1, "rq": 2 / 3})
+    assert list(by_class) == [index for index, row in enumerate(metric.counts.tolist()) if any(row)]
     metric.reset()
     metric.update(*scene_of(ids("11"), [0], ids("11"), [0]))
     assert metric.compute()["pq_stuff"].isnan()
@@ -201,6 +203,30 @@ def scene_of(pred, pred_labels, truth, truth_labels):
     """Arguments of `update` from lists, without crowd."""
     crowd = torch.zeros(len(truth_labels), dtype=torch.bool)
     return pred, torch.tensor(pred_labels), truth, torch.tensor(truth_labels), crowd
+
+
+def test_the_scores_are_the_means_of_those_by_class():
+    """Of pq, sq and rq, and each class has what the obvious counts of it come to; one not in sight has nothing."""
+    metric, counted = PanopticQuality(NUM_CLASSES + 1, [True] * (NUM_CLASSES + 1)), np.zeros((NUM_CLASSES + 1, 4))
+    for seed in range(6):
+        args = scene(seed, void=True, crowd=True)
+        metric.update(*args)
+        counted += obvious_counts(*args, NUM_CLASSES + 1)
+    by_class, means = metric.by_class(), metric.compute()
+    assert list(by_class) == list(range(NUM_CLASSES))
+    for index, (tp, fp, fn, iou) in enumerate(counted[:NUM_CLASSES]):
+        expected = {"pq": iou / (tp + fp / 2 + fn / 2), "sq": iou / tp, "rq": tp / (tp + fp / 2 + fn / 2)}
+        assert by_class[index] == pytest.approx(expected, abs=1e-6)
+    for name in ("pq", "sq", "rq"):
+        assert np.mean([one[name] for one in by_class.values()]) == pytest.approx(float(means[name]), abs=1e-6)
+    assert len({one["pq"] for one in by_class.values()}) == NUM_CLASSES
+
+
+def test_a_class_predicted_in_vain_counts_as_in_its_mean():
+    """With 0, as the benchmark has it."""
+    metric = PanopticQuality(NUM_CLASSES, [True] * NUM_CLASSES)
+    metric.update(*scene_of(ids("12"), [0, 1], ids("11"), [0]))
+    assert metric.by_class()[1]["pq"] == 0
 
 
 def test_sum_of_halves_is_the_whole():

@@ -24,7 +24,13 @@ def scored(images):
         precision.update(image, torch.rand(4, generator=draw), labels, masks, truth_masks, labels, crowd, areas)
         miou.update(torch.randint(0, 3, (4, 6), generator=draw), torch.randint(0, 3, (4, 6), generator=draw))
     results = quality.compute() | precision.compute() | miou.compute()
-    return results | {"per_class": quality.per_class(), "own": torch.tensor(float(len(precision.scored)))}
+    by_class = {
+        f"{name} of {index}": torch.tensor(value)
+        for metric in (quality, precision, miou)
+        for index, values in metric.by_class().items()
+        for name, value in values.items()
+    }
+    return results | by_class | {"own": torch.tensor(float(len(precision.scored)))}
 
 
 def work(rank, store, results):

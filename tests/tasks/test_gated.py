@@ -255,6 +255,35 @@ def test_a_validation_is_of_its_own_images(made: Made) -> None:
     assert few["val/depth/gate"] != later["val/depth/gate"]
 
 
+def test_each_way_is_the_answer_that_is_scored(made: Made) -> None:
+    """Image by image: the last prediction of an exit alone, and where the gate lets it leave."""
+    task = made.gated("exit")
+    images = made.run().data.val_scenes[0].image[None].float()  # type: ignore[attr-defined]
+    ways = task.ways()
+    assert list(ways) == ["exit1", "exit2", "exit3", "exit4", "gate"]
+    with torch.no_grad():
+        (gated, depths), whole = ways["gate"](images), task.model(images)
+        for depth in (1, 2, 3, 4):
+            ((name, alone),) = ways[f"exit{depth}"](images).items()
+            assert name == depth
+            torch.testing.assert_close(alone[-1].mask_logits, whole[depth][-1].mask_logits)
+    torch.testing.assert_close(gated[-1].mask_logits, whole[depths[0]][-1].mask_logits)
+
+
+def test_a_gate_is_timed_beside_the_exits(made: Made) -> None:
+    """Exits that nobody scored in this run have their latency and cost alone."""
+    small = ["callbacks.latency.images=2", "callbacks.latency.rounds=1"]
+    run = made.run(f"gate={made.file('exit')}", *small, callbacks="default,latency")
+    run.trainer.validate(run.task, run.data, verbose=False)
+    content = json.loads((made.folder / "run" / "scores.json").read_text())
+    assert content["gate"]["latency_ms"] > 0
+    assert {*content["exits"]} == {"1", "2", "3", "4"}
+    assert all({*row} == {"latency_ms", "encoder_gflops", "total_gflops"} for row in content["exits"].values())
+    classes = content["classes"]["gate"]
+    means = [scores["iou"] for scores in classes.values() if "iou" in scores]
+    assert sum(means) / len(means) == pytest.approx(content["gate"]["miou"], abs=1e-4)
+
+
 def test_a_run_leaves_its_scores_and_exits(made: Made) -> None:
     """In scores.json the gate's, in exits.csv a row for each image, and pictures."""
     run = made.run(f"gate={made.file('exit')}", callbacks="default,exits")

@@ -51,6 +51,7 @@ def test_every_target_beats_chance(target: str, configure: Configure, table: Pat
     assert sum(scores["labels"].values()) == 1794
     assert sum(scores["taken"].values()) == 199
     assert set(scores["made_by"]) == {"git", "torch", "device"}
+    assert scores["images"]["split"] == "train"
 
 
 def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Path, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""How long the network takes for an image, at each exit and as a gate chooses."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+Clock = Callable[[], float]  # seconds
+
+
+class Latency(lightning.Callback):
+    """Times the network after each validation, and logs `val/latency_ms/exit4` and so on, `val/latency_ms/gate` too.
+
+    From a preprocessed image, alone and at its own padded size, to the last prediction; neither reading the image nor
+    post-processing. Each number is the median over rounds of the mean over images, and in a round all exits and the
+    gate take turns on every image, so that what else the machine does falls on all alike: numbers of one run compare.
+
+    Scores are written at the end of a validation, and this is logged at the end of its epoch, so that it is there in
+    whatever order callbacks are named.
+
+    Args:
+        images: how many of the first validation images, at most.
+        rounds: how often each image is timed, once more to warm up.
+    """
+
+    def __init__(self, images: int, rounds: int):
+        self.count, self.rounds = images, rounds
+        self.images: list[Tensor] = []
+
+    def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
+        """Refuse several devices, which would wait for each other."""
+        if trainer.world_size > 1:
+            raise ValueError(f"trainer.devices={trainer.world_size}: callbacks=[latency] times one device, expected 1")
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        task: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remember images until there are enough."""
+        self.images += [image.cpu() for image in batch.images[: self.count - len(self.images)]]
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Time and log."""
+        if not trainer.sanity_checking:
+            batches = (task.model.preprocess([image.to(task.device)]) for image in self.images)
+            context = trainer.precision_plugin.val_step_context
+            for row, seconds in latencies(task.ways(), batches, self.rounds, context, clock_of(task.device)).items():
+                task.log(f"val/latency_ms/{row}", 1000 * seconds)
+        self.images = []
+
+
+def latencies(
+    ways: dict[str, Callable[[Tensor], Any]],
+    batches: Iterable[Tensor],  # (1, 3, H, W) each
+    rounds: int,
+    context: Callable[[], AbstractContextManager[Any]],
+    clock: Clock,
+) -> dict[str, float]:
+    """Seconds by way: the median over rounds of the mean over images."""
+    taken: dict[str, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
+    for images in batches:
+        for place in range(rounds + 1):
+            for name, way in ways.items():
+                with context():
+                    started = clock()
+                    way(images)
+                    taken[name][place].append(clock() - started)
+    return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}  # less warm-up
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds, read when the device has done all that it was asked for."""
+
+    def clock() -> float:
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return clock
