@@ -36,7 +36,7 @@ TRADE_OFF = Section(
     [
         Panel("chart", "quality against GFLOPs, by exit or chooser", "trade_off_table"),
         Panel("points", "last exit: quality against GFLOPs", "val/quality", "config:gflops/total"),
-        Panel("points", "evaluated gates: PQ against GFLOPs", "val/pq/gate", "val/total_gflops/gate"),
+        Panel("points", "evaluated gates: PQ against GFLOPs", "val/pq/gate", "val/image_gflops/gate"),
         Panel("points", "gates as trained: quality of an image against GFLOPs", "val/quality", "val/gflops"),
     ],
 )

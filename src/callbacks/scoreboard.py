@@ -28,6 +28,7 @@ COLUMNS = (
     "depth",
     "encoder_gflops",
     "total_gflops",
+    "image_gflops",
     "latency_ms",
 )
 QUALITIES = ("pq", "ap", "miou")  # the first of them that is scored is the quality
@@ -38,7 +39,8 @@ class Scoreboard(lightning.Callback):
     """Prints effective settings and scores with their cost, and keeps the newest scores in `file`.
 
     Args:
-        file: a JSON file, one entry per exit under "exits"; of a gate "gate", its costs at the images' own sizes;
+        file: a JSON file, one entry per exit under "exits", of a gate "gate"; `total_gflops` at `image_size`,
+            `image_gflops` at the images' own sizes;
             what each class has of them under "classes", by exit or gate; what made them under "made_by".
         image_size: (height, width) that costs are counted at.
     """
@@ -91,7 +93,7 @@ class Scoreboard(lightning.Callback):
             for depth, cost in self.costs.items()
             if f"exit{depth}" in by_row
         }
-        gate = {"gate": by_row["gate"]} if "gate" in by_row else {}
+        gate = {"gate": by_row["gate"] | mean_cost(by_row["gate"], self.costs)} if "gate" in by_row else {}
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
         self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,15 @@ class Scoreboard(lightning.Callback):
         for quality in [name for name in QUALITIES if any(name in row for row in by_row.values())][:1]:
             scored = {who: row for who, row in (exits | gate).items() if quality in row}
             log_trade_off(trainer.loggers, scored, quality, "total_gflops", task.global_step)
+
+
+def mean_cost(gate: dict[str, float], costs: dict[int, Cost]) -> dict[str, float]:
+    """What a gate's choice costs at the size that costs of exits are counted at, by its shares of images."""
+    shares = {depth: gate.get(f"{SHARE}{depth}", 0.0) for depth in costs}
+    return {
+        "encoder_gflops": sum(share * costs[depth].pixel_decoder for depth, share in shares.items()),
+        "total_gflops": sum(share * costs[depth].total for depth, share in shares.items()),
+    }
 
 
 def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:

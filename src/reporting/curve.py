@@ -21,7 +21,7 @@ INK, FAINT = "#010203", "#040506"  # stand for the page's colours until it has t
 PHONE = (4.4, 3.5)  # inches: a phone shows them at about their size, so that text can be read there
 LABELLED = 12  # lines that a legend inside the picture has room for
 COSTS = {
-    **dict.fromkeys(("gflops", "total_gflops"), "GFLOPs of an image (1e9 multiply-adds)"),
+    **dict.fromkeys(("gflops", "image_gflops", "total_gflops"), "GFLOPs of an image (1e9 multiply-adds)"),
     LATENCY: "ms of an image, alone in its batch",
 }
 NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "quality": "quality of an image, 0 to 1"}

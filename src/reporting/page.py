@@ -16,6 +16,11 @@ from src.reporting.runs import LATENCY, Run, Skipped
 
 TEMPLATE = Path(__file__).with_name("page.html")
 FRONT = ' class="front"'
+COUNTED = {
+    "gflops": "GFLOPs are means over the images of the table, each at its own size.",
+    "image_gflops": "GFLOPs are means over the images, each at its own size.",
+    "total_gflops": "GFLOPs of exits are counted at one size, those of a gate's choice at each image's own.",
+}
 OPEN = 40  # rows of a table that is shown at once
 SAID = 6  # things left out that are shown at once
 TIMED = (
@@ -63,10 +68,7 @@ def section(panel: Panel, at: dict[int, str], breakdown: str) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead>{"".join(rows)}</table></div>'
     is_open = " open" * (len(panel.points) <= OPEN)
-    said = (
-        "A shaded row is on the Pareto front of fixed exits and gates: nothing cheaper is as good. "
-        "Costs of exits are counted at one size, those of a gate's choice at each image's own."
-    )
+    said = f"A shaded row is on the Pareto front of exits and gates: nothing cheaper is as good. {COUNTED[panel.cost]}"
     said += f" {TIMED}" if timed else ""
     return (
         f"<section><h2>{escape(panel.title)}</h2>\n{curves(panel, timed)}\n{legend(panel)}"

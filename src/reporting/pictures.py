@@ -54,9 +54,8 @@ def strips(runs: Sequence[Run]) -> list[Strip]:
 
 
 def leavers(run: Run) -> list[Picture]:
-    """The images that left first and last, of those that were drawn, beside the parent's answer at its last exit."""
-    exits, drawn, parent = exits_of(run.folder), by_name(run.folder), parent_of(run)
-    above = by_name(parent) if parent else {}
+    """The images that left first and last, of those that were drawn, which are such, with the answer of every exit."""
+    exits, drawn = exits_of(run.folder), by_name(run.folder)
     names = sorted(drawn.keys() & exits.keys(), key=lambda name: exits[name])
     late = names[EARLY:][-EARLY:]
     pictures = []
@@ -64,8 +63,6 @@ def leavers(run: Run) -> list[Picture]:
         depth, gflops = exits[name]
         when = "late" if name in late else "early"
         pictures.append(Picture(f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}", drawn[name]))
-        if name in above:
-            pictures.append(Picture(f"the same at the parent's last exit: {name}", above[name]))
     return pictures
 
 
@@ -89,9 +86,3 @@ def exits_of(folder: Path) -> dict[str, tuple[int, float]]:
             }
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return {}
-
-
-def parent_of(run: Run) -> Path | None:
-    """The folder of the run whose checkpoint this one evaluates."""
-    checkpoint = run.settings.values.get("ckpt_path")
-    return Path(checkpoint).parent.parent if isinstance(checkpoint, str) and "/" in checkpoint else None

@@ -122,7 +122,7 @@ def measure(run: Run) -> tuple[str, str]:
         known = images_of(images, images.get("segmentation")) if isinstance(images, Mapping) else ""
         return f"Gates on {held} images held out of {known or f'their table: {run.settings.name}'}", "quality"
     quality = next(name for name in QUALITIES if any(name in row for row in run.scores.values()))
-    size = run.about.get("image_size")
+    size = run.about.get("image_size") if run.cost == "total_gflops" else None
     sized = f", costs at {'x'.join(map(str, size))}" if isinstance(size, list) else ""
     return f"{run.settings.data_set()}{sized}", quality
 
@@ -139,7 +139,7 @@ def points_of(runs: Sequence[Run], quality: str) -> Iterator[Point]:
         beta = None if who.startswith("exit") else beta_of(run, who)
         step = "" if shared or run.source == "gate.json" else str(run.about.get("step"))
         groups.setdefault(((common if shared else own)[line], who, beta, step), []).append(run)
-    cost = "gflops" if quality == "quality" else "total_gflops"
+    cost = runs[0].cost
     for (label, who, beta, _), same in groups.items():
         kind = "exit" if who.startswith("exit") else who
         yield Point(label, kind, who, beta, one_per_seed(same), quality, cost)

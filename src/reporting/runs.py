@@ -34,6 +34,14 @@ class Run(NamedTuple):
     age: float  # seconds since 1970 when the file was written
 
     @property
+    def cost(self) -> str:
+        """What quality is drawn against: costs at the images' own sizes where all rows with a quality have them."""
+        if self.source == "gate.json":
+            return "gflops"
+        scored = [row for row in self.scores.values() if any(name in row for name in QUALITIES)]
+        return "image_gflops" if all("image_gflops" in row for row in scored) else "total_gflops"
+
+    @property
     def file(self) -> Path:
         return self.folder / self.source
 

@@ -13,7 +13,8 @@ from src.rows import write_csv
 def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:
     """Rows of three kinds, "run", "mean" and "published", with every column that one of them has.
 
-    Deviations (`pq sd`) are those of samples; `gflops` and `total_gflops` are 1e9 multiply-adds of an image.
+    Deviations (`pq sd`) are those of samples; costs are 1e9 multiply-adds of an image: `image_gflops` and
+    `gflops` at the images' own sizes, `total_gflops` of exits at one size.
     """
     write_csv([*rows_of_runs(runs), *rows_of_means(panels), *rows_of_published(panels)], file)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from src.metrics.cost import ImageCost
 from src.metrics.exit_choice import beta_for_budget
 from src.models.gate import Gate
 from src.models.mask2former import Mask2Former
@@ -41,10 +41,8 @@ class Gated(Segmentation):
         self.gated = gate is not None
         if self.gated:
             assert self.model.gate is not None
-            exits = self.model.gate.exits
-            self.evaluations = nn.ModuleDict({"gate": self.make_evaluation()})
-            self.cost_of = ImageCost(self.model, exits, self.segmentation)
-            names = ("depth", "total_gflops", *(f"share_exit{depth}" for depth in exits))
+            self.score("gate")
+            names = ("depth", *(f"share_exit{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
 
     def on_fit_start(self) -> None:
@@ -67,18 +65,14 @@ class Gated(Segmentation):
         outputs = super().validation_step(batch, batch_index)
         if not self.gated:
             return outputs
-        costs = []
-        for image, truth, answer in zip(batch.images, batch.truths, outputs["answers"], strict=True):
-            exits = self.cost_of.exits
-            cost = self.cost_of(image.shape[-2:], truth.segments[0].numel())[exits.index(answer.exit)]
-            shares = {f"share_exit{depth}": float(depth == answer.exit) for depth in exits}
-            for name, value in {"depth": answer.exit, "total_gflops": cost, **shares}.items():
-                self.means[name].update(value)
-            costs.append(cost)
-        return {**outputs, "gflops": costs}
+        exits = [answer.exit for answer in outputs["answers"]]
+        for name, mean in self.means.items():
+            of_images = exits if name == "depth" else [float(name == f"share_exit{depth}") for depth in exits]
+            mean.update(torch.tensor(of_images, dtype=torch.float32, device=self.device))
+        return {**outputs, "gflops": [self.cost(batch, place, depth) for place, depth in enumerate(exits)]}
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/pq/gate`, and with it the mean depth, the mean cost and the share of images at every exit."""
+        """Log `val/pq/gate`, and with it the mean depth and the share of images at every exit."""
         super().on_validation_epoch_end()
         if self.gated:
             self.log_dict({f"val/{name}/gate": mean.compute() for name, mean in self.means.items()})

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from src.losses.criterion import SetCriterion
-from src.metrics.cost import pad
+from src.metrics.cost import ImageCost, pad
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
@@ -61,7 +62,8 @@ class Segmentation(lightning.LightningModule):
         self.make_evaluation = partial(
             Evaluation, segmentation, isthing, postprocess(isthing=isthing), instance_truth, [c.id for c in categories]
         )
-        self.evaluations: Any = nn.ModuleDict({f"exit{depth}": self.make_evaluation() for depth in self.model.exits})
+        self.score(*(f"exit{depth}" for depth in self.model.exits))
+        self.cost_of = ImageCost(self.model, self.model.exits, segmentation)
         self.categories, self.segmentation = list(categories), segmentation
         self.by_class: dict[str, dict[str, dict[str, float]]] = {}  # of the last validation, by row, class and score
         self.num_drawn = len(self.model.exits) if exits_per_step == "all" else int(exits_per_step)
@@ -76,6 +78,11 @@ class Segmentation(lightning.LightningModule):
         self.num_bad_costs = 0  # since the last step
         self.num_bad_steps = 0  # in all
         self.bad_streak = 0  # in a row
+
+    def score(self, *rows: str) -> None:
+        """Score so many rows: exits, or what a gate chooses."""
+        self.evaluations: Any = nn.ModuleDict({row: self.make_evaluation() for row in rows})
+        self.image_gflops: Any = nn.ModuleDict({row: MeanMetric() for row in rows})
 
     def forward(self, images: Sequence[Tensor]) -> dict[int, Any]:
         """Images (3, h, w) RGB in 0..255 to predictions by exit, see `Mask2Former`."""
@@ -196,8 +203,14 @@ class Segmentation(lightning.LightningModule):
                     frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
                     answer = self.evaluations[name].answer(prediction, row, frame)
                     self.evaluations[name].update(answer, truth, batch.image_ids[place])
+                    self.image_gflops[name].update(self.cost(batch, place, depth))
                     answers[place] = answer._replace(exit=depth)
         return {"answers": [answers[place] for place in range(len(batch.images))]}
+
+    def cost(self, batch: Any, place: int, depth: int) -> float:
+        """What an image costs at an exit, at its own size, in GMAC."""
+        pixels = batch.truths[place].segments[0].numel()
+        return self.cost_of(batch.images[place].shape[-2:], pixels)[self.model.exits.index(depth)]
 
     @torch.no_grad()
     def answers(self, image: Tensor, size: Sequence[int]) -> list[Answer]:
@@ -218,6 +231,8 @@ class Segmentation(lightning.LightningModule):
             self.by_class[name] = {names[index]: values for index, values in evaluation.by_class().items()}
             evaluation.reset()
             self.log_dict({f"val/{score}/{name}": value for score, value in scores.items()})
+            self.log(f"val/image_gflops/{name}", self.image_gflops[name].compute())
+            self.image_gflops[name].reset()
         self.log_dict({f"val/{score}": value for score, value in scores.items()})
         self.log("val/quality", scores[evaluation.quality], prog_bar=True)
 

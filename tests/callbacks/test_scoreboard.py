@@ -20,7 +20,7 @@ GATE = {
     "val/pq/gate": 43.0,
     "val/miou/gate": 51.0,
     "val/depth/gate": 2.5,
-    "val/total_gflops/gate": 7.125,
+    "val/image_gflops/gate": 7.125,
     "val/share_exit2/gate": 0.75,
     "val/share_exit4/gate": 0.25,
     "val/beta/gate": 0.02,
@@ -75,12 +75,14 @@ def test_the_scores_of_exits_are_kept_beside_their_cost(tmp_path: Path) -> None:
 
 
 def test_the_scores_of_a_gate_are_kept(tmp_path: Path) -> None:
-    """Under its name, costs as they were logged; the table has its row, and below where images leave."""
+    """Under its name; costs at one size by its shares, those of the images as logged; below it where images leave."""
     printed = show(tmp_path / "scores.json", trainer_of(GATE | WHOLE))
     content = kept(tmp_path / "scores.json")
     assert content["exits"] == {}
-    assert content["gate"] == pytest.approx({name.split("/")[1]: value for name, value in GATE.items()})
-    assert row_of(printed, "gate") == ["43", "51", "2.5", "7.125"]
+    logged = {name.split("/")[1]: value for name, value in GATE.items()}
+    by_shares = {"encoder_gflops": 0.75 * 1.0 + 0.25 * 1.5, "total_gflops": 0.75 * 4.0 + 0.25 * 4.5}
+    assert content["gate"] == pytest.approx(logged | by_shares)
+    assert row_of(printed, "gate") == ["43", "51", "2.5", "1.125", "4.125", "7.125"]
     assert "leave at exit 2: 75 %, 4: 25 %" in printed
 
 

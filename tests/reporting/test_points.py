@@ -64,6 +64,19 @@ def test_gates_of_a_beta_each_are_one_line(tmp_path: Path) -> None:
     assert lines == {"exit": ("model", [None, None]), "gate": ("gate eco_gate/gate_beta=*", [0.001, 0.01])}
 
 
+def test_exits_and_gates_are_compared_at_the_images_own_sizes(tmp_path: Path) -> None:
+    """Where all that is scored has such costs; else at what there is."""
+    exits = {"1": {"pq": 60.0, "total_gflops": 5.0, "image_gflops": 4.0}}
+    gate = {"pq": 61.0, "total_gflops": 5.5, "image_gflops": 4.5, "beta": 0.0}
+    write_model(tmp_path / "new", exits=exits, gate=gate)
+    write_model(tmp_path / "old", exits={"1": {"pq": 60.0, "total_gflops": 5.0}})
+    new, old = panels_in(tmp_path)
+    assert [point.at for point in new.points] == [(4.0, 60.0), (4.5, 61.0)]
+    assert [point.at for point in old.points] == [(5.0, 60.0)]
+    assert "costs at 96x96" in old.title
+    assert "costs at" not in new.title
+
+
 def test_runs_without_settings_stay_apart(tmp_path: Path) -> None:
     """Nobody knows what they differ in."""
     for name in ("a", "b"):

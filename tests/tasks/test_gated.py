@@ -225,7 +225,7 @@ def test_what_is_logged_is_the_mean_over_images(made: Made) -> None:
     costs = count(task.model, (64, 64))
     expected = {f"share_exit{depth}": exits.count(depth) / len(exits) for depth in EXITS}
     expected["depth"] = sum(exits) / len(exits)
-    expected["total_gflops"] = sum(costs[depth].total for depth in exits) / len(exits)
+    expected["image_gflops"] = sum(costs[depth].total for depth in exits) / len(exits)
     expected["beta"] = BETA
     expected["miou"] = miou_of(task, answers, batch)
     assert {name: logged[f"val/{name}/gate"] for name in expected} == pytest.approx(expected, rel=1e-5)
@@ -295,7 +295,7 @@ def test_a_run_leaves_its_scores_and_exits(made: Made) -> None:
         rows = list(csv.DictReader(file))
     assert [int(row["image_id"]) for row in rows] == list(range(NUM_SCENES))
     assert sum(int(row["exit"]) for row in rows) / NUM_SCENES == pytest.approx(kept["gate"]["depth"])
-    assert sum(float(row["gflops"]) for row in rows) / NUM_SCENES == pytest.approx(kept["gate"]["total_gflops"])
+    assert sum(float(row["gflops"]) for row in rows) / NUM_SCENES == pytest.approx(kept["gate"]["image_gflops"])
     assert len(list((made.folder / "run" / "pictures").glob("*.png"))) == NUM_SCENES
 
 
