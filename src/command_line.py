@@ -25,7 +25,11 @@ from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
-EXTRAS = {"hydra/sweeper/optuna": "search"}  # of pyproject.toml, by what they bring
+EXTRAS = {  # of pyproject.toml, by what they bring
+    "hydra/sweeper/optuna": "search",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+}
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
 NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
@@ -146,8 +150,6 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
         return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
     if option:
         folder, _, name = option[1].rpartition("/")
-        if name in ("submitit_slurm", "submitit_local"):
-            return "hydra/launcher=slurm: needs hydra-submitit-launcher, which is not installed: pip install '.[slurm]'"
         names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
     if text.startswith("Error merging override") and error.__cause__:
