@@ -152,8 +152,10 @@ def test_a_resumed_job_continues_its_run(folder: Path, tmp_path: Path, monkeypat
 
 
 def test_a_failed_job_is_finished_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an exit code that is not zero, and nothing kept as an artifact."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    """With an exit code that is not zero, and nothing kept as an artifact; offline, since there is no key."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     long = ["trainer.max_steps=40", "task.scheduler.total_iters=40", "validate_every=40"]
     settings = [*PARENT, *long, "lr=1e30", "task.patience=1", "logger=wandb"]
     with pytest.raises(AssertionError, match="diverged"):

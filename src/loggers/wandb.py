@@ -1,5 +1,6 @@
 """A job as one run of W&B, with what it is made from and what it makes as artifacts."""
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -32,8 +33,9 @@ class WandbRun(WandbLogger):
 
         resumed = Path(ckpt_path).parent.parent if ckpt_path and job_type in RESUMES else None
         identity = run_id(Path(save_dir), resumed)
-        offline = not wandb.login(prompt=False, verify=False)
-        super().__init__(save_dir=save_dir, job_type=job_type, id=identity, offline=offline, **others)
+        decided = "WANDB_MODE" in os.environ or wandb.login(prompt=False, verify=False)
+        mode = None if decided else "offline"
+        super().__init__(save_dir=save_dir, job_type=job_type, id=identity, mode=mode, **others)
         self.job_type = job_type
         self.checkpoints: set[str] = set()
 
