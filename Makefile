@@ -12,8 +12,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[test]'
 	@touch $@
 
-demo: setup ## train Mask2Former and PRO-SCALE, small, and compare them: demo/table.md and demo/pictures (minutes)
+demo: setup ## train Mask2Former, PRO-SCALE and ECO-M2F's parent, small, and compare them: demo/table.md and demo/pictures (minutes)
 	$(RUN) -m scripts.demo
+
+notebooks: demo ## run the notebooks on the demo's results: demo/exits.ipynb and demo/trade_off.ipynb, pictures inside
+	$(VENV)/bin/jupyter-execute notebooks/*.ipynb --output='../demo/{notebook_name}'
 
 eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (half an hour; SEEDS=3 for three parents)
 	$(RUN) -m scripts.eco --seeds $(or $(SEEDS),1)
@@ -48,5 +51,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo eco sweep-schedule sweep-beta report published test check format smoke clean
+.PHONY: help setup demo notebooks eco sweep-schedule sweep-beta report published test check format smoke clean
 .DEFAULT_GOAL := help

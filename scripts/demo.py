@@ -1,4 +1,4 @@
-"""The demo: train Mask2Former and PRO-SCALE, both small, on procedural scenes, and compare them.
+"""The demo: train Mask2Former, PRO-SCALE and ECO-M2F's parent, all small, on procedural scenes; compare their exits.
 
 Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already is not trained again.
 """
@@ -6,121 +6,144 @@ Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already 
 import argparse
 import csv
 import json
+import random
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from src.command_line import configure
-from src.compose import compose as build
-from src.data.module import SegmentationData
+from src.command_line import configure, quote_path, saved_overrides
+from src.compose import compose
 from src.jobs import Job, run_all
 from src.models.postprocess import Frame
+from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
 
-STRIP = 24  # pixels above a model's row of panels, for its name
-MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes"}
+MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes", "ECO-M2F": "eco_parent_shapes"}
+PICTURES = 8
+
+Exit = tuple[str, int]  # of a model, at a depth
 
 
 def main() -> None:
     """Train, evaluate, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where results go (default: demo)")
-    parser.add_argument("--steps", type=int, help="training steps, if other than the experiments'")
+    parser.add_argument("--steps", type=int, default=800, help="training steps of each model (default: 800)")
     parser.add_argument("--num-timed", type=int, default=50, help="scenes that are timed (default: 50)")
+    parser.add_argument("overrides", nargs="*", help="settings of all trainings, for example data.val.num_scenes=20")
     arguments = parser.parse_args()
+    if min(arguments.steps, arguments.num_timed) < 1:
+        parser.error(f"--steps {arguments.steps} --num-timed {arguments.num_timed}: expected 1 or more of each")
 
-    settings = {name: [f"+experiment={experiment}"] for name, experiment in MODELS.items()}
-    if arguments.steps is not None:
-        extra = [f"trainer.max_steps={arguments.steps}", f"validate_every={arguments.steps}"]
-        settings = {name: overrides + extra for name, overrides in settings.items()}
-    jobs = [job(name, overrides, arguments.folder) for name, overrides in settings.items()]
+    settings = [f"trainer.max_steps={arguments.steps}", *arguments.overrides]
+    jobs = [
+        job(name, [f"+experiment={experiment}", *settings], arguments.folder / name, arguments.steps)
+        for name, experiment in MODELS.items()
+    ]
     if failed := run_all(jobs, at_once=len(jobs)):
         sys.exit("\n".join(f"error: training {name}: {why}" for name, why in failed.items()))
-    seconds = time_interleaved(arguments.folder, settings, arguments.num_timed)
-    table = tabulate(arguments.folder, settings, seconds)
-    pictures = stack_pictures(arguments.folder)
+    models = {name: load(arguments.folder / name) for name in MODELS}
+    seconds = time_interleaved(models, arguments.num_timed)
+    table = tabulate(arguments.folder, models, seconds)
+    pictures = save_pictures(arguments.folder / "pictures", models)
     Console().print(table)
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def job(name: str, overrides: list[str], folder: Path) -> Job:
+def job(name: str, overrides: list[str], folder: Path, steps: int) -> Job:
     """The training of a model."""
-    arguments = ["src.train", *overrides, f"hydra.run.dir={folder / name}", "data.num_workers=0"]
-    return Job(name, arguments, folder / name, steps=configure(overrides).trainer.max_steps)
+    arguments = ["src.train", *overrides, f"hydra.run.dir={folder}", "data.num_workers=0"]
+    return Job(name, arguments, folder, steps=steps)
+
+
+def load(folder: Path) -> Any:
+    """What a run folder holds, ready to answer: (task, data, trainer) with the weights of its last checkpoint."""
+    weights = f"model.weights={folder}/checkpoints/last.ckpt"
+    overrides = [*saved_overrides([weights], setting="model.weights"), f"paths.run={folder}", "callbacks=[]", "~logger"]
+    run = compose(configure([quote_path(override) for override in overrides]))
+    run.task.eval()
+    return run
 
 
 @torch.no_grad()
-def time_interleaved(folder: Path, settings: dict[str, list[str]], num_scenes: int) -> dict[str, float]:
-    """Median seconds per image, network and panoptic segments, one image at a time, the models taking turns."""
+def time_interleaved(models: Mapping[str, Any], num_scenes: int) -> dict[Exit, float]:
+    """Median seconds per image, network and panoptic segments, one image at a time, the exits taking turns."""
     torch.set_num_threads(1)  # threads that wait for each other time the machine, not the model
-    tasks: dict[str, Any] = {}
-    for name, overrides in settings.items():
-        weights = folder / name / "checkpoints/last.ckpt"
-        task, data, _ = build(configure([*overrides, f"paths.run={folder / name}", f"model.weights={weights}"]))
-        tasks[name] = task.eval()
-    scenes = cast(SegmentationData, data).val_scenes
-    taken: dict[str, list[float]] = {name: [] for name in tasks}
+    taken: dict[Exit, list[float]] = {
+        (name, depth): [] for name, run in models.items() for depth in run.task.model.exits
+    }
+    scenes, chance = scenes_of(models), random.Random(0)
     for i in range(min(num_scenes, len(scenes))):
         image = scenes[i].image  # drawn before the clock starts
-        for name, task in tasks.items():
+        for name, depth in chance.sample(list(taken), len(taken)):  # who is first finds cold caches
             started = time.perf_counter()
-            segment(task, image)
-            taken[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in taken.items()}
+            segment(models[name].task, image, depth)
+            taken[name, depth].append(time.perf_counter() - started)
+    return {who: statistics.median(times) for who, times in taken.items()}
 
 
-def segment(task: Any, image: torch.Tensor) -> None:
-    """One image (3, h, w) through the model and to panoptic segments."""
+def scenes_of(models: Mapping[str, Any]) -> Any:
+    """The held-out scenes, the same for all models."""
+    return next(iter(models.values())).data.val_scenes
+
+
+def segment(task: Any, image: torch.Tensor, depth: int) -> None:
+    """One image (3, h, w) through the model, left at one exit, and to panoptic segments."""
     images = task.model.preprocess([image])
-    (predictions,) = task.model(images).values()
-    (evaluation,) = task.evaluations.values()
+    (predictions,) = task.model(images, [depth]).values()
     frame = Frame(padded=images.shape[-2:], resized=image.shape[-2:], original=image.shape[-2:])
-    evaluation.postprocess.panoptic(predictions[-1], 0, frame)
+    task.evaluations[f"exit{depth}"].postprocess.panoptic(predictions[-1], 0, frame)
 
 
-def tabulate(folder: Path, settings: dict[str, list[str]], seconds: dict[str, float]) -> Table:
-    """The comparison, kept as Markdown and CSV."""
-    header = ["model", "schedule", "PQ", "things", "stuff", "encoder GFLOPs", "total GFLOPs", "s / image"]
+def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, float]) -> Table:
+    """The comparison, a row for each exit, kept as Markdown and CSV."""
+    header = ["model", "schedule", "exit", "PQ", "things", "stuff", "encoder GFLOPs", "total GFLOPs", "s / image"]
     rows = []
-    for name, overrides in settings.items():
-        (scores,) = json.loads((folder / name / "scores.json").read_text())["exits"].values()
-        quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
-        cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
-        schedule = " ".join(map(str, configure(overrides).schedule))
-        rows.append([name, schedule, *quality, *cost, f"{seconds[name]:.4f}"])
+    for name, run in models.items():
+        schedule = " ".join(map(str, run.task.hparams["config"]["schedule"]))
+        for depth, scores in json.loads((folder / name / "scores.json").read_text())["exits"].items():
+            quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
+            cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
+            rows.append([name, schedule, depth, *quality, *cost, f"{seconds[name, int(depth)]:.4f}"])
     with open(folder / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
-    table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the models taking turns")
-    table.columns[0].min_width = max(map(len, settings))
+    table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the exits taking turns")
+    table.columns[0].min_width = max(map(len, models))
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def stack_pictures(folder: Path) -> list[Path]:
-    """The same scenes by both models, one above the other."""
-    (folder / "pictures").mkdir(exist_ok=True)
-    made = []
-    for first in sorted((folder / next(iter(MODELS)) / "pictures").glob("*.png")):
-        sheets = {name: Image.open(folder / name / "pictures" / first.name) for name in MODELS}
-        width, height = sheets[next(iter(MODELS))].size
-        page = Image.new("RGB", (width, len(sheets) * (height + STRIP)), "white")
-        for place, (name, sheet) in enumerate(sheets.items()):
-            top = place * (height + STRIP)
-            ImageDraw.Draw(page).text((8, top + 4), name, "black", ImageFont.load_default(16))
-            page.paste(sheet, (0, top + STRIP))
-        made.append(folder / "pictures" / first.name)
-        page.save(made[-1])
-    return made
+def save_pictures(folder: Path, models: Mapping[str, Any]) -> list[Path]:
+    """The first held-out scenes as every exit answers them."""
+    folder.mkdir(exist_ok=True)
+    scenes = scenes_of(models)
+    files = [folder / f"{number:02d}.png" for number in range(min(PICTURES, len(scenes)))]
+    for number, file in enumerate(files):
+        draw(scenes[number], models).save(file)
+    return files
+
+
+def draw(scene: Any, models: Mapping[str, Any]) -> Image.Image:
+    """An image, its truth, and what every exit of some models makes of it."""
+    size = scene.image.shape[-2:]
+    categories = next(iter(models.values())).task.categories
+    segments = {"truth": true_segments(scene.truth)}
+    for name, run in models.items():
+        for answer in run.task.answers(scene.image, size):
+            segments[f"{name}, exit {answer.exit}"] = answered_segments(answer)
+    photo = photo_of(scene.image, size)
+    return side_by_side({"image": photo, **{title: paint(photo, some, categories) for title, some in segments.items()}})
 
 
 if __name__ == "__main__":
