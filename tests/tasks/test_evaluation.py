@@ -41,7 +41,8 @@ def test_every_score_is_the_mean_over_classes(segmentation: str) -> None:
     evaluation = Evaluation(segmentation, isthing, Beside(3))  # type: ignore[arg-type]
     for place in range(len(scenes)):
         truth = scenes[place].truth
-        evaluation.update(truth, 0, SimpleNamespace(), truth, place)  # type: ignore[arg-type]
+        answer = evaluation.answer(truth, 0, SimpleNamespace())  # type: ignore[arg-type]
+        evaluation.update(answer, truth, place)
     means, by_class = evaluation.compute(), evaluation.by_class()
     for mean in MEANS.keys() & means.keys():
         scores = [one[MEANS[mean]] for one in by_class.values() if MEANS[mean] in one]
