@@ -22,7 +22,7 @@ from src.predictor import Predictor
 @guarded
 def predict(cfg: DictConfig) -> None:
     """Answer every image; what cannot be read is named, and makes the exit status 1."""
-    if not cfg.images:
+    if not cfg.photos:
         raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
     inputs = instantiate(cfg.inputs, _convert_="all")
     predictor = Predictor(cfg)
@@ -45,11 +45,11 @@ def predict(cfg: DictConfig) -> None:
 
 
 def gathered(arguments: list[str]) -> list[str]:
-    """A command line whose files, folders and patterns became one setting, `images`."""
+    """A command line whose files, folders and patterns became one setting, `photos`."""
     words = get_args_parser().parse_intermixed_args(arguments).overrides
     sources = [word for word in words if os.path.exists(word) or ("=" not in word and not word.startswith("~"))]
     rest = [argument for argument in arguments if argument not in sources]
-    return [*rest, f"images=[{','.join(map(quote, sources))}]"] if sources else rest
+    return [*rest, f"photos=[{','.join(map(quote, sources))}]"] if sources else rest
 
 
 if __name__ == "__main__":

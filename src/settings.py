@@ -90,7 +90,7 @@ RULES = {  # by name: one name means one thing, wherever it stands
         lambda v: isinstance(v, list) and v != [] and all(is_number(x) and x > 0 for x in v),
     ),
     "max_pixels": COUNT,
-    "images": Rule(
+    "photos": Rule(
         "a list of files, folders or patterns", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)
     ),
     "outputs": Rule(

@@ -180,8 +180,8 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.jpg"], "images=nothing.jpg: no such file or folder"),
-        (["*.jpg"], "images=*.jpg: nothing matches this pattern"),
+        (["nothing.jpg"], "photos=nothing.jpg: no such file or folder"),
+        (["*.jpg"], "photos=*.jpg: nothing matches this pattern"),
         ([], "nothing to segment"),
         (["exit=7"], "exit=7: the model has the exits [1, 2, 3]"),
         (["exit=0"], "exit=0: expected a whole number from 1"),
@@ -201,7 +201,7 @@ def test_mistakes_end_in_one_line(
     arguments: list[str], message: str, ask: Callable[..., Path], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With what was expected."""
-    inputs = [] if message.startswith(("nothing to", "images")) else [photos]
+    inputs = [] if message.startswith(("nothing to", "photos")) else [photos]
     assert message in said(capsys, lambda: ask(*inputs, *arguments))
 
 
@@ -246,7 +246,7 @@ def test_inputs_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     Path("seed=0").mkdir()
     assert gathered(["a.jpg", "exit=2", "-m", "seed=0", "~logger", "--cfg", "job"]) == [
-        "exit=2", "-m", "~logger", "--cfg", "job", "images=['a.jpg','seed=0']"
+        "exit=2", "-m", "~logger", "--cfg", "job", "photos=['a.jpg','seed=0']"
     ]  # fmt: skip
 
 

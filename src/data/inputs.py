@@ -90,14 +90,14 @@ def found(source: str) -> list[Path]:
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PHOTOS + VIDEOS and file.is_file()]
         if not files:
-            raise FileNotFoundError(f"images={source}: no image or video in this folder")
+            raise FileNotFoundError(f"photos={source}: no image or video in this folder")
         return files
     if path.exists():
         return [path]
     matches = sorted(glob(source, recursive=True)) if has_magic(source) else []
     if not matches:
         what = "nothing matches this pattern" if has_magic(source) else "no such file or folder"
-        raise FileNotFoundError(f"images={source}: {what}, looked in {Path.cwd()}")
+        raise FileNotFoundError(f"photos={source}: {what}, looked in {Path.cwd()}")
     return [file for match in matches for file in found(match)]
 
 
