@@ -118,10 +118,14 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
     return settled or []
 
 
-def configure(overrides: list[str]) -> DictConfig:
-    """The configuration that a command line with these overrides has."""
-    with initialized():
-        return compose("config", overrides)
+def configure(overrides: list[str], primary: str = "config") -> DictConfig:
+    """The configuration that a command line with these overrides has. Raises ValueError for what it would refuse."""
+    try:
+        with initialized():
+            settled = settle(compose(primary, overrides, return_hydra_config=True), overrides, primary)
+            return compose(primary, [*overrides, *settled])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, overrides, primary)) from error
 
 
 @cache
@@ -189,9 +193,18 @@ def every_key(node: Any, path: str = "") -> list[str]:
 
 
 def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
+    """As `with_saved`; mistakes end in one line."""
+    try:
+        return with_saved(arguments, below_experiment, setting)
+    except ValueError as error:
+        fail(str(error))
+
+
+def with_saved(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
     """The settings that the checkpoint some setting names was trained with, then what was typed.
 
-    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own.
+    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
+    for a file that is no checkpoint of a whole model of ours.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get(setting, ""))
@@ -201,19 +214,18 @@ def saved_overrides(arguments: list[str], below_experiment: bool = False, settin
     if (experiment and not below_experiment) or not file.is_file():
         return arguments
     left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
+    content = load(file, setting, mmap=True)
     try:
-        settings = load(file, setting, mmap=True)["hyper_parameters"]
-        if "gate" in settings:
-            fail(
-                f"{setting}={file}: a gate; expected its parent {settings['gate']['source']}, and gate={file} to run it"
-            )
-        saved = settings["overrides"]
-        mine = [o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments]
-    except ValueError as error:
-        fail(str(error))
-    except Exception:
-        fail(f"{setting}={file}: not a checkpoint of this project; weights from elsewhere go to model.weights=")
-    return [*mine, *arguments]
+        settings = content["hyper_parameters"]
+        gate = settings.get("gate")
+        saved = [str(override) for override in ([] if gate else settings["overrides"])]
+    except Exception as error:
+        raise ValueError(
+            f"{setting}={file}: not a checkpoint of this project; weights from elsewhere go to model.weights="
+        ) from error
+    if gate is not None:
+        raise ValueError(f"{setting}={file}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
+    return [*(o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments), *arguments]
 
 
 def newest(runs: Path, name: str) -> Path | None:

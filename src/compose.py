@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import newest
+from src.command_line import newest, reason
 from src.settings import check_settings
 from src.weights.checkpoint import read
 from src.weights.files import load
@@ -71,6 +71,34 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
     for logger in trainer.loggers:
         logger.log_hyperparams({"config": settings})
     return Run(task, data, trainer)
+
+
+def build_task(cfg: DictConfig) -> Any:
+    """The task of a config and its weights, ready to run; data need not be there where weights name their classes.
+
+    Raises as `compose` does.
+    """
+    cfg.model.backbone.pretrained = False
+    check_settings(OmegaConf.to_container(cfg, resolve=True))
+    try:
+        return instantiate(cfg.task, categories=categories_of(cfg), _convert_="all")
+    except InstantiationException as error:
+        raise ValueError(reason(error)) from error
+
+
+def categories_of(cfg: DictConfig) -> list[Any]:
+    """The classes that `categories` names, or else the checkpoint, or else the data."""
+    saved = read_checkpoint(Path(cfg.model.weights))["hyper_parameters"] if cfg.ckpt_path is not None else {}
+    source = cfg.categories or saved.get("categories")
+    if source is not None:
+        return instantiate(cfg.read_categories, _convert_="all")(source)
+    try:
+        return instantiate(cfg.data, batch_size=1, _convert_="all").categories
+    except FileNotFoundError as error:
+        raise ValueError(
+            "categories=null: the weights do not name their classes, and the data are not there; expected "
+            f"coco_panoptic, another benchmark or a JSON file in COCO's layout, or the data ({error})"
+        ) from error
 
 
 class Sketch(NamedTuple):

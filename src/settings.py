@@ -84,6 +84,23 @@ RULES = {  # by name: one name means one thing, wherever it stands
         lambda v: is_list(v, 0),
     ),
     "exits": Rule("a list of depths from 1, or null for the last", lambda v: v is None or (is_list(v, 1) and v != [])),
+    "exit": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "scales": Rule(
+        "a list of numbers above 0, for example [0.5, 1.0, 1.5]",
+        lambda v: isinstance(v, list) and v != [] and all(is_number(x) and x > 0 for x in v),
+    ),
+    "max_pixels": COUNT,
+    "photos": Rule(
+        "a list of files, folders or patterns", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)
+    ),
+    "outputs": Rule(
+        "some of overlays, panoptic, instances, semantic",
+        lambda v: isinstance(v, list) and set(map(str, v)) <= {"overlays", "panoptic", "instances", "semantic"},
+    ),
+    "mirror": Rule("true or false", lambda v: type(v) is bool),
+    "categories": Rule(
+        "the name of a benchmark, a file, or null", lambda v: v is None or (isinstance(v, str) and v != "")
+    ),
     "image_size": Rule("[height, width], both from 32", lambda v: is_list(v, 32) and len(v) == 2),
     "sizes": Rule(
         "a list of [height, width], all from 32, or a COCO annotation file, or null",

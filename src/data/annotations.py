@@ -4,7 +4,6 @@ Python objects are copied into every forked worker as their reference counts are
 training images is gigabytes; a few arrays and byte strings stay shared. Letters: I images, N objects of all images.
 """
 
-import colorsys
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.data.categories import listed
+from src.data.documents import Entry, read_json
 from src.data.targets import Category
 
-Entry = dict[str, Any]
 ImageId = int | str
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
 Grouping = Callable[[list[Entry]], Groups]
@@ -103,12 +103,7 @@ class Annotations:
     def _categories(self, entries: list[Entry], default: Entry) -> list[Category]:
         """Categories by id."""
         self._refuse_repeats("category", [entry["id"] for entry in entries])
-        entries = [default | entry for entry in sorted(entries, key=lambda entry: entry["id"])]
-        colors = [tuple(entry.get("color") or color(place)) for place, entry in enumerate(entries)]
-        return [
-            Category(entry["id"], entry["name"], bool(entry["isthing"]), color)
-            for entry, color in zip(entries, colors, strict=True)
-        ]
+        return listed(entries, default)
 
     def _check_ids(self, image_ids: list[ImageId], annotated: list[ImageId]) -> None:
         self._refuse_repeats("image", image_ids)
@@ -152,20 +147,6 @@ def instances(annotations: list[Entry]) -> Groups:
             raise ValueError(f"annotation {entry['id']} has an empty segmentation, expected polygons or run lengths")
         groups.setdefault(entry["image_id"], ("", []))[1].append(entry)
     return groups
-
-
-def color(place: int) -> tuple[int, int, int]:
-    """A colour for the n-th class where the file gives none: hues a golden angle apart."""
-    red, green, blue = colorsys.hsv_to_rgb(place * 0.618 % 1, (0.55, 0.75, 0.95)[place % 3], 0.9)
-    return int(red * 255), int(green * 255), int(blue * 255)
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file holds. Raises ValueError for one that cannot be read."""
-    try:
-        return json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
 
 
 def image_sizes(file: Path) -> list[tuple[int, int]]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from pycocotools import mask as run_lengths
 
 from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
+from src.data.photos import read_photo, read_picture
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
 
@@ -40,15 +40,15 @@ class Coco(Scenes):
 
     def __getitem__(self, index: int) -> Sample:
         file = self._image_file(index)
-        picture = open_picture(file).convert("RGB")
+        image = read_photo(file)
+        height, width = image.shape[-2:]
         stated = tuple(self.annotations.sizes[index].tolist())
-        if 0 not in stated and stated != (picture.height, picture.width):
+        if 0 not in stated and stated != (height, width):
             raise ValueError(
-                f"{file}: is {picture.height} x {picture.width} (height x width), but "
+                f"{file}: is {height} x {width} (height x width), but "
                 f"{self.annotations.file} says {stated[0]} x {stated[1]}"
             )
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, H, W), a view of H x W x 3
-        segments = self._segments(index, picture.height, picture.width)
+        segments = self._segments(index, height, width)
         return Sample(image, truth(segments, self.annotations.of(index)), self.image_id(index), file.name)
 
     def image_id(self, index: int) -> int:
@@ -105,7 +105,7 @@ class CocoPanoptic(Coco):
         file = self._mask_file(index)
         if file is None:  # the annotation file lists the image and says nothing about it
             return np.zeros((1, height, width), np.int32)
-        colors = np.asarray(open_picture(file).convert("RGB").convert("RGBA"))
+        colors = np.asarray(read_picture(file).convert("RGB").convert("RGBA"))
         if colors.shape[:2] != (height, width):
             raise ValueError(f"{file}: is {colors.shape[0]} x {colors.shape[1]}, but its image is {height} x {width}")
         pixels = (colors.view("<u4") & 0xFFFFFF).ravel()  # R + 256 G + 65536 B
@@ -159,19 +159,6 @@ def truth(segments: np.ndarray, objects: Objects) -> Truth:
         areas = np.where(np.isnan(areas), counted, areas).astype(np.float32)
     columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
     return Truth(torch.from_numpy(segments), *columns)
-
-
-def open_picture(file: Path) -> Image.Image:
-    """A decoded picture, turned as its camera says. Raises ValueError naming a file that cannot be decoded."""
-    try:
-        picture = Image.open(file)
-        picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
-        return picture
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file.absolute()}: no such picture, but the annotation file names it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: cannot be decoded ({error}); is the file whole?") from error
 
 
 def found(path: str | Path, what: str, source: str) -> Path:

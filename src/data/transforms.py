@@ -88,11 +88,17 @@ class ResizeShortestEdge:
         self.short, self.long = short, long
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        h, w = sample.image.shape[-2:]
-        new_h, new_w = self.resized(h, w)
-        if (new_h, new_w) == (h, w):
-            return sample
-        return sample._replace(image=resize(sample.image, new_h, new_w, (0, 0, w, h)))
+        return sample._replace(image=self.image(sample.image))
+
+    def image(self, image: Tensor) -> Tensor:
+        """An image (3, h, w) uint8 at that size."""
+        h, w = image.shape[-2:]
+        new = self.resized(h, w)
+        return image if new == (h, w) else resize(image, *new, (0, 0, w, h))
+
+    def scaled(self, factor: float) -> "ResizeShortestEdge":
+        """One that aims at `factor` times the size."""
+        return ResizeShortestEdge(*(max(round(side * factor), 1) for side in (self.short, self.long)))
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image of a size is brought to."""

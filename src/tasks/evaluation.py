@@ -24,6 +24,7 @@ class Answer(NamedTuple):
     instances: Instances | None
     semantic: Tensor | None  # (H, W) class index
     exit: int | None = None  # encoder layers that made it
+    gflops: float | None = None  # GMAC that it took
 
 
 class Evaluation(nn.Module):

@@ -1,0 +1,182 @@
+"""Answers as files: overlays, panoptic PNGs and JSON in COCO's form, instances as run lengths, semantic PNGs, exits.
+
+Letters: H x W pixels of a photo.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as run_lengths
+from torch import Tensor
+
+from src.data.documents import Entry
+from src.data.inputs import Shot
+from src.data.targets import Category
+from src.data.video import Recorder, rate
+from src.painting import answered_segments, paint
+
+KINDS = ("overlays", "panoptic", "instances", "semantic")
+LONGEST = 4096  # side of an overlay, pixels
+LEVELS = 255  # of 8 bits
+
+
+class Answers:
+    """A folder that fills; what stands there is whole after every answer, and nothing is kept in memory.
+
+    Args:
+        folder: gets overlays/NAME.jpg, or .mp4 of a video; panoptic/NAME.png, R + 256 G + 65536 B the segment's number,
+            and panoptic.json; instances.json, COCO's results; semantic/NAME.png, category ids; and exits.csv.
+        outputs: which of these; what a model does not answer is left out.
+    """
+
+    def __init__(self, folder: str, outputs: Sequence[str], categories: Sequence[Category]):
+        self.folder, self.outputs, self.categories = Path(folder), list(outputs), list(categories)
+        self.open = ExitStack()
+        self.recording = ExitStack()  # of one video
+        self.video: str | None = None
+        self.lists: dict[str, JsonList] = {}
+
+    def __enter__(self) -> "Answers":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "exits.csv"
+        self.exits = self.open.enter_context(file.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
+        self.row(("image_id", "name", "file", "exit", "gflops"))
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with self.open:
+            self.recording.close()
+
+    def write(self, shot: Shot, photo: Tensor, answer: Any) -> None:
+        """Keep one answer, of a photo (3, H, W) uint8 RGB; frames of a video come in order and together."""
+        if shot.video != self.video:
+            self.recording.close()
+        if "overlays" in self.outputs:
+            self.overlay(shot, photo, answer)
+        self.video = shot.video
+        if "panoptic" in self.outputs and answer.panoptic is not None:
+            self.panoptic(shot, answer.panoptic)
+        if "instances" in self.outputs and answer.instances is not None:
+            results = self.listing("instances.json", "[", "]")
+            for entry in instances(shot.image_id, answer.instances, self.categories):
+                results.append(entry)
+        if "semantic" in self.outputs and answer.semantic is not None:
+            ids = np.array([category.id for category in self.categories])
+            pixels = ids[answer.semantic.cpu().numpy()].astype(np.uint8 if ids.max() <= LEVELS else np.uint16)
+            Image.fromarray(pixels).save(self.place("semantic", f"{shot.name}.png"))
+        self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
+
+    def row(self, values: Sequence[object]) -> None:
+        """Add a row to the exits."""
+        csv.writer(self.exits).writerow(values)
+        self.exits.flush()
+
+    def overlay(self, shot: Shot, photo: Tensor, answer: Any) -> None:
+        """Paint over the photo, or over the frame of a video."""
+        picture = Image.fromarray(photo.permute(1, 2, 0).cpu().numpy())
+        picture.thumbnail((LONGEST, LONGEST))
+        picture = paint(picture, answered_segments(answer), self.categories)
+        if shot.video is None:
+            picture.save(self.place("overlays", f"{shot.name}.jpg"), quality=90)
+            return
+        if shot.video != self.video:
+            self.recorder = Recorder(self.place("overlays", f"{shot.video}.mp4"), picture.size, rate(shot.file))
+            self.recording.callback(self.recorder.close)
+        self.recorder.write(picture)
+
+    def panoptic(self, shot: Shot, panoptic: Any) -> None:
+        """The map of segments, and what they are."""
+        ids = panoptic.ids.cpu().numpy()
+        colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+        Image.fromarray(colors).save(self.place("panoptic", f"{shot.name}.png"))
+        categories = json.dumps(
+            [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
+        )
+        annotations = self.listing("panoptic.json", f'{{"categories": {categories},\n"annotations": [', "]}")
+        annotations.append(
+            {
+                "image_id": shot.image_id,
+                "file_name": f"{shot.name}.png",
+                "segments_info": segments(ids, panoptic.labels.tolist(), panoptic.scores.tolist(), self.categories),
+            }
+        )
+
+    def place(self, folder: str, name: str) -> Path:
+        """Where a file goes."""
+        file = self.folder / folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def listing(self, name: str, head: str, tail: str) -> "JsonList":
+        """A JSON file that grows."""
+        if name not in self.lists:
+            stream = self.open.enter_context((self.folder / name).open("w", encoding="utf-8"))
+            self.lists[name] = JsonList(stream, head, tail)
+        return self.lists[name]
+
+
+class JsonList:
+    """A JSON file, a list between `head` and `tail`, that is whole after every entry."""
+
+    def __init__(self, stream: TextIO, head: str, tail: str):
+        self.stream, self.tail, self.separator = stream, tail, "\n"
+        stream.write(head)
+        self.end = stream.tell()
+        stream.write(tail)
+
+    def append(self, entry: Entry) -> None:
+        """Write one more entry over the tail."""
+        self.stream.seek(self.end)
+        self.stream.write(self.separator + json.dumps(entry))
+        self.end, self.separator = self.stream.tell(), ",\n"
+        self.stream.write(self.tail)
+        self.stream.flush()
+
+
+def segments(
+    ids: np.ndarray, labels: Sequence[int], scores: Sequence[float], categories: Sequence[Category]
+) -> list[Entry]:
+    """The entry of every segment of a map (H, W) in which the n-th is n."""
+    entries = []
+    for number, (label, score) in enumerate(zip(labels, scores, strict=True), 1):
+        category, mask = categories[label], ids == number
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if not len(rows):  # of several that were made of one, or lost when an answer was enlarged
+            continue
+        left, top = int(columns[0]), int(rows[0])
+        entries.append(
+            {
+                "id": number,
+                "category_id": category.id,
+                "isthing": int(category.isthing),
+                "iscrowd": 0,
+                "area": int(mask.sum()),
+                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "score": score,
+            }
+        )
+    return entries
+
+
+def instances(image_id: int, found: Any, categories: Sequence[Category]) -> list[Entry]:
+    """The entries of instances that have a pixel, in the form of COCO's results, the surest first."""
+    entries = []
+    for place in found.scores.argsort(descending=True).tolist():
+        runs = run_lengths.encode(np.asfortranarray(found.masks[place].cpu().numpy()))
+        if run_lengths.area(runs):
+            entries.append(
+                {
+                    "image_id": image_id,
+                    "category_id": categories[int(found.labels[place])].id,
+                    "bbox": run_lengths.toBbox(runs).tolist(),
+                    "score": float(found.scores[place]),
+                    "segmentation": {"size": list(runs["size"]), "counts": runs["counts"].decode()},
+                }
+            )
+    return entries

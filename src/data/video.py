@@ -1,0 +1,74 @@
+"""Videos, frame by frame, in and out. PyAV, an extra, does it and is imported when there is a video."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+RATE = Fraction(25)  # frames a second, of a video that does not say
+
+
+def pyav() -> ModuleType:
+    """The library. Raises ValueError where it is missing."""
+    try:
+        import av
+    except ImportError:
+        raise ValueError("videos need PyAV, which is not installed: pip install '.[video]'") from None
+    return av
+
+
+def num_frames(file: Path) -> int:
+    """How many frames a video says it has; 1 where it does not say, or is none."""
+    av = pyav()
+    try:
+        with av.open(str(file)) as container:
+            return container.streams.video[0].frames or 1
+    except (av.FFmpegError, IndexError):
+        return 1
+
+
+def frames(file: Path) -> Iterator[Tensor]:
+    """Every frame as (3, H, W) uint8 RGB. Raises ValueError, after what can be read, for a broken or empty file."""
+    av, number = pyav(), 0
+    try:
+        with av.open(str(file)) as container:
+            for frame in container.decode(video=0) if container.streams.video else ():
+                yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+                number += 1
+    except av.FFmpegError as error:
+        raise ValueError(f"{file}: cannot be decoded after {number} frames ({error.strerror})") from error
+    if not number:
+        raise ValueError(f"{file}: a video without a frame")
+
+
+def rate(file: Path) -> Fraction:
+    """Frames a second."""
+    with pyav().open(str(file)) as container:
+        return container.streams.video[0].average_rate or RATE
+
+
+class Recorder:
+    """Writes pictures of one size as an MP4 file; `rate` is in frames a second."""
+
+    def __init__(self, file: Path, size: tuple[int, int], rate: Fraction):
+        width, height = (max(side // 2 * 2, 2) for side in size)  # even, as H.264 has it
+        self.size = (width, height)
+        self.container = pyav().open(str(file), "w")
+        self.stream = self.container.add_stream("h264", rate=rate)
+        self.stream.width, self.stream.height = self.size
+        self.stream.pix_fmt = "yuv420p"
+
+    def write(self, picture: Image.Image) -> None:
+        """Add one picture."""
+        frame = pyav().VideoFrame.from_ndarray(np.asarray(picture.resize(self.size)), format="rgb24")
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        """Write the end, without which nothing plays."""
+        self.container.mux(self.stream.encode())
+        self.container.close()

@@ -1,0 +1,98 @@
+"""What several views of one image were answered with, as one answer (test-time augmentation).
+
+Queries of two views do not stand for the same objects, so they are matched first, by mask and class. An object that
+some of the views show counts by their share. Letters: Q queries, K classes, h x w the pixels of the common masks.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.models.postprocess import Frame
+from src.models.transformer_decoder import Prediction
+
+LEAST_OVERLAP = 0.5  # IoU of two masks of one object, as panoptic quality has it
+STRIDE = 4  # of masks
+
+
+class View(NamedTuple):
+    """What a view of an image was answered with."""
+
+    class_logits: Tensor  # (Q, K + 1)
+    mask_logits: Tensor  # (Q, h, w), of the padded batch
+    padded: Sequence[int]  # (height, width) of that
+    resized: Sequence[int]  # of the view
+    mirrored: bool  # left and right exchanged
+
+
+class Objects(NamedTuple):
+    """What some views show, summed over those that show it."""
+
+    scores: Tensor  # (Q, K) class probabilities
+    mask_logits: Tensor  # (Q, h, w)
+    seen: Tensor  # (Q,) number of views
+
+
+def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tuple[Prediction, Frame]:
+    """One prediction (a batch of one) and its frame, from the views at each scale; the first view rules the masks.
+
+    A single view stays as it is. Merging the views of one scale first keeps what is symmetric so.
+    """
+    first = pairs[0][0]
+    if sum(map(len, pairs)) == 1:
+        return Prediction(first.class_logits[None], first.mask_logits[None]), Frame(
+            first.padded, first.resized, original
+        )
+    size = [-(-side // STRIDE) for side in first.resized]
+    found = reduce(merge, (reduce(merge, (objects(view, size) for view in views)) for views in pairs))
+    scores = found.scores / sum(map(len, pairs))
+    nothing = (1 - scores.sum(1, keepdim=True)).clamp(min=0)
+    masks = found.mask_logits / found.seen[:, None, None]
+    frame = Frame(first.resized, first.resized, original)
+    return Prediction(torch.cat([scores, nothing], 1).log()[None], masks[None]), frame
+
+
+def objects(view: View, size: Sequence[int]) -> Objects:
+    """What one view shows, its masks as the image lies at a size (h, w)."""
+    device = view.mask_logits.device
+    # where in the image each pixel of that size lies, from 0 to 1, and where in the padded batch, from -1 to 1
+    rows, columns = ((torch.arange(side, device=device) + 0.5) / side for side in size)
+    if view.mirrored:
+        columns = 1 - columns
+    y, x = (
+        2 * share * resized / padded - 1
+        for share, resized, padded in zip((rows, columns), view.resized, view.padded, strict=True)
+    )
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)  # (h, w, 2)
+    logits = view.mask_logits[None].float()
+    masks = F.grid_sample(logits, grid[None], padding_mode="border", align_corners=False)[0]
+    scores = view.class_logits.float().softmax(-1)[:, :-1]
+    return Objects(scores, masks, scores.new_ones(len(scores)))
+
+
+def merge(some: Objects, others: Objects) -> Objects:
+    """Both, what is the same object in either as one: two that are each other's best match, and overlap enough."""
+    mine, yours = match(some, others)
+    scores, masks, seen = (field.clone() for field in some)
+    for field, more in zip((scores, masks, seen), others, strict=True):
+        field[mine] += more[yours]
+    alone = torch.ones(len(others.seen), dtype=torch.bool, device=seen.device)
+    alone[yours] = False
+    return Objects(*(torch.cat([a, b[alone]]) for a, b in zip((scores, masks, seen), others, strict=True)))
+
+
+def match(some: Objects, others: Objects) -> tuple[Tensor, Tensor]:
+    """Which objects are each other's best, by IoU x agreement on the class: their places in either, (M,) each."""
+    inside, beside = ((one.mask_logits > 0).flatten(1).float() for one in (some, others))
+    common = inside @ beside.T
+    overlap = common / (inside.sum(1)[:, None] + beside.sum(1) - common).clamp(min=1)
+    agreement = (some.scores / some.seen[:, None]) @ (others.scores / others.seen[:, None]).T
+    likeness = overlap * agreement * (overlap >= LEAST_OVERLAP)
+    best, back = likeness.argmax(1), likeness.argmax(0)
+    mine = torch.arange(len(best), device=best.device)
+    mutual = (back[best] == mine) & (likeness[mine, best] > 0)
+    return mine[mutual], best[mutual]

@@ -1,0 +1,56 @@
+"""Segment images and videos with a trained model: python -m src.predict photos/ ckpt_path=runs/.../best.ckpt.
+
+Settings are those the checkpoint was trained with; what is typed comes on top.
+"""
+
+import os
+import sys
+from itertools import groupby
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from src.command_line import CONF, fail, guarded, quote, run, saved_overrides
+from src.predictor import Predictor
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="predict")
+@guarded
+def predict(cfg: DictConfig) -> None:
+    """Answer every image; what cannot be read is named, and makes the exit status 1."""
+    if not cfg.photos:
+        raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
+    inputs = instantiate(cfg.inputs, _convert_="all")
+    predictor = Predictor(cfg)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    show = Console(stderr=True)
+    with (
+        instantiate(cfg.answers, categories=predictor.categories, _convert_="all") as answers,
+        Progress(*columns, console=show, transient=True, disable=not cfg.trainer.enable_progress_bar) as bar,
+    ):
+        task = bar.add_task("segmenting", total=len(inputs))
+        for _, photos in groupby(inputs, key=lambda pair: pair[0].video):
+            for shot, photo, answer in predictor.stream(photos):
+                answers.write(shot, photo, answer)
+                bar.advance(task)
+    print(cfg.paths.run)
+    if inputs.broken:
+        for why in inputs.broken:
+            print(f"skipped {why}", file=sys.stderr)
+        fail(f"{len(inputs.broken)} of {len(inputs.files)} files skipped; the rest is in {cfg.paths.run}", 1)
+
+
+def gathered(arguments: list[str]) -> list[str]:
+    """A command line whose files, folders and patterns became one setting, `photos`."""
+    words = get_args_parser().parse_intermixed_args(arguments).overrides
+    sources = [word for word in words if os.path.exists(word) or ("=" not in word and not word.startswith("~"))]
+    rest = [argument for argument in arguments if argument not in sources]
+    return [*rest, f"photos=[{','.join(map(quote, sources))}]"] if sources else rest
+
+
+if __name__ == "__main__":
+    run(predict, saved_overrides(gathered(sys.argv[1:])), "predict")

@@ -1,0 +1,97 @@
+"""Photos in, segments out, from a notebook or a service.
+
+predictor = Predictor.load("runs/NAME/TIME/checkpoints/best.ckpt", "exit=2")
+answer = predictor(["photo.jpg"])[0]  # answer.panoptic.ids (H, W), answer.instances.masks, answer.exit, ...
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from src.command_line import configure, with_saved
+from src.compose import best_precision, build_task, find_checkpoint
+
+Key = TypeVar("Key")
+WAITING = 8  # batches of photos that may wait for others of their size
+
+
+class Predictor:
+    """A trained model that segments photos of any size, those of like size in one batch.
+
+    Args:
+        cfg: what conf/predict.yaml composes to.
+
+    Raises ValueError or FileNotFoundError naming the setting that cannot be.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        if cfg.get("model") is None:
+            raise ValueError("model=null: a gate alone segments nothing; expected ckpt_path= its parent, and gate=FILE")
+        cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
+        if cfg.model.weights is None:
+            raise ValueError(
+                "nothing to predict with: ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)"
+            )
+        precision: Any = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
+        self.fabric = lightning.Fabric(accelerator=cfg.trainer.accelerator, devices=1, precision=precision)
+        self.batch_size = cfg.data.eval_batch_size
+        self.read = instantiate(cfg.read)
+        self.task = build_task(cfg).eval().to(self.fabric.device)
+        self.categories = self.task.categories
+
+    @classmethod
+    def load(cls, source: str | Path, *settings: str) -> "Predictor":
+        """One from a checkpoint of ours (.ckpt), with its own settings, or from published weights.
+
+        Args:
+            settings: what one types after `python -m src.predict`, for example `exit=2`, or for published weights
+                `+experiment=mask2former_coco`, `categories=coco_panoptic`.
+
+        Raises as the class does.
+        """
+        name = "ckpt_path" if Path(source).suffix == ".ckpt" else "model.weights"
+        return cls(configure(with_saved([f"{name}={source}", "paths.run=.", *settings]), "predict"))
+
+    def __call__(self, images: Sequence[Any]) -> list[Any]:
+        """The answer to each image: its panoptic segments, instances and semantic map as (H, W) maps, exit and GMAC.
+
+        Args:
+            images: paths, Pillow images, or uint8 arrays (H, W, 3) or tensors (3, H, W), RGB.
+        """
+        answers = {place: answer for place, _, answer in self.stream(enumerate(map(self.read, images)))}
+        return [answers[place] for place in range(len(images))]
+
+    def stream(self, photos: Iterable[tuple[Key, torch.Tensor]]) -> Iterator[tuple[Key, torch.Tensor, Any]]:
+        """Answers as they come, each with its photo (3, H, W) uint8 RGB and the key that it came with.
+
+        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order.
+        """
+        waiting: dict[tuple[int, ...], list[tuple[Key, torch.Tensor]]] = {}
+        for key, photo in photos:
+            size = tuple(self.task.padded(photo.shape[-2:]))
+            waiting.setdefault(size, []).append((key, photo))
+            if sum(map(len, waiting.values())) >= WAITING * self.batch_size:
+                size = max(waiting, key=lambda one: len(waiting[one]))
+            elif len(waiting[size]) < self.batch_size:
+                continue
+            yield from self.answers(waiting.pop(size))
+        for batch in waiting.values():
+            yield from self.answers(batch)
+
+    def answers(self, batch: list[tuple[Key, torch.Tensor]]) -> Iterator[tuple[Key, torch.Tensor, Any]]:
+        """Those of one batch. Raises ValueError where memory is short."""
+        try:
+            with self.fabric.autocast():
+                made = self.task.segment([photo for _, photo in batch])
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"out of memory with data.eval_batch_size={self.batch_size}, max_pixels={self.task.max_pixels}: "
+                "expected less of either"
+            ) from error
+        for (key, photo), answer in zip(batch, made, strict=True):
+            yield key, photo, answer
