@@ -11,7 +11,7 @@ import wandb
 from rich.console import Console
 from rich.tree import Tree
 
-QUALITIES = ("pq", "ap", "miou")
+from src.scores import QUALITIES
 
 
 class Panel(NamedTuple):

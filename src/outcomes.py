@@ -10,8 +10,9 @@ from rich.table import Column, Table
 
 from src.front import front
 from src.jobs import NOT_RUN, Job
+from src.scores import QUALITIES
 
-QUALITIES, COSTS = ("pq", "ap", "miou", "quality"), ("total_gflops", "gflops")  # the first that a row has counts
+MEASURES, COSTS = (*QUALITIES, "quality"), ("total_gflops", "gflops")  # the first that a row has counts
 SHOWN = ("pq", "miou", "ap", "quality", "utility", "depth", "gflops", "total_gflops")
 
 
@@ -42,7 +43,7 @@ def scores_of(run: Path) -> dict[str, dict[str, float]]:
 def objectives(scores: dict[str, dict[str, float]]) -> list[float] | None:
     """Quality and GFLOPs of the gate, or of the deepest exit; None where they are missing or NaN."""
     row = scores["gate"] if "gate" in scores else scores[max(scores, key=int)] if scores else {}
-    values = [value_of(row, QUALITIES), value_of(row, COSTS)]
+    values = [value_of(row, MEASURES), value_of(row, COSTS)]
     return values if all(map(math.isfinite, values)) else None
 
 
@@ -58,7 +59,7 @@ def attainable(row: dict[str, Any]) -> bool:
 
 def marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, those that can be had with `front`: whether no other is as good for less."""
-    points = [(value_of(row, COSTS), value_of(row, QUALITIES)) for row in rows]
+    points = [(value_of(row, COSTS), value_of(row, MEASURES)) for row in rows]
     scored = [i for i, row in enumerate(rows) if attainable(row) and all(map(math.isfinite, points[i]))]
     for i, best in zip(scored, front([points[i] for i in scored]), strict=True):
         rows[i]["front"] = best
@@ -87,7 +88,7 @@ def front_of(rows: Sequence[dict[str, Any]]) -> Table:
     for name in ("quality", "GFLOPs"):
         table.add_column(name, justify="right")
     for row in best:
-        table.add_row(row["job"], row["exit"], *(f"{value_of(row, names):.4g}" for names in (QUALITIES, COSTS)))
+        table.add_row(row["job"], row["exit"], *(f"{value_of(row, names):.4g}" for names in (MEASURES, COSTS)))
     return table
 
 

@@ -15,6 +15,7 @@ from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
 from src.provenance import made_by, revision
+from src.scores import SHARE, quality_of
 
 COLUMNS = (
     "pq",
@@ -31,8 +32,6 @@ COLUMNS = (
     "image_gflops",
     "latency_ms",
 )
-QUALITIES = ("pq", "ap", "miou")  # the first of them that is scored is the quality
-SHARE = "share_exit"  # what names of shares begin with, the exit behind
 
 
 class Scoreboard(lightning.Callback):
@@ -107,7 +106,7 @@ class Scoreboard(lightning.Callback):
             "made_by": maker,
         }
         self.file.write_text(json.dumps(content, indent=1))
-        for quality in [name for name in QUALITIES if any(name in row for row in by_row.values())][:1]:
+        if quality := quality_of(by_row.values()):
             scored = {who: row for who, row in (exits | gate).items() if quality in row}
             log_trade_off(trainer.loggers, scored, quality, "total_gflops", task.global_step)
 

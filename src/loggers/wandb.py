@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,7 @@ def artifact_of(kind: str, place: Path) -> Any:
     content = sha256()
     for file in files:
         with open(file, "rb") as stream:
-            while part := stream.read(1 << 20):
-                content.update(part)
+            file_digest(stream, lambda: content)
     artifact = wandb.Artifact(f"{kind}-{content.hexdigest()[:12]}", type=kind, metadata={"from": place.name})
     for file in files:
         name = str(file.relative_to(place)) if place.is_dir() else f"{kind}{place.suffix}"

@@ -6,8 +6,8 @@ from statistics import mean
 
 from src.reporting.points import Panel
 from src.reporting.runs import Run
+from src.scores import SHARE
 
-SHARE = "share_exit"  # what scores of shares begin with
 NAMED = 0.09  # share of a bar that has room for words
 OPEN = 24  # bars that are shown at once
 

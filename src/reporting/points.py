@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from src.front import front
 from src.reporting import seeds
-from src.reporting.runs import LATENCY, QUALITIES, Run
+from src.reporting.runs import LATENCY, Run
 from src.reporting.settings import DIALS, identity, images_of, labels
+from src.scores import quality_of
 
 KINDS = {  # what a point is, as one says it
     "exit": "fixed exits",
@@ -121,7 +122,7 @@ def measure(run: Run) -> tuple[str, str]:
         images = run.about.get("images")
         known = images_of(images, images.get("segmentation")) if isinstance(images, Mapping) else ""
         return f"Gates on {held} images held out of {known or f'their table: {run.settings.name}'}", "quality"
-    quality = next(name for name in QUALITIES if any(name in row for row in run.scores.values()))
+    quality = str(quality_of(run.scores.values()))  # a run without one is not read
     size = run.about.get("image_size") if run.cost == "total_gflops" else None
     sized = f", costs at {'x'.join(map(str, size))}" if isinstance(size, list) else ""
     return f"{run.settings.data_set()}{sized}", quality

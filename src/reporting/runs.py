@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import yaml  # comes with OmegaConf, which wrote the files
 
 from src.reporting.settings import Settings, flat
+from src.scores import QUALITIES, quality_of
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders of a run, not of runs
 SOURCES: tuple[str, ...] = ("scores.json", "gate.json")
-QUALITIES = ("pq", "ap", "miou")  # the first that there is counts
 LATENCY = "latency_ms"
 Scores = dict[str, dict[str, float]]
 
@@ -38,7 +38,7 @@ class Run(NamedTuple):
         """What quality is drawn against: costs at the images' own sizes where all rows with a quality have them."""
         if self.source == "gate.json":
             return "gflops"
-        scored = [row for row in self.scores.values() if any(name in row for name in QUALITIES)]
+        scored = [row for row in self.scores.values() if quality_of([row])]
         return "image_gflops" if all("image_gflops" in row for row in scored) else "total_gflops"
 
     @property

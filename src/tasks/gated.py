@@ -12,6 +12,7 @@ from src.metrics.exit_choice import beta_for_budget
 from src.models.gate import Gate
 from src.models.mask2former import Mask2Former
 from src.models.transformer_decoder import Prediction
+from src.scores import SHARE
 from src.tasks.gating import TARGETS, Target
 from src.tasks.segmentation import Segmentation
 from src.weights.checkpoint import fingerprint
@@ -42,7 +43,7 @@ class Gated(Segmentation):
         if self.gated:
             assert self.model.gate is not None
             self.score("gate")
-            names = ("depth", *(f"share_exit{depth}" for depth in self.model.gate.exits))
+            names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
 
     def on_fit_start(self) -> None:
@@ -67,9 +68,9 @@ class Gated(Segmentation):
             return outputs
         exits = [answer.exit for answer in outputs["answers"]]
         for name, mean in self.means.items():
-            of_images = exits if name == "depth" else [float(name == f"share_exit{depth}") for depth in exits]
+            of_images = exits if name == "depth" else [float(name == f"{SHARE}{depth}") for depth in exits]
             mean.update(torch.tensor(of_images, dtype=torch.float32, device=self.device))
-        return {**outputs, "gflops": [self.cost(batch, place, depth) for place, depth in enumerate(exits)]}
+        return {**outputs, "gflops": [answer.gflops for answer in outputs["answers"]]}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/gate`, and with it the mean depth and the share of images at every exit."""

@@ -203,14 +203,15 @@ class Segmentation(lightning.LightningModule):
                     frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
                     answer = self.evaluations[name].answer(prediction, row, frame)
                     self.evaluations[name].update(answer, truth, batch.image_ids[place])
-                    self.image_gflops[name].update(self.cost(batch, place, depth))
-                    answers[place] = answer._replace(exit=depth)
+                    gflops = self.cost(batch, place, depth)
+                    self.image_gflops[name].update(gflops)
+                    answers[place] = answer._replace(exit=depth, gflops=gflops)
         return {"answers": [answers[place] for place in range(len(batch.images))]}
 
     def cost(self, batch: Any, place: int, depth: int) -> float:
         """What an image costs at an exit, at its own size, in GMAC."""
         pixels = batch.truths[place].segments[0].numel()
-        return self.cost_of(batch.images[place].shape[-2:], pixels)[self.model.exits.index(depth)]
+        return self.cost_of(batch.images[place].shape[-2:], pixels)[self.cost_of.exits.index(depth)]
 
     @torch.no_grad()
     def answers(self, image: Tensor, size: Sequence[int]) -> list[Answer]:
