@@ -11,6 +11,17 @@ RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")
 UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)
 COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell nothing
 LONGEST = 3  # settings in a label
+KNOWN = {  # by the kind of annotation file and its name, or by class list and split
+    ("CocoPanoptic", "panoptic_val2017"): "COCO val2017",
+    ("CocoInstances", "instances_val2017"): "COCO val2017",
+    ("CityscapesPanoptic", "cityscapes_panoptic_val"): "Cityscapes val",
+    ("cityscapes", "val"): "Cityscapes val",
+    ("CocoPanoptic", "ade20k_panoptic_val"): "ADE20K val",
+    ("CocoInstances", "ade20k_instance_val"): "ADE20K val",
+    ("ade20k", "validation"): "ADE20K val",
+    ("camvid", "val"): "CamVid val",
+    ("camvid", "test"): "CamVid test",
+}
 DATA = ("name", "data.", "exits", "segmentation")  # what the oracle and fixed exits of a table depend on
 
 
@@ -59,17 +70,16 @@ class Settings(NamedTuple):
     def data_set(self) -> str:
         """What is scored on, in words."""
         kind = str(self.values.get("data.val._target_", "")).rpartition(".")[2]
-        file = PurePosixPath(str(self.resolved("data.val.annotation_file"))).stem
+        listed, folder = self.resolved("data.val.annotation_file"), self.resolved("data.val.image_folder")
+        file = PurePosixPath(str(listed or folder)).stem  # of index masks: the split, which the folder of pictures says
         part = self.values.get("trainer.limit_val_batches")
         some = "" if part is None else f", {part} of its batches"
         if kind == "Shapes":
             number, size, seed = (self.resolved(f"data.val.{key}") for key in ("num_scenes", "size", "seed"))
             return f"{number} procedural scenes of {size}x{size} (seed {seed}){some}"
-        known = {
-            ("CocoPanoptic", "panoptic_val2017"): "COCO val2017",
-            ("CityscapesPanoptic", "cityscapes_panoptic_val"): "Cityscapes val",
-        }
-        name = known.get((kind, file), f"{kind} {file}")
+        source = kind if listed else str(self.resolved("data.val.classes"))
+        root = PurePosixPath(str(self.values.get("data.root") or kind)).name
+        name = KNOWN.get((source, file), f"{root} {file}")
         task = self.values.get("segmentation", "")
         return f"{name}, {task}{some}" if kind else "data unknown, no configuration in the run folder"
 
