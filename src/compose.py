@@ -89,7 +89,7 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
     if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
         num_classes = read(cfg.model.weights).architecture().num_classes
-    cfg.model.weights, cfg.model.backbone.pretrained = None, False
+    cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     data = instantiate(cfg.data, batch_size=1, _convert_="all")
     num_classes = data.num_classes if num_classes is None else num_classes
@@ -151,6 +151,14 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
     read_checkpoint(file)
     return str(file)
+
+
+def take_checkpoint(cfg: DictConfig) -> str | None:
+    """Have the model start from the checkpoint that `ckpt_path` means, its class head included; the file, or None."""
+    file = find_checkpoint(cfg)
+    if file is not None:
+        cfg.model.weights, cfg.model.drop_class_head = file, False  # which an experiment may set, for its training
+    return file
 
 
 def find_progress(cfg: DictConfig) -> str | None:
