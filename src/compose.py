@@ -54,6 +54,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
     """
     if OmegaConf.select(cfg, "model.weights") is not None:
         cfg.model.backbone.pretrained = False  # they would be overwritten
+    elif OmegaConf.select(cfg, "model.drop_class_head"):
+        raise ValueError("model.drop_class_head=true: of which weights? Expected model.weights=SOURCE beside it")
     settings = OmegaConf.to_container(cfg, resolve=True)
     check_settings(settings)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -185,7 +185,7 @@ def test_data_of_ones_own_goes_on_from_other_classes(
 
 def test_finetuning_asks_for_weights(configure: Callable[..., DictConfig], made: Path) -> None:
     """Without weights there is no class head to leave out; it is said rather than trained from scratch."""
-    with pytest.raises(Exception, match=r"of which weights\? Expected model.weights=SOURCE"):
+    with pytest.raises(ValueError, match=r"of which weights\? Expected model.weights=SOURCE"):
         compose(configure("+experiment=finetune", f"data.root={made / 'custom' / 'panoptic'}", *TINY, *SMALL_MODEL))
 
 

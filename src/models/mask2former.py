@@ -48,8 +48,6 @@ class Mask2Former(nn.Module):
         compile: bool = False,
     ):
         super().__init__()
-        if drop_class_head and weights is None:
-            raise ValueError("model.drop_class_head=true: of which weights? Expected model.weights=SOURCE beside it")
         self.backbone = backbone
         self.pixel_decoder = pixel_decoder(channels=backbone.channels)
         self.decoder = decoder(num_classes=num_classes)
