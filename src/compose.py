@@ -54,6 +54,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
     """
     if OmegaConf.select(cfg, "model.weights") is not None:
         cfg.model.backbone.pretrained = False  # they would be overwritten
+    elif OmegaConf.select(cfg, "model.drop_class_head"):
+        raise ValueError("model.drop_class_head=true: of which weights? Expected model.weights=SOURCE beside it")
     settings = OmegaConf.to_container(cfg, resolve=True)
     check_settings(settings)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -97,7 +99,7 @@ def categories_of(cfg: DictConfig) -> list[Any]:
     except FileNotFoundError as error:
         raise ValueError(
             "categories=null: the weights do not name their classes, and the data are not there; expected "
-            f"coco_panoptic, another benchmark or a JSON file in COCO's layout, or the data ({error})"
+            f"coco_panoptic, another benchmark or a file that lists them, or the data ({error})"
         ) from error
 
 
@@ -117,7 +119,7 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
     if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
         num_classes = read(cfg.model.weights).architecture().num_classes
-    cfg.model.weights, cfg.model.backbone.pretrained = None, False
+    cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     data = instantiate(cfg.data, batch_size=1, _convert_="all")
     num_classes = data.num_classes if num_classes is None else num_classes
@@ -179,6 +181,21 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         raise FileNotFoundError(f"ckpt_path={cfg.ckpt_path}: no such file, looked in {Path.cwd()}")
     read_checkpoint(file)
     return str(file)
+
+
+def take_weights(cfg: DictConfig, purpose: str) -> str | None:
+    """Have the model start from what `ckpt_path` means, class head included, or else `model.weights`; that checkpoint.
+
+    Raises ValueError if neither is there; `purpose` is what weights are for, and comes into it.
+    """
+    file = find_checkpoint(cfg)
+    if file is not None:
+        cfg.model.weights, cfg.model.drop_class_head = file, False  # which an experiment may set, for its training
+    if cfg.model.weights is None:
+        raise ValueError(
+            f"nothing to {purpose}: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)"
+        )
+    return file
 
 
 def find_progress(cfg: DictConfig) -> str | None:

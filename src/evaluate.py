@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.command_line import CONF, guarded, run, saved_overrides
-from src.compose import compose, find_checkpoint
+from src.compose import compose, take_weights
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
@@ -19,9 +19,7 @@ def evaluate(cfg: DictConfig) -> None:
     """Validate; the scores are printed and kept in the run folder."""
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
-    cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
-    if cfg.model.weights is None:
-        raise ValueError("nothing to evaluate: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)")
+    take_weights(cfg, "evaluate")
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
     trainer.validate(task, data, verbose=False)
 

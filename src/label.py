@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import CONF, guarded, run, saved_overrides
-from src.compose import compose, find_checkpoint
+from src.compose import compose, take_weights
 from src.weights.files import load
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
@@ -23,10 +23,7 @@ BESIDE = ("weights", "drop_class_head", "pretrained", "activation_checkpointing"
 @guarded
 def label(cfg: DictConfig) -> None:
     """Write the exit table, or what is missing of it."""
-    checkpoint = find_checkpoint(cfg)
-    cfg.model.weights = checkpoint or cfg.model.weights
-    if cfg.model.weights is None:
-        raise ValueError("nothing to label with: give ckpt_path=FILE, a parent (see python -m src.train --help)")
+    checkpoint = take_weights(cfg, "label with")
     folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
     source = cfg.model.weights

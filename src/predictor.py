@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from src.command_line import configure, with_saved
-from src.compose import best_precision, build_task, find_checkpoint
+from src.compose import best_precision, build_task, take_weights
 
 Key = TypeVar("Key")
 WAITING = 8  # batches of photos that may wait for others of their size
@@ -32,11 +32,7 @@ class Predictor:
     def __init__(self, cfg: DictConfig):
         if cfg.get("model") is None:
             raise ValueError("model=null: a gate alone segments nothing; expected ckpt_path= its parent, and gate=FILE")
-        cfg.model.weights = find_checkpoint(cfg) or cfg.model.weights
-        if cfg.model.weights is None:
-            raise ValueError(
-                "nothing to predict with: ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)"
-            )
+        take_weights(cfg, "predict with")
         precision: Any = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
         self.fabric = lightning.Fabric(accelerator=cfg.trainer.accelerator, devices=1, precision=precision)
         self.batch_size = cfg.data.eval_batch_size

@@ -72,6 +72,12 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "at_once": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
     "on_failure": Rule("continue or stop", lambda v: isinstance(v, str) and v in ("continue", "stop")),
     "shard_size": COUNT,
+    "ignore": Rule("a list of whole numbers from 0, for example [255]", lambda value: is_list(value, 0)),
+    "image_suffixes": Rule(
+        "a list of how names end, for example [.jpg, .png]",
+        lambda v: isinstance(v, list) and v != [] and all(isinstance(x, str) and x != "" for x in v),
+    ),
+    "mask_suffix": Rule("how names end, for example .png", lambda v: isinstance(v, str) and v != ""),
     "exits_per_step": Rule("a whole number from 1, or all", lambda v: is_whole(v) or v == "all"),
     "alpha": Rule("1, k or k*k/10", lambda v: type(v) in (int, str) and str(v) in ("1", "k", "k*k/10")),
     "lr": Rule("a number above 0", lambda value: is_number(value) and value > 0),

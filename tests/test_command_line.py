@@ -57,7 +57,7 @@ def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
 
 
 MISSPELT = {
-    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: eco_gate_cityscapes, ",
+    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: eco_gate_ade20k, ",
     "scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "+scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "precision=32-true": "did you mean 'trainer.precision'",
@@ -69,7 +69,7 @@ MISSPELT = {
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
     "trainer.limit_train_batches=3": "write +trainer.limit_train_batches=",
     "model/backbone=resnet51": "did you mean 'resnet50'",
-    "data=coco": "there are: cityscapes_panoptic, coco_instances, coco_panoptic, exit_table, shapes",
+    "data=coco": "cityscapes_semantic, coco_instances, coco_panoptic, custom_instances",
     "logger=wandbb": "did you mean 'wandb'",
     "callbacks=[default,emma]": "did you mean 'ema'",
     "callbacks=null": "callbacks=[]",
@@ -88,7 +88,7 @@ def test_what_is_misspelt_gets_the_closest_name(override: str, capsys: pytest.Ca
     ("sweep", "message"),
     [
         ("schedule=[1,1,1],[2,-1,1]", "schedule=[2, -1, 1]: expected"),
-        ("data=shapes,coco", "there are: cityscapes_panoptic"),
+        ("data=shapes,coco", "there are: ade20k_instances, "),
         ("scedule=[1,1,1],[2,1,1]", "did you mean 'schedule'"),
         ("+scedule=[1,1,1],[2,1,1]", "did you mean 'schedule'"),
     ],
@@ -345,7 +345,7 @@ def test_help_shows_dials_experiments_and_commands(
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     own = {"train": ("schedule=", "exits="), "evaluate": ("gate=FILE", "budget_gflops=")}[entry.__name__]
-    for word in (*own, "experiment: eco_gate_cityscapes", "python -m src.evaluate ckpt_path="):
+    for word in (*own, "experiment: eco_gate_ade20k", "python -m src.evaluate ckpt_path="):
         assert word in shown
 
 

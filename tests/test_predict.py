@@ -190,7 +190,7 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["budget_gflops=1e-9"], "budget_gflops=1e-09: an image costs"),
         (["scales=[0]"], "scales=[0]: expected a list of numbers above 0"),
         (["outputs=[boxes]"], "expected some of overlays, panoptic"),
-        (["categories=coco"], "categories=coco: no such file; expected cityscapes_panoptic, coco_instances"),
+        (["categories=coco"], "/coco. Expected ade20k, camvid, cityscapes, coco_instances"),
         (["categories=coco_panoptic"], "knows 8 classes and the data have 133"),
         (["ckpt_path=gone.ckpt"], "ckpt_path=gone.ckpt: no such file"),
         (["out=/proc/nowhere"], "nothing can be written in"),

@@ -1,12 +1,40 @@
-"""Which classes there are: as annotation files, checkpoints and benchmarks list them."""
+"""Which classes there are: as annotation files, class lists, checkpoints and benchmarks list them."""
 
 import colorsys
+import csv
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from src.data.documents import Entry, read_json
 from src.data.targets import Category
 
-BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parent / "benchmarks").glob("*.json"))}
+BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parent / "classes").glob("*.csv"))}
+LARGEST = 65535  # value of a 16-bit PNG
+
+
+def read_categories(source: str | list[Entry]) -> list[Category]:
+    """The classes of a benchmark (by name), a CSV file, a JSON file in COCO's layout, or a checkpoint's list, by id.
+
+    Columns of a CSV file are `id`, which is the value in index masks, and `name`; `isthing` (0 or 1; without it, 0) and
+    `color` (#rrggbb) may follow. JSON's entries that do not say are things, as in COCO's instances files.
+
+    Raises FileNotFoundError, or ValueError naming the file, the line, the value and what was expected.
+    """
+    if isinstance(source, list):
+        return listed(source)
+    file = BENCHMARKS.get(source, Path(source))
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"class list not found: {file.absolute()}. Expected {', '.join(BENCHMARKS)}, a CSV file with id and name, "
+            "or a JSON file in COCO's layout"
+        )
+    if file.suffix.lower() != ".json":
+        return read_table(file)
+    try:
+        return listed(read_json(file)["categories"], {"isthing": 1})
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{file}: expected COCO's layout, categories with id and name ({error!r})") from error
 
 
 def listed(entries: list[Entry], default: Entry | None = None) -> list[Category]:
@@ -19,24 +47,41 @@ def listed(entries: list[Entry], default: Entry | None = None) -> list[Category]
     ]
 
 
-def read_categories(source: str | list[Entry]) -> list[Category]:
-    """The classes that a benchmark has, a JSON file in COCO's layout, or a checkpoint's list.
-
-    Entries that do not say are things, as in COCO's instances files. Raises ValueError or FileNotFoundError for others.
-    """
-    if isinstance(source, list):
-        return listed(source)
-    file = BENCHMARKS.get(source, Path(source))
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"categories={source}: no such file; expected {', '.join(BENCHMARKS)}, or a JSON file in COCO's layout"
-        )
+def read_table(file: Path) -> list[Category]:
+    """The classes of a CSV file."""
     try:
-        return listed(read_json(file)["categories"], {"isthing": 1})
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"categories={source}: expected COCO's layout, categories with id and name ({error!r})"
-        ) from error
+        with file.open(newline="", encoding="utf-8-sig") as stream:  # with or without the mark that Excel sets
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as CSV ({error})") from error
+    if not rows or not {"id", "name"} <= rows[0].keys():
+        has = ", ".join(map(str, rows[0])) if rows else "no class"
+        raise ValueError(f"{file}: has {has}; expected a first line `id,name` and a line for each class")
+    classes: dict[int, Category] = {}
+    for place, row in enumerate(rows):
+        category = read_row(row, place, f"{file}, line {place + 2}")
+        if (twin := classes.setdefault(category.id, category)) is not category:
+            raise ValueError(f"{file}: ids must differ, but {twin.name} and {category.name} both have {twin.id}")
+    return [classes[id_] for id_ in sorted(classes)]
+
+
+def read_row(row: Mapping[str, str | None], place: int, where: str) -> Category:
+    """The class of one line, the n-th from 0; `where` names it."""
+
+    def value(column: str, default: str, pattern: str, expected: str) -> str:
+        text = (row.get(column) or default).strip()
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{where}: {column} is {text!r}, expected {expected}")
+        return text
+
+    id_ = int(value("id", "", r"\d{1,5}", f"a whole number from 0 to {LARGEST}"))
+    if id_ > LARGEST:
+        raise ValueError(f"{where}: id is {id_}, expected a whole number from 0 to {LARGEST}")
+    name = value("name", "", r".+", "the name of a class")
+    isthing = value("isthing", "0", "[01]", "0 or 1") == "1"
+    shade = value("color", "#{:02x}{:02x}{:02x}".format(*color(place)), "#[0-9a-fA-F]{6}", "#rrggbb")
+    red, green, blue = bytes.fromhex(shade[1:])
+    return Category(id_, name, isthing, (red, green, blue))
 
 
 def color(place: int) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import torch
 from pycocotools import mask as run_lengths
 
 from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
+from src.data.files import SOURCE, found
 from src.data.photos import read_photo, read_picture
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
@@ -21,10 +22,7 @@ class Coco(Scenes):
     """Images in a folder, annotations in a JSON file; what both layouts share."""
 
     layout: Grouping
-    source = (
-        "COCO itself is fetched by `python -m scripts.prepare_coco --root FOLDER`; data of your own needs the same "
-        "layout, or its own paths in the data configuration."
-    )
+    source = SOURCE
 
     def __init__(self, image_folder: str | Path, annotation_file: str | Path, keep_empty: bool = True) -> None:
         self.image_folder = found(image_folder, "image folder", self.source)
@@ -92,9 +90,10 @@ class CocoPanoptic(Coco):
         annotation_file: str | Path,
         mask_folder: str | Path,
         keep_empty: bool = True,
+        covered: bool = False,  # whether segments may be listed that have no pixel: ADE20K's stuff under things
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty)
-        self.mask_folder = found(mask_folder, "mask folder", self.source)
+        self.mask_folder, self.covered = found(mask_folder, "mask folder", self.source), covered
         self._check_files(filter(None, map(self._mask_file, range(len(self)))))
 
     def _mask_file(self, index: int) -> Path | None:
@@ -124,7 +123,7 @@ class CocoPanoptic(Coco):
             raise ValueError(
                 f"{file}: has segment ids {unknown[:5]}, which {self.annotations.file} does not list for it"
             )
-        if absent := sorted(set(number_of) - {0} - set(values.tolist())):
+        if not self.covered and (absent := sorted(set(number_of) - {0} - set(values.tolist()))):
             raise ValueError(f"{file}: lacks segment ids {absent[:5]}, which {self.annotations.file} lists for it")
         return np.array([number_of[value] for value in values.tolist()], np.int32)
 
@@ -159,12 +158,3 @@ def truth(segments: np.ndarray, objects: Objects) -> Truth:
         areas = np.where(np.isnan(areas), counted, areas).astype(np.float32)
     columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
     return Truth(torch.from_numpy(segments), *columns)
-
-
-def found(path: str | Path, what: str, source: str) -> Path:
-    """The path, if there is something there; else says what is missing and, by `source`, how to get it."""
-    if not (Path(path).is_dir() if "folder" in what else Path(path).is_file()):
-        raise FileNotFoundError(
-            f"{what} not found: {Path(path).absolute()}. data.root=FOLDER says where the data lies. {source}"
-        )
-    return Path(path)

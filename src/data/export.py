@@ -1,6 +1,7 @@
-"""Scenes written to disk in COCO's two layouts or Cityscapes', for trying the readers or for keeping made data."""
+"""Scenes written to disk in COCO's two layouts, Cityscapes' or as index masks, for trying the readers or to be kept."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,14 @@ def export_coco(scenes: Scenes, root: Path, split: str) -> None:
 
 
 def export_cityscapes(scenes: Scenes, root: Path, split: str) -> None:
-    """Images and panoptic masks of one split ("train" or "val"), named and numbered as Cityscapes' scripts do.
+    """Images, their masks and the panoptic ones of one split ("train" or "val"), named and numbered as Cityscapes does.
 
     Truths must have one layer and, of each class, one segment that is stuff or a crowd: its id is the class's own.
     """
     masks = f"cityscapes_panoptic_{split}"
     image_folder, mask_folder = root / "leftImg8bit" / split / "aachen", root / "gtFine" / masks
-    for folder in (image_folder, mask_folder):
+    label_folder = root / "gtFine" / split / "aachen"
+    for folder in (image_folder, mask_folder, label_folder):
         folder.mkdir(parents=True, exist_ok=True)
     images: list[Entry] = []
     annotations: list[Entry] = []
@@ -62,6 +64,8 @@ def export_cityscapes(scenes: Scenes, root: Path, split: str) -> None:
         single = things & ~sample.truth.crowd.numpy()
         ids = np.where(single, classes * 1000 + np.arange(len(classes)), classes)
         save(sample, ids, image_folder / f"{image_id}_leftImg8bit.png", mask_folder / mask_name)
+        save_index(sample, ids, label_folder / f"{image_id}_gtFine_instanceIds.png", np.uint16)
+        save_index(sample, classes, label_folder / f"{image_id}_gtFine_labelIds.png")
         height, width = sample.image.shape[-2:]
         file_name = f"{image_id}_gtFine_leftImg8bit.png"
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
@@ -75,6 +79,18 @@ def export_cityscapes(scenes: Scenes, root: Path, split: str) -> None:
     (root / "gtFine" / f"{masks}.json").write_text(json.dumps(document))
 
 
+def export_index_masks(
+    scenes: Scenes, image_folder: Path, mask_folder: Path, values: Sequence[int], unlabelled: int
+) -> None:
+    """Images and masks of the same names, in which each class has its value and what is nothing has `unlabelled`."""
+    for folder in (image_folder, mask_folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for sample in (scenes[index] for index in range(len(scenes))):
+        name = f"{sample.image_id:012d}.png"
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_folder / name)
+        save_index(sample, np.array(values)[sample.truth.labels], mask_folder / name, unlabelled=unlabelled)
+
+
 def segment_id(numbers: np.ndarray) -> np.ndarray:
     """Numbers from 1 as ids up to 2^24, no two alike, that use all three bytes of a colour."""
     return numbers * 40009 % 2**24
@@ -83,9 +99,18 @@ def segment_id(numbers: np.ndarray) -> np.ndarray:
 def save(sample: Sample, ids: np.ndarray, image_file: Path, mask_file: Path) -> None:
     """Write an image and its panoptic mask, in which segments have `ids` (N,) as R + 256 G + 65536 B."""
     Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_file)
-    pixels = np.array([0, *ids])[sample.truth.segments[0]]  # (H, W)
-    colors = np.stack([pixels % 256, pixels // 256 % 256, pixels // 65536], -1)
-    Image.fromarray(colors.astype(np.uint8)).save(mask_file)
+    save_colors(np.array([0, *ids])[sample.truth.segments[0]], mask_file)
+
+
+def save_colors(ids: np.ndarray, file: Path) -> None:
+    """Write a map of segment ids (H, W) as R + 256 G + 65536 B."""
+    colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
+    Image.fromarray(colors.astype(np.uint8)).save(file)
+
+
+def save_index(sample: Sample, ids: np.ndarray, file: Path, dtype: type = np.uint8, unlabelled: int = 0) -> None:
+    """Write a mask in which segments have `ids` (N,) in one channel."""
+    Image.fromarray(np.array([unlabelled, *ids]).astype(dtype)[sample.truth.segments[0]]).save(file)
 
 
 def describe(sample: Sample, categories: list[Category], ids: np.ndarray) -> list[Entry]:

@@ -54,7 +54,14 @@ class SegmentationData(LightningDataModule):
 
     @cached_property
     def val_scenes(self) -> Scenes:
-        return self.val()
+        """The validation scenes. Raises ValueError if instances are to be learnt and no class has any."""
+        scenes = self.val()
+        if self.segmentation == "instance" and not any(category.isthing for category in scenes.categories):
+            raise ValueError(
+                f"segmentation=instance: none of the data's {len(scenes.categories)} classes is a thing, "
+                "expected semantic or panoptic"
+            )
+        return scenes
 
     @cached_property
     def train_scenes(self) -> Scenes:

@@ -72,7 +72,7 @@ def draw_published(axes: Axes, panel: Panel, ink: str) -> None:
     """Stars, with the letters that the table and the legend have too, of what others measured."""
     for one in published_on(panel.data_set, panel.quality):
         if one.gflops and panel.cost != LATENCY:
-            at = (float(one.gflops), float(one.pq))
+            at = (float(one.gflops), float(one.score))
             said = f"published {one.letter}: {one.model}"
             axes.plot(*at, STYLES["published"], color=PUBLISHED, label=said, markersize=9)
             axes.annotate(one.letter, at, (5, 5), textcoords="offset points", fontsize=9, color=ink)

@@ -133,7 +133,7 @@ def published(panel: Panel) -> list[str]:
     rows = "".join(
         f'<tr><td class="text" colspan="2">{one.letter}: {escape(one.model)} '
         f'<span class="soft">({escape(one.source)})</span></td>'
-        f"<td>{one.pq}</td><td></td><td>{one.gflops or 'not found'}</td></tr>"
+        f"<td>{one.score}</td><td></td><td>{one.gflops or 'not found'}</td></tr>"
         for one in known
     )
     return [f'<tbody><tr><th colspan="9">★ published, measured by others, not by us</th></tr>{rows}</tbody>']

@@ -12,7 +12,7 @@ class Published(NamedTuple):
 
     data_set: str  # as `Settings.data_set` calls it
     model: str
-    pq: str  # per cent, digits as published
+    score: str  # PQ, AP or mIoU, as the task has it; per cent, digits as published
     gflops: str  # multiply-adds of an image, 1e9, digits as published; empty: not found
     source: str
 
@@ -22,6 +22,7 @@ class Published(NamedTuple):
         return ascii_lowercase[[one for one in PUBLISHED if one.data_set == self.data_set].index(self)]
 
 
+MEASURES = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}
 COCO, CITYSCAPES = "COCO val2017, panoptic", "Cityscapes val, panoptic"
 PUBLISHED = [
     Published(COCO, "Mask2Former, R50", "51.9", "226", f"{ZOO}; GFLOPs: {TABLE_1}"),
@@ -36,9 +37,21 @@ PUBLISHED = [
     Published(CITYSCAPES, "Mask2Former, Swin-T", "63.9", "", ZOO),
     Published(CITYSCAPES, "ECO-M2F, Swin-T, beta 0.003", "64.18", "507.51", ECO),
     Published(CITYSCAPES, "ECO-M2F, Swin-T, beta 0.01", "62.09", "439.67", ECO),
+    Published("COCO val2017, instance", "Mask2Former, R50", "43.7", "", ZOO),
+    Published("COCO val2017, instance", "Mask2Former, Swin-T", "45.0", "", ZOO),
+    Published("Cityscapes val, instance", "Mask2Former, R50", "37.4", "", ZOO),
+    Published("Cityscapes val, instance", "Mask2Former, Swin-T", "39.7", "", ZOO),
+    Published("Cityscapes val, semantic", "Mask2Former, R50", "79.4", "", ZOO),
+    Published("Cityscapes val, semantic", "Mask2Former, Swin-T", "82.1", "", ZOO),
+    Published("ADE20K val, panoptic", "Mask2Former, R50", "39.7", "", ZOO),
+    Published("ADE20K val, panoptic", "Mask2Former, Swin-L (ImageNet-21k)", "48.1", "", ZOO),
+    Published("ADE20K val, instance", "Mask2Former, R50", "26.4", "", ZOO),
+    Published("ADE20K val, instance", "Mask2Former, Swin-L (ImageNet-21k)", "34.9", "", ZOO),
+    Published("ADE20K val, semantic", "Mask2Former, R50", "47.2", "", ZOO),
+    Published("ADE20K val, semantic", "Mask2Former, Swin-T", "47.7", "", ZOO),
 ]
 
 
 def published_on(data_set: str, quality: str) -> list[Published]:
-    """What was published of a data set; nothing of others, nor of measures but PQ."""
-    return [one for one in PUBLISHED if one.data_set == data_set and quality == "pq"]
+    """What was published of a data set; nothing of others, nor of measures but that of the task."""
+    return [one for one in PUBLISHED if one.data_set == data_set and quality == MEASURES[data_set.split(", ")[-1]]]

@@ -11,12 +11,26 @@ RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")
 UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)
 COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell nothing
 LONGEST = 3  # settings in a label
+POINTER = r"\$\{([\w.]+)\}"
+IMAGES = ("_target_", "annotation_file", "image_folder", "classes", "num_scenes", "size", "seed")
 DATA = ("name", "data.", "exits", "segmentation")  # what the oracle and fixed exits of a table depend on
-DATA_SETS = {
-    ("CocoPanoptic", "panoptic_train2017"): "COCO train2017",
-    ("CocoPanoptic", "panoptic_val2017"): "COCO val2017",
-    ("CityscapesPanoptic", "cityscapes_panoptic_train"): "Cityscapes train",
-    ("CityscapesPanoptic", "cityscapes_panoptic_val"): "Cityscapes val",
+LAYOUTS = (  # a kind of annotation file and its name, or a class list and the folder of its pictures; what that is
+    ("CocoPanoptic", "panoptic_{}2017", "COCO {}2017"),
+    ("CocoInstances", "instances_{}2017", "COCO {}2017"),
+    ("CityscapesPanoptic", "cityscapes_panoptic_{}", "Cityscapes {}"),
+    ("cityscapes", "{}", "Cityscapes {}"),
+    ("CocoPanoptic", "ade20k_panoptic_{}", "ADE20K {}"),
+    ("CocoInstances", "ade20k_instance_{}", "ADE20K {}"),
+    ("camvid", "{}", "CamVid {}"),
+)
+KNOWN = {
+    ("ade20k", "training"): "ADE20K train",
+    ("ade20k", "validation"): "ADE20K val",
+    **{
+        (source, file.format(split)): name.format(split)
+        for source, file, name in LAYOUTS
+        for split in ("train", "val", "test")
+    },
 }
 
 
@@ -57,15 +71,16 @@ class Settings(NamedTuple):
         return {name: value for name, value in kept.items() if name.startswith(DATA) and name != "data.inputs"}
 
     def resolved(self, name: str) -> Any:
-        """A value, or what it points to."""
+        """A value, with what it points to."""
         value = self.values.get(name)
-        pointer = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-        return self.resolved(pointer[1]) if pointer and pointer[1] != name else value
+        if not isinstance(value, str):
+            return value
+        pointer = re.fullmatch(POINTER, value)
+        return self.resolved(pointer[1]) if pointer else re.sub(POINTER, lambda one: str(self.resolved(one[1])), value)
 
     def data_set(self) -> str:
         """What is scored on, in words."""
-        keys = ("_target_", "annotation_file", "num_scenes", "size", "seed")
-        images = {key: self.resolved(f"data.val.{key}") for key in keys}
+        images = {key: self.resolved(f"data.val.{key}") for key in IMAGES}
         part = self.values.get("trainer.limit_val_batches")
         some = "" if part is None else f", {part} of its batches"
         known = images_of(images, self.values.get("segmentation", ""))
@@ -75,11 +90,13 @@ class Settings(NamedTuple):
 def images_of(data: Mapping[str, Any], task: Any) -> str:
     """Which images, in words, by the settings of a data set; empty if these do not tell."""
     kind = str(data.get("_target_") or "").rpartition(".")[2]
-    file = PurePosixPath(str(data.get("annotation_file"))).stem
     if kind == "Shapes":
         number, size, seed = (data.get(key) for key in ("num_scenes", "size", "seed"))
         return f"{number} procedural scenes of {size}x{size} (seed {seed})"
-    return f"{DATA_SETS.get((kind, file), f'{kind} {file}')}, {task}" if kind else ""
+    listed = data.get("annotation_file")
+    file = PurePosixPath(str(listed or data.get("image_folder")))  # of index masks, the folder says the split
+    known = KNOWN.get((kind if listed else str(data.get("classes")), file.stem), f"{file.parent.name} {file.stem}")
+    return f"{known}, {task}" if kind else ""
 
 
 def identity(settings: Mapping[str, Any]) -> str:

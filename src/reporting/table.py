@@ -74,6 +74,6 @@ def rows_of_published(panels: Sequence[Panel]) -> Iterator[dict[str, Any]]:
                 "row": "published",
                 "source": one.source,
                 "name": one.model,
-                panel.quality: one.pq,
+                panel.quality: one.score,
                 "total_gflops": one.gflops,
             }

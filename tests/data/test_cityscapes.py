@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.cityscapes import CityscapesPanoptic
+from src.data.categories import read_categories
+from src.data.cityscapes import CityscapesInstances, CityscapesPanoptic
 from src.data.export import export_cityscapes
+from src.data.index_masks import IndexMasks
 from src.data.shapes import Shapes
+from src.metrics.average_precision import MaskAP
 
 SCENES = Shapes(4, size=64, seed=5, crowd=1.0)
 
@@ -135,3 +138,88 @@ def test_a_wrong_class_is_told_with_the_name_of_its_image(root: Path):
     edit(root, lambda document: document["annotations"][2]["segments_info"][0].update(category_id=99))
     with pytest.raises(ValueError, match=r"image aachen_000002_000019, object .* has category_id 99"):
         read(root)
+
+
+def real_ids(count: int, seed: int) -> Shapes:
+    """Scenes whose classes are three kinds of Cityscapes' stuff and five of its things, with crowds of one kind."""
+    scenes = Shapes(count, size=64, seed=seed, crowd=1.0, void=1.0)
+    classes = {category.name: category for category in read_categories("cityscapes")}
+    names = ("sky", "terrain", "road", "person", "car", "truck", "bus", "bicycle")
+    scenes.categories = [classes[name] for name in names]
+    return scenes
+
+
+IGNORED = [0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30]
+
+
+def released(root: Path, what: type[IndexMasks], mask_suffix: str) -> IndexMasks:
+    folders = (root / "leftImg8bit" / "val", root / "gtFine" / "val")
+    return what(*folders, "cityscapes", IGNORED, ["_leftImg8bit.png"], mask_suffix)
+
+
+def test_objects_come_from_16_bit_masks(tmp_path: Path):
+    """The things of instanceIds.png are those that were written: pixels, classes of 8, crowds, areas."""
+    made = real_ids(4, seed=5)
+    export_cityscapes(made, tmp_path, "val")
+    scenes = released(tmp_path, CityscapesInstances, "_gtFine_instanceIds.png")
+    assert Image.open(next((tmp_path / "gtFine" / "val" / "aachen").glob("*instanceIds.png"))).mode == "I;16"
+    assert len(scenes.categories) == 8
+    assert all(category.isthing for category in scenes.categories)
+    for ours, theirs in zip(scenes, made, strict=True):
+        things = theirs.truth.select(torch.tensor([made.categories[n].isthing for n in theirs.truth.labels]))
+        found, wanted = ([row.tolist() for row in truth.masks().flatten(1)] for truth in (ours.truth, things))
+        assert sorted(found) == sorted(wanted)
+        order = [wanted.index(mask) for mask in found]
+        names = [made.categories[label].name for label in things.labels[order]]
+        assert [scenes.categories[label].name for label in ours.truth.labels] == names
+        assert torch.equal(ours.truth.crowd, things.crowd[order])
+        assert torch.equal(ours.truth.areas, things.areas[order])
+    assert any(sample.truth.crowd.any() for sample in scenes)
+
+
+def test_truth_against_itself_has_an_ap_of_100(tmp_path: Path):
+    """Cityscapes' objects, scored as if they were found, have an average precision of 1."""
+    export_cityscapes(real_ids(4, seed=5), tmp_path, "val")
+    scenes = released(tmp_path, CityscapesInstances, "_gtFine_instanceIds.png")
+    metric = MaskAP(range(8))
+    for sample in scenes:
+        truth, single = sample.truth, ~sample.truth.crowd  # a crowd need not be found
+        found = (torch.ones(int(single.sum())), truth.labels[single], truth.masks()[single])
+        metric.update(sample.image_id, *found, truth.masks(), truth.labels, truth.crowd, truth.areas)
+    assert metric.compute()["ap"] == pytest.approx(1)
+
+
+def test_classes_come_from_label_ids(tmp_path: Path):
+    """The classes of labelIds.png are those of the objects that were written, 19 in all; other labels are nothing."""
+    made = real_ids(4, seed=5)
+    export_cityscapes(made, tmp_path, "val")
+    scenes = released(tmp_path, IndexMasks, "_gtFine_labelIds.png")
+    assert len(scenes.categories) == 19
+    for ours, theirs in zip(scenes, made, strict=True):
+        ids = torch.tensor([0, *(category.id for category in made.categories)])
+        wanted = ids[torch.cat([torch.zeros(1, dtype=torch.int64), theirs.truth.labels + 1])[theirs.truth.segments[0]]]
+        ids = torch.tensor([0, *(category.id for category in scenes.categories)])
+        found = ids[torch.cat([torch.zeros(1, dtype=torch.int64), ours.truth.labels + 1])[ours.truth.segments[0]]]
+        assert torch.equal(found, wanted)
+    file = next((tmp_path / "gtFine" / "val" / "aachen").glob("*labelIds.png"))
+    Image.new("L", (64, 64), 34).save(file)
+    with pytest.raises(ValueError, match=rf"{file}: has the values \[34\]"):
+        list(scenes)
+
+
+def test_the_official_preparation_says_the_same(tmp_path: Path):
+    """What Cityscapes' own scripts make of instanceIds.png has the objects that are read from it without them."""
+    prepare = pytest.importorskip("cityscapesscripts.preparation.createPanopticImgs")
+    export_cityscapes(real_ids(4, seed=5), tmp_path, "val")
+    prepare.convert2panoptic(str(tmp_path / "gtFine"), setNames=["val"])
+    scenes, prepared = released(tmp_path, CityscapesInstances, "_gtFine_instanceIds.png"), read(tmp_path)
+    assert [(c.id, c.name, c.color) for c in prepared.categories] == [
+        (c.id, c.name, c.color) for c in read_categories("cityscapes")
+    ]
+    for ours, theirs in zip(scenes, prepared, strict=True):
+        things = theirs.truth.select(torch.tensor([prepared.categories[n].isthing for n in theirs.truth.labels]))
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.truth.masks(), things.masks())
+        assert torch.equal(ours.truth.labels, things.labels - 11)  # things come after 11 kinds of stuff
+        assert torch.equal(ours.truth.crowd, things.crowd)
+        assert torch.equal(ours.truth.areas, things.areas)

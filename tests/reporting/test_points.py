@@ -2,13 +2,16 @@
 
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from src.reporting.points import Panel, Point, panels, superseded
 from src.reporting.published import PUBLISHED, published_on
 from src.reporting.runs import find
+from src.reporting.settings import Settings, flat
 from tests.reporting.made_up import write_gate, write_json, write_model
 
 
@@ -112,7 +115,32 @@ def test_published_points_stand_beside_their_own_data_only(data: str, some: bool
     assert bool(published_on(panel.data_set, panel.quality)) == some
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("camvid_test", "CamVid test, semantic"),
+        ("camvid", "CamVid val, semantic"),
+        ("ade20k_semantic", "ADE20K val, semantic"),
+        ("ade20k_panoptic", "ADE20K val, panoptic"),
+        ("ade20k_instances", "ADE20K val, instance"),
+        ("cityscapes_semantic", "Cityscapes val, semantic"),
+        ("cityscapes_instances", "Cityscapes val, instance"),
+        ("cityscapes_panoptic", "Cityscapes val, panoptic"),
+        ("coco_instances", "COCO val2017, instance"),
+        ("custom_semantic", "mine val, semantic"),
+        ("custom_panoptic", "mine val, panoptic"),
+    ],
+)
+def test_data_sets_are_called_by_their_names(data: str, expected: str, configure: Callable[..., DictConfig]) -> None:
+    """With the split and what is learnt, whatever layout they come in; data of one's own by their folder."""
+    own = ["data.root=data/mine"] if data.startswith("custom") else []
+    values = flat(OmegaConf.to_container(configure(f"data={data}", *own)))
+    assert Settings(values, [], "", "").data_set() == expected
+    scored = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}[values["segmentation"]]
+    assert bool(published_on(expected, scored)) == (not expected.startswith(("CamVid", "mine")))
+
+
 def test_published_figures_are_those_of_the_documentation() -> None:
     """To the digit, each in docs/method.md."""
     words = (Path(__file__).parents[2] / "docs/method.md").read_text().replace("/", " ").split()
-    assert not [one for one in PUBLISHED if one.pq not in words or (one.gflops and one.gflops not in words)]
+    assert not [one for one in PUBLISHED if one.score not in words or (one.gflops and one.gflops not in words)]

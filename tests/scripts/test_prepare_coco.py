@@ -1,43 +1,13 @@
-import io
-import threading
-import zipfile
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from scripts import prepare_coco
+from tests.scripts.served import address, files_below, serving, zipped
 
 IMAGE = bytes(range(256)) * 400
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """A file server that knows ranges, and notes what was asked."""
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append((self.path, asked))
-        file = Path(self.translate_path(self.path))
-        if not asked:
-            return super().do_GET()
-        body = file.read_bytes()[int(asked.removeprefix("bytes=").removesuffix("-")) :]
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
 
 
 @pytest.fixture
@@ -57,22 +27,16 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Threadin
     (site / "annotations" / "annotations_trainval2017.zip").write_bytes(zipped(instances))
     (site / "annotations" / "panoptic_annotations_trainval2017.zip").write_bytes(zipped(panoptic))
 
-    small = [a._replace(makes={n: min(count, 2) for n, count in a.makes.items()}) for a in prepare_coco.ARCHIVES]
+    small = [
+        a._replace(makes={n: min(count, 2) for n, count in a.makes.items()}, sha1=None) for a in prepare_coco.ARCHIVES
+    ]
     monkeypatch.setattr(prepare_coco, "ARCHIVES", small)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site)))
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(site) as server:
+        yield server
 
 
 def fetch(server: ThreadingHTTPServer, root: Path, *more: str) -> None:
-    prepare_coco.main(["--root", str(root), "--url", f"http://127.0.0.1:{server.server_port}", *more])
-
-
-def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    prepare_coco.main(["--root", str(root), "--url", address(server), *more])
 
 
 EVERYTHING = {
@@ -85,7 +49,7 @@ EVERYTHING = {
 def test_all_is_laid_out_as_the_readers_expect(server: ThreadingHTTPServer, tmp_path: Path):
     """Images, masks and annotations end in COCO's folders, and nothing else is left."""
     fetch(server, tmp_path / "coco")
-    assert files(tmp_path / "coco") == EVERYTHING
+    assert files_below(tmp_path / "coco") == EVERYTHING
 
 
 def test_what_is_there_is_not_fetched_again(server: ThreadingHTTPServer, tmp_path: Path):
@@ -97,13 +61,13 @@ def test_what_is_there_is_not_fetched_again(server: ThreadingHTTPServer, tmp_pat
     (tmp_path / "coco" / "val2017" / "2.jpg").unlink()
     fetch(server, tmp_path / "coco")
     assert server.asked[asked:] == [("/zips/val2017.zip", None)]
-    assert files(tmp_path / "coco") == EVERYTHING
+    assert files_below(tmp_path / "coco") == EVERYTHING
 
 
 def test_a_part_can_be_had_alone(server: ThreadingHTTPServer, tmp_path: Path):
     """With --only instances, two annotation files are all that comes."""
     fetch(server, tmp_path / "coco", "--only", "instances")
-    assert files(tmp_path / "coco") == {f"annotations/instances_{split}2017.json" for split in ("train", "val")}
+    assert files_below(tmp_path / "coco") == {f"annotations/instances_{split}2017.json" for split in ("train", "val")}
 
 
 def test_a_download_goes_on_where_it_broke_off(server: ThreadingHTTPServer, tmp_path: Path):
@@ -131,6 +95,17 @@ def test_a_broken_archive_is_named(server: ThreadingHTTPServer, tmp_path: Path):
     (tmp_path / "site" / "zips" / "val2017.zip").write_bytes(b"<html>no</html>")
     with pytest.raises(SystemExit, match=r"val2017.zip is not a whole zip archive .* Remove it and run again"):
         fetch(server, tmp_path / "coco")
+
+
+def test_another_archive_than_the_released_one_is_refused(
+    server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where the checksum of an archive is known, no other is unpacked."""
+    other = [archive._replace(sha1="0" * 40) for archive in prepare_coco.ARCHIVES]
+    monkeypatch.setattr(prepare_coco, "ARCHIVES", other)
+    with pytest.raises(SystemExit, match=r"val2017.zip has the SHA-1 .*, expected 0{40}. Remove it"):
+        fetch(server, tmp_path / "coco")
+    assert files_below(tmp_path / "coco") == {"archives/val2017.zip"}
 
 
 def test_without_a_network_the_way_out_is_told(tmp_path: Path):

@@ -1,0 +1,106 @@
+"""ADE20K's panoptic and instance annotations in COCO's formats, from its index masks and those of its objects.
+
+As Mask2Former's scripts make them: things lie on stuff, whose areas are those of before, so that stuff may be listed of
+which nothing shows; classes are numbered from 0; images have names for ids. Letters: H x W pixels.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as run_lengths
+from rich.progress import track
+
+from src.data.categories import read_categories
+from src.data.export import save_colors, segment_id
+from src.data.index_masks import read_values
+from src.data.photos import read_picture
+
+Entry = dict[str, Any]
+SPLITS = {"train": "training", "val": "validation"}
+CLASSES = read_categories("ade20k")
+THINGS = [category.id - 1 for category in CLASSES if category.isthing]  # masks of objects number them from 1
+CATEGORIES = [
+    {"id": category.id - 1, "name": category.name, "isthing": int(category.isthing), "color": category.color}
+    for category in CLASSES
+]
+
+
+def write_objects(root: Path) -> None:
+    """Write ade20k_panoptic_SPLIT.json with its masks, and ade20k_instance_SPLIT.json, unless they are there."""
+    for split, folder in SPLITS.items():
+        panoptic_file, instance_file = (root / f"ade20k_{kind}_{split}.json" for kind in ("panoptic", "instance"))
+        if panoptic_file.exists() and instance_file.exists():
+            print(f"there already: {panoptic_file}, {instance_file}")
+            continue
+        masks = root / f"ade20k_panoptic_{split}"
+        masks.mkdir(exist_ok=True)
+        images: list[Entry] = []
+        panoptic: list[Entry] = []
+        instances: list[Entry] = []
+        for file in track(sorted((root / "images" / folder).glob("*.jpg")), f"objects of {split}"):
+            name = f"{file.stem}.png"
+            semantic = read_values(root / "annotations" / folder / name)  # (H, W)
+            pixels = np.asarray(read_picture(root / "annotations_instance" / folder / name).convert("RGB"))
+            height, width = semantic.shape
+            images.append({"id": file.stem, "file_name": file.name, "height": height, "width": width})
+            found = objects(pixels[..., 0], pixels[..., 1])
+            map_, segments = lay(stuff(semantic), found, semantic.shape)
+            save_colors(map_, masks / name)
+            panoptic.append({"image_id": file.stem, "file_name": name, "segments_info": segments})
+            for category, mask in found:
+                instances.append(instance(len(instances) + 1, file.stem, category, mask))
+        things = [CATEGORIES[index] for index in THINGS]
+        write(instance_file, images, instances, things)
+        write(panoptic_file, images, panoptic, CATEGORIES)
+
+
+Segment = tuple[int, np.ndarray]  # category, and mask (H, W) bool
+
+
+def stuff(semantic: np.ndarray) -> list[Segment]:
+    """One segment for each kind of stuff, from values (H, W): 0 nothing, n the n-th class."""
+    return [(n - 1, semantic == n) for n in np.unique(semantic).tolist() if n and n - 1 not in THINGS]
+
+
+def objects(kinds: np.ndarray, numbers: np.ndarray) -> list[Segment]:
+    """One segment for each object, from the kind of thing, from 1, and the object's number at each pixel (H, W)."""
+    found = []
+    for number in np.unique(numbers[numbers > 0]).tolist():
+        mask = numbers == number
+        found.append((THINGS[int(kinds[mask][0]) - 1], mask))
+    return found
+
+
+def lay(below: list[Segment], above: list[Segment], size: tuple[int, ...]) -> tuple[np.ndarray, list[Entry]]:
+    """The map (H, W) of segment ids when some segments lie on others, and an entry for each."""
+    segments = [*below, *above]
+    ids = segment_id(np.arange(1, len(segments) + 1))
+    map_ = np.zeros(size, np.int64)
+    for id_, (_, mask) in zip(ids, segments, strict=True):
+        map_[mask] = id_
+    return map_, [
+        {"id": id_, "category_id": category, "iscrowd": 0, "area": int(mask.sum()), "bbox": box(mask)}
+        for id_, (category, mask) in zip(ids.tolist(), segments, strict=True)
+    ]
+
+
+def instance(id_: int, image_id: str, category: int, mask: np.ndarray) -> Entry:
+    """The entry of an object in the instance file."""
+    runs = run_lengths.encode(np.asfortranarray(mask))
+    outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
+    of = {"id": id_, "image_id": image_id, "category_id": category, "iscrowd": 0}
+    return of | {"segmentation": outline, "area": int(mask.sum()), "bbox": box(mask)}
+
+
+def box(mask: np.ndarray) -> list[float]:
+    """Left, top, width and height of a mask."""
+    return run_lengths.toBbox(run_lengths.encode(np.asfortranarray(mask))).tolist()
+
+
+def write(file: Path, images: list[Entry], annotations: list[Entry], categories: list[Entry]) -> None:
+    """Write an annotation file, whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    part.rename(file)
