@@ -1,10 +1,12 @@
 """What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from src.data.annotations import Objects
+from src.data.problems import Problem
 from src.data.targets import Category, Sample, for_task
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -20,6 +22,14 @@ class Scenes(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
+
+    def described(self, index: int) -> Objects | None:
+        """What is annotated in an image, where that is known without reading its pictures."""
+        return None
+
+    def flaws(self, index: int) -> Iterable[Problem]:
+        """What is wrong with an image, as far as it shows without its pixels."""
+        return ()
 
 
 class View(Dataset[Sample]):
