@@ -90,8 +90,8 @@ def shade(category: Any, index: int) -> tuple[int, ...]:
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of one size, each under its title, at most four in a row."""
-    width, height = next(iter(panels.values())).size
+    """Panels, each under its title, at most four in a row; all have the room of the largest."""
+    width, height = (max(sides) for sides in zip(*(panel.size for panel in panels.values()), strict=True))
     columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
     size = (columns * (width + MARGIN) + MARGIN, rows * (height + TITLE + MARGIN))
     sheet = Image.new("RGB", size, "white")
