@@ -15,7 +15,7 @@ from rich.progress import track
 from src.data.categories import read_categories
 from src.data.export import save_colors, segment_id
 from src.data.index_masks import read_values
-from src.data.photos import read_picture
+from src.data.pictures import read_picture
 
 Entry = dict[str, Any]
 SPLITS = {"train": "training", "val": "validation"}

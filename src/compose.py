@@ -120,11 +120,16 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
     if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
         num_classes = read(cfg.model.weights).architecture().num_classes
     cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
-    check_settings(OmegaConf.to_container(cfg, resolve=True))
-    data = instantiate(cfg.data, batch_size=1, _convert_="all")
+    data = data_of(cfg)
     num_classes = data.num_classes if num_classes is None else num_classes
     with torch.device("meta"):
         return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes), data)
+
+
+def data_of(cfg: DictConfig) -> Any:
+    """The data alone, which need not be there. Raises ValueError as `compose` does."""
+    check_settings(OmegaConf.to_container(cfg, resolve=True))
+    return instantiate(cfg.data, batch_size=1, _convert_="all")
 
 
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:

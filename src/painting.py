@@ -90,8 +90,8 @@ def shade(category: Any, index: int) -> tuple[int, ...]:
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of one size, each under its title, at most four in a row, in rows that are about even."""
-    width, height = next(iter(panels.values())).size
+    """Panels, each under its title, at most four in a row, in rows that are about even; all have the largest's room."""
+    width, height = (max(sides) for sides in zip(*(panel.size for panel in panels.values()), strict=True))
     rows = -(-len(panels) // COLUMNS)
     columns = -(-len(panels) // rows)
     size = (columns * (width + MARGIN) + MARGIN, rows * (height + TITLE + MARGIN))

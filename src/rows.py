@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Write rows with every column that one of them has, in the order in which they come up."""
-    names = dict.fromkeys(name for row in rows for name in row)
+def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[str] = ()) -> None:
+    """Write rows with the columns given, then every other that one of them has, in the order in which they come up."""
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
     with open(file, "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(names))
         writer.writeheader()

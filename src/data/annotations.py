@@ -5,8 +5,7 @@ training images is gigabytes; a few arrays and byte strings stay shared. Letters
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,12 @@ import numpy as np
 
 from src.data.categories import listed
 from src.data.documents import Entry, read_json
+from src.data.problems import Kind, Problem, Report, refuse, repeats
 from src.data.targets import Category
 
 ImageId = int | str
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
-Grouping = Callable[[list[Entry]], Groups]
+Grouping = Callable[[list[Entry], Path], tuple[Groups, list[Problem]]]
 
 
 class ByteRows:
@@ -46,29 +46,33 @@ class Annotations:
     """Images in the order of their ids, and the objects in each.
 
     Categories of instances files are things unless they say otherwise; panoptic files must say.
-    `keep_empty` keeps images without an object, or with crowds only. Raises ValueError for what contradicts itself:
-    ids that repeat, annotations of images or categories that are not listed.
+    `keep_empty` keeps images without an object, or with crowds only. What contradicts itself goes to `report`: ids that
+    repeat, annotations of images or categories that are not listed. Where it returns, the first of equal ids counts,
+    and the label of an unknown category is -1. Raises DataError for another layout.
     """
 
-    def __init__(self, file: Path, group: Grouping, keep_empty: bool) -> None:
+    def __init__(self, file: Path, group: Grouping, keep_empty: bool, report: Report = refuse) -> None:
         self.file = file
         document = read_json(file)
         try:
-            self._flatten(document, group, keep_empty)
+            self._flatten(document, group, keep_empty, report)
         except (KeyError, TypeError) as error:
-            kind = group.__name__
-            raise ValueError(f"{file}: expected the layout of COCO's {kind} files ({error!r})") from error
+            layout = f"the layout of COCO's {group.__name__} files"
+            refuse([Problem(Kind.UNREADABLE, str(file), "", f"is not understood ({error!r})", layout)])
 
-    def _flatten(self, document: Entry, group: Grouping, keep_empty: bool) -> None:
+    def _flatten(self, document: Entry, group: Grouping, keep_empty: bool, report: Report) -> None:
+        report(repeats(self.file, "category", [entry["id"] for entry in document["categories"]]))
         self.categories = self._categories(document["categories"], {} if group is panoptic else {"isthing": 1})
-        try:
-            groups = group(document["annotations"])
-        except ValueError as error:
-            raise ValueError(f"{self.file}: {error}") from error
-        images = sorted(document["images"], key=lambda image: image["id"])
-        self._check_ids([image["id"] for image in images], list(groups))
+        groups, problems = group(document["annotations"], self.file)
+        report(problems)
+        report(repeats(self.file, "image", [image["id"] for image in document["images"]]))
+        by_id = {image["id"]: image for image in reversed(document["images"])}
+        report(self._unlisted(set(groups) - set(by_id)))
+        images = [by_id[id_] for id_ in sorted(by_id)]
         if not keep_empty:
-            images = [i for i in images if any(not o.get("iscrowd") for o in groups.get(i["id"], ("", []))[1])]
+            some = {id_ for id_, (_, objects) in groups.items() if not all(one.get("iscrowd") for one in objects)}
+            report(self._left_out(id_ for id_ in by_id if id_ not in some))
+            images = [image for image in images if image["id"] in some]
 
         ids = [image["id"] for image in images]
         self.image_ids = np.array(numbers(ids), np.int64)  # (I,)
@@ -79,10 +83,10 @@ class Annotations:
         counts = [len(objects) for _, objects in marked]
         self.starts = np.cumsum([0, *counts])  # (I + 1,) into the objects of all images
         flat = [one for _, objects in marked for one in objects]
-        owners = [id_ for id_, count in zip(ids, counts, strict=True) for _ in range(count)]
+        report(self._unknown(flat, [id_ for id_, count in zip(ids, counts, strict=True) for _ in range(count)]))
         self.objects = Objects(
             np.array([one["id"] for one in flat], np.int64),
-            self._labels(flat, owners),
+            self._labels(flat),
             np.array([bool(one.get("iscrowd")) for one in flat], bool),
             np.array([one.get("area", np.nan) for one in flat], np.float32),
         )
@@ -102,28 +106,32 @@ class Annotations:
 
     def _categories(self, entries: list[Entry], default: Entry) -> list[Category]:
         """Categories by id."""
-        self._refuse_repeats("category", [entry["id"] for entry in entries])
-        return listed(entries, default)
+        by_id = {entry["id"]: entry for entry in reversed(entries)}
+        return listed([*by_id.values()], default)
 
-    def _check_ids(self, image_ids: list[ImageId], annotated: list[ImageId]) -> None:
-        self._refuse_repeats("image", image_ids)
-        if strangers := sorted(set(annotated) - set(image_ids)):
-            raise ValueError(f"{self.file}: annotations of images that are not listed: ids {strangers[:5]}")
+    def _unlisted(self, image_ids: set[ImageId]) -> Iterator[Problem]:
+        for id_ in sorted(image_ids):
+            yield Problem(
+                Kind.UNLISTED, str(self.file), f"image {id_}", "is annotated, not listed", "it among the images"
+            )
 
-    def _refuse_repeats(self, what: str, ids: list[ImageId]) -> None:
-        if repeats := [id_ for id_, count in Counter(ids).items() if count > 1]:
-            raise ValueError(f"{self.file}: {what} ids must differ, but these repeat: {repeats[:5]}")
+    def _left_out(self, image_ids: Iterable[ImageId]) -> Iterator[Problem]:
+        for id_ in image_ids:
+            yield Problem(
+                Kind.BARE, str(self.file), f"image {id_}", "has none to learn, so is left out", "one, no crowd"
+            )
 
-    def _labels(self, objects: list[Entry], owners: list[ImageId]) -> np.ndarray:
+    def _labels(self, objects: list[Entry]) -> np.ndarray:
         index_of = {category.id: index for index, category in enumerate(self.categories)}
+        return np.array([index_of.get(one["category_id"], -1) for one in objects], np.int64)
+
+    def _unknown(self, objects: list[Entry], owners: list[ImageId]) -> Iterator[Problem]:
+        ids = {category.id for category in self.categories}
+        known = f"one of the file's {len(ids)}, from {min(ids)} to {max(ids)}" if ids else "categories in the file"
         for one, image_id in zip(objects, owners, strict=True):
-            if one["category_id"] not in index_of:
-                known = f"{len(index_of)} ids from {min(index_of)} to {max(index_of)}" if index_of else "none"
-                raise ValueError(
-                    f"{self.file}: image {image_id}, object {one['id']} has category_id {one['category_id']}, "
-                    f"which is not in the file's categories ({known})"
-                )
-        return np.array([index_of[one["category_id"]] for one in objects], np.int64)
+            if one["category_id"] not in ids:
+                where = f"image {image_id}, object {one['id']}"
+                yield Problem(Kind.CATEGORY, str(self.file), where, f"has category_id {one['category_id']}", known)
 
 
 def numbers(ids: list[ImageId]) -> Iterable[ImageId]:
@@ -131,22 +139,33 @@ def numbers(ids: list[ImageId]) -> Iterable[ImageId]:
     return range(len(ids)) if ids and isinstance(ids[0], str) else ids
 
 
-def panoptic(annotations: list[Entry]) -> Groups:
-    """One entry per image, which names its mask and lists its segments."""
-    groups = {entry["image_id"]: (entry["file_name"], entry["segments_info"]) for entry in annotations}
-    if len(groups) < len(annotations):
-        raise ValueError(f"{len(annotations)} annotations for {len(groups)} images, expected one for each")
-    return groups
-
-
-def instances(annotations: list[Entry]) -> Groups:
-    """One entry per object, with its outline."""
+def panoptic(annotations: list[Entry], file: Path) -> tuple[Groups, list[Problem]]:
+    """One entry per image, which names its mask and lists its segments; ids that repeat."""
     groups: Groups = {}
+    problems = list(repeats(file, "annotation of image", [entry["image_id"] for entry in annotations]))
+    for entry in reversed(annotations):
+        segments = {one["id"]: one for one in reversed(entry["segments_info"])}
+        if len(segments) < len(entry["segments_info"]):
+            ids = [one["id"] for one in entry["segments_info"]]
+            problems += repeats(file, f"image {entry['image_id']}, segment", ids)
+        groups[entry["image_id"]] = (entry["file_name"], [*reversed(segments.values())])
+    return groups, problems
+
+
+def instances(annotations: list[Entry], file: Path) -> tuple[Groups, list[Problem]]:
+    """One entry per object, with its outline; ids that repeat, and objects without an outline."""
+    groups: Groups = {}
+    problems = list(repeats(file, "annotation", [entry["id"] for entry in annotations]))
     for entry in annotations:
         if not entry["segmentation"]:
-            raise ValueError(f"annotation {entry['id']} has an empty segmentation, expected polygons or run lengths")
+            problems.append(no_outline(file, entry["id"]))
         groups.setdefault(entry["image_id"], ("", []))[1].append(entry)
-    return groups
+    return groups, problems
+
+
+def no_outline(file: Path, id_: int) -> Problem:
+    said = ("has an empty segmentation", "polygons or run lengths")
+    return Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
 
 
 def image_sizes(file: Path) -> list[tuple[int, int]]:

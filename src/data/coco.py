@@ -3,17 +3,18 @@
 Letters: H x W pixels, N segments of one image, L layers of its map.
 """
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as run_lengths
 
 from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
 from src.data.files import SOURCE, found
-from src.data.photos import read_photo, read_picture
+from src.data.outlines import decode, outline_flaws
+from src.data.photos import read_photo
+from src.data.pictures import absent, header_size, other_size, read_picture
+from src.data.problems import DataError, Kind, Problem, Report, refuse
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
 
@@ -24,14 +25,21 @@ class Coco(Scenes):
     layout: Grouping
     source = SOURCE
 
-    def __init__(self, image_folder: str | Path, annotation_file: str | Path, keep_empty: bool = True) -> None:
+    def __init__(
+        self,
+        image_folder: str | Path,
+        annotation_file: str | Path,
+        keep_empty: bool = True,
+        report: Report = refuse,  # what becomes of problems that show before a picture is read
+    ) -> None:
         self.image_folder = found(image_folder, "image folder", self.source)
         file = found(annotation_file, "annotation file", self.source)
-        self.annotations = Annotations(file, type(self).layout, keep_empty)
+        self.annotations = Annotations(file, type(self).layout, keep_empty, report)
         self.categories = self.annotations.categories
         if not len(self):
-            raise ValueError(f"{annotation_file}: no image in it{'' if keep_empty else ' has an object'}")
-        self._check_files(map(self._image_file, range(len(self))))
+            wanted = "images" if keep_empty else "images with an object that is no crowd"
+            refuse([Problem(Kind.REFUSED, str(file), "", "has nothing to read", wanted)])
+        report(absent(map(self._image_file, range(len(self)))))
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -40,12 +48,7 @@ class Coco(Scenes):
         file = self._image_file(index)
         image = read_photo(file)
         height, width = image.shape[-2:]
-        stated = tuple(self.annotations.sizes[index].tolist())
-        if 0 not in stated and stated != (height, width):
-            raise ValueError(
-                f"{file}: is {height} x {width} (height x width), but "
-                f"{self.annotations.file} says {stated[0]} x {stated[1]}"
-            )
+        refuse(self._other_size(index, (height, width)))
         segments = self._segments(index, height, width)
         return Sample(image, truth(segments, self.annotations.of(index)), self.image_id(index), file.name)
 
@@ -56,20 +59,37 @@ class Coco(Scenes):
     def _image_file(self, index: int) -> Path:
         return self.image_folder / self.annotations.image_names[index].decode()
 
-    def _check_files(self, files: Iterable[Path]) -> None:
-        """Refuse files that are named and not there, now rather than hours into training."""
-        there: dict[Path, set[str]] = {}  # a listing of each folder is quicker than a look at each file
-        absent: list[Path] = []
-        for file in files:
-            if file.parent not in there:
-                there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
-            if file.name not in there[file.parent]:
-                absent.append(file)
-        if absent:
-            raise FileNotFoundError(
-                f"{absent[0].absolute()}: no such picture, but {self.annotations.file} names it"
-                f"{f' (and {len(absent) - 1} more)' if absent[1:] else ''}"
+    def described(self, index: int) -> Objects:
+        """The objects of an image, as the annotation file has them."""
+        return self.annotations.of(index)
+
+    def flaws(self, index: int) -> Iterator[Problem]:
+        """What is wrong with an image, as far as the annotation file and the headers of its pictures tell."""
+        try:
+            size = header_size(self._image_file(index))
+        except DataError as error:
+            yield from error.problems
+            size = self._stated(index)
+        else:
+            yield from self._other_size(index, size)
+        yield from self._mask_flaws(index, size)
+        if not len(self.described(index).ids):
+            yield Problem(
+                Kind.BARE, str(self.annotations.file), f"image {self.image_id(index)}", "has no object", "one"
             )
+
+    def _stated(self, index: int) -> tuple[int, int]:
+        height, width = self.annotations.sizes[index].tolist()
+        return height, width
+
+    def _other_size(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
+        stated = self._stated(index)
+        if 0 not in stated:
+            yield from other_size(self._image_file(index), size, stated, f"as {self.annotations.file} says")
+
+    def _mask_flaws(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
+        """The part of `flaws` that is about masks; size is the image's, 0 unknown."""
+        raise NotImplementedError
 
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
         """The image's segments, numbered from 1 in the order of the file: (L, height, width) int32."""
@@ -91,22 +111,30 @@ class CocoPanoptic(Coco):
         mask_folder: str | Path,
         keep_empty: bool = True,
         covered: bool = False,  # whether segments may be listed that have no pixel: ADE20K's stuff under things
+        report: Report = refuse,
     ) -> None:
-        super().__init__(image_folder, annotation_file, keep_empty)
+        super().__init__(image_folder, annotation_file, keep_empty, report)
         self.mask_folder, self.covered = found(mask_folder, "mask folder", self.source), covered
-        self._check_files(filter(None, map(self._mask_file, range(len(self)))))
+        report(absent(filter(None, map(self._mask_file, range(len(self))))))
 
     def _mask_file(self, index: int) -> Path | None:
         name = self.annotations.mask_names[index].decode()
         return self.mask_folder / name if name else None
+
+    def _mask_flaws(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
+        file = self._mask_file(index)
+        if file is not None and 0 not in size:
+            try:
+                yield from other_size(file, header_size(file), size, "as its image")
+            except DataError as error:
+                yield from error.problems
 
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
         file = self._mask_file(index)
         if file is None:  # the annotation file lists the image and says nothing about it
             return np.zeros((1, height, width), np.int32)
         colors = np.asarray(read_picture(file).convert("RGB").convert("RGBA"))
-        if colors.shape[:2] != (height, width):
-            raise ValueError(f"{file}: is {colors.shape[0]} x {colors.shape[1]}, but its image is {height} x {width}")
+        refuse(other_size(file, colors.shape[:2], (height, width), "as its image"))
         pixels = (colors.view("<u4") & 0xFFFFFF).ravel()  # R + 256 G + 65536 B
 
         # Ids come in runs along the rows: looking up thousands of runs is many times faster than as many pixels.
@@ -119,13 +147,18 @@ class CocoPanoptic(Coco):
     def _number(self, values: np.ndarray, ids: np.ndarray, file: Path) -> np.ndarray:
         """Place of each of the values in ids, from 1; 0, unlabelled, stays 0."""
         number_of = {0: 0} | {id_: number for number, id_ in enumerate(ids.tolist(), 1)}
-        if unknown := sorted(set(values.tolist()) - set(number_of)):
-            raise ValueError(
-                f"{file}: has segment ids {unknown[:5]}, which {self.annotations.file} does not list for it"
-            )
-        if not self.covered and (absent := sorted(set(number_of) - {0} - set(values.tolist()))):
-            raise ValueError(f"{file}: lacks segment ids {absent[:5]}, which {self.annotations.file} lists for it")
+        refuse(self._other_ids(set(values.tolist()) - {0}, set(ids.tolist()), file))
         return np.array([number_of[value] for value in values.tolist()], np.int32)
+
+    def _other_ids(self, drawn: set[int], listed: set[int], file: Path) -> Iterator[Problem]:
+        hidden = set() if self.covered else listed - drawn
+        for kind, ids, said, wanted in (
+            (Kind.MASK_ONLY, drawn - listed, "is in the mask", "the ids of the annotation file"),
+            (Kind.JSON_ONLY, hidden, "is not in the mask", "all ids of the annotation file"),
+        ):
+            if ids:
+                some = ", ".join(map(str, sorted(ids)[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+                yield Problem(kind, str(file), f"segment {some}", said, wanted)
 
 
 class CocoInstances(Coco):
@@ -133,21 +166,18 @@ class CocoInstances(Coco):
 
     layout = staticmethod(instances)
 
+    def _mask_flaws(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
+        if 0 not in size:
+            yield from outline_flaws(
+                self.annotations.file, self.annotations.of(index), self.annotations.outlines_of(index), size
+            )
+
     def _segments(self, index: int, height: int, width: int) -> np.ndarray:
         ids, outlines = self.annotations.of(index).ids, self.annotations.outlines_of(index)
         masks = np.zeros((len(ids), height, width), bool)
-        for mask, id_, outline in zip(masks, ids, outlines, strict=True):
-            try:
-                runs = run_lengths.frPyObjects(outline, height, width) if uncompressed(outline) else outline
-                mask[:] = run_lengths.decode(run_lengths.merge(runs) if isinstance(runs, list) else runs)
-            except Exception as error:  # pycocotools raises whatever its C code met
-                raise ValueError(f"{self.annotations.file}: annotation {id_} has no readable mask ({error})") from error
+        for mask, id_, outline in zip(masks, ids.tolist(), outlines, strict=True):
+            mask[:] = decode(self.annotations.file, id_, outline, (height, width))
         return pack(masks)
-
-
-def uncompressed(outline: list[list[float]] | dict[str, object]) -> bool:
-    """Whether pycocotools must first make run lengths of it: polygons, and counts that are a plain list."""
-    return isinstance(outline, list) or isinstance(outline["counts"], list)
 
 
 def truth(segments: np.ndarray, objects: Objects) -> Truth:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src.data.problems import Kind, Problem, refuse
+
 Entry = dict[str, Any]
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds. Raises ValueError for one that cannot be read."""
+    """What a JSON file holds. Raises DataError for one that cannot be read."""
     try:
         return json.loads(file.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as JSON ({error}); is the file whole?") from error
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"not readable as JSON ({error})", "a file that is whole")])

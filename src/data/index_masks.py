@@ -4,7 +4,7 @@ Letters: H x W pixels, N segments of one image.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ import torch
 from src.data.annotations import ByteRows
 from src.data.categories import LARGEST, read_categories
 from src.data.files import SOURCE, found
-from src.data.photos import read_photo, read_picture
+from src.data.photos import read_photo
+from src.data.pictures import header_size, other_size, read_picture
+from src.data.problems import DataError, Kind, Problem, Report, refuse
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample, Truth
 
@@ -26,8 +28,9 @@ class IndexMasks(Scenes):
     Each class that shows is one segment, and stuff. Pixels of values in `ignore` are nothing: they are not trained on
     and not scored. Suffixes may hold more than a dot: `_leftImg8bit.png`.
 
-    Raises FileNotFoundError or ValueError at once for what is missing or without its counterpart, and when a mask is
-    read, naming it, for values that are neither in the class list nor ignored.
+    What is without its counterpart goes to `report` at once, and is left out where that returns. Raises
+    FileNotFoundError or ValueError for what is missing, and DataError, when a mask is read, for values that are neither
+    in the class list nor ignored.
     """
 
     source = SOURCE
@@ -40,6 +43,7 @@ class IndexMasks(Scenes):
         ignore: Sequence[int],
         image_suffixes: Sequence[str],
         mask_suffix: str,
+        report: Report = refuse,
     ) -> None:
         self.image_folder = found(image_folder, "image folder", self.source)
         self.mask_folder = found(mask_folder, "mask folder", self.source)
@@ -55,23 +59,33 @@ class IndexMasks(Scenes):
         images, masks = files(self.image_folder, image_suffixes), files(self.mask_folder, [mask_suffix])
         if not images:
             raise ValueError(f"{self.image_folder}: no picture in it, expected names that end in {image_suffixes}")
-        refuse_alone([images[key] for key in images if key not in masks], f"mask in {self.mask_folder}")
-        refuse_alone([masks[key] for key in masks if key not in images], f"picture in {self.image_folder}")
-        self.image_names = ByteRows(str(images[key]).encode() for key in images)  # flat, as in Annotations
-        self.mask_names = ByteRows(str(masks[key]).encode() for key in images)
-        self.num_images = len(images)
+        report(alone(images, masks, f"mask in {self.mask_folder}"))
+        report(alone(masks, images, f"picture in {self.image_folder}"))
+        pairs = [(images[key], masks[key]) for key in images if key in masks]
+        self.image_names = ByteRows(str(image).encode() for image, _ in pairs)  # flat, as in Annotations
+        self.mask_names = ByteRows(str(mask).encode() for _, mask in pairs)
+        self.num_images = len(pairs)
 
     def __len__(self) -> int:
         return self.num_images
 
     def __getitem__(self, index: int) -> Sample:
-        image_file, mask_file = (Path(names[index].decode()) for names in (self.image_names, self.mask_names))
-        image = read_photo(image_file)
-        values = read_values(mask_file)
-        if values.shape != image.shape[1:]:
-            (h, w), (height, width) = values.shape, image.shape[1:]
-            raise ValueError(f"{mask_file}: is {h} x {w} (height x width), but {image_file} is {height} x {width}")
+        image_file, mask_file = self._files(index)
+        image, values = read_photo(image_file), read_values(mask_file)
+        refuse(other_size(mask_file, values.shape, (image.shape[1], image.shape[2]), "as its image"))
         return Sample(image, self._truth(values, mask_file), index, image_file.name)
+
+    def flaws(self, index: int) -> Iterator[Problem]:
+        """What is wrong with an image, as far as the headers of its two files tell."""
+        image_file, mask_file = self._files(index)
+        try:
+            yield from other_size(mask_file, header_size(mask_file), header_size(image_file), "as its image")
+        except DataError as error:
+            yield from error.problems
+
+    def _files(self, index: int) -> tuple[Path, Path]:
+        """An image and its mask."""
+        return Path(self.image_names[index].decode()), Path(self.mask_names[index].decode())
 
     def _chosen(self, classes: list[Category]) -> list[Category]:
         """What of a class list is learnt, and whether as things."""
@@ -87,11 +101,9 @@ class IndexMasks(Scenes):
         present = np.flatnonzero(counts).tolist()
         classes = {value: self._class_of(value) for value in present}
         if unknown := [value for value, (id_, _) in classes.items() if id_ not in self.label_of.keys() | self.ignored]:
-            raise ValueError(
-                f"{file}: has the values {unknown[:5]}, expected those of the class list {self.class_list} "
-                f"({len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}) or of ignore, "
-                f"{sorted(self.ignored)}"
-            )
+            ids = f"{len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}"
+            known = f"those of the class list {self.class_list} ({ids}) or of ignore, {sorted(self.ignored)}"
+            refuse([Problem(Kind.CATEGORY, str(file), "", f"has the values {unknown[:5]}", known)])
         kept = [value for value, (id_, _) in classes.items() if id_ in self.label_of]
         numbers = np.zeros(len(counts), np.int32)
         numbers[kept] = np.arange(1, len(kept) + 1)
@@ -119,19 +131,21 @@ def files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     return dict(sorted(found_files.items()))
 
 
-def refuse_alone(alone: Sequence[Path], lacking: str) -> None:
-    """Refuse files that lack their counterpart."""
-    if alone:
-        more = f" (and {len(alone) - 1} more)" if alone[1:] else ""
-        raise FileNotFoundError(f"{alone[0].absolute()}: has no {lacking}, expected one of the same name{more}")
+def alone(files: Mapping[str, Path], others: Collection[str], lacking: str) -> Iterator[Problem]:
+    """Files that lack their counterpart."""
+    for key, file in files.items():
+        if key not in others:
+            yield Problem(Kind.MISSING, str(file.absolute()), "", f"has no {lacking}", "one of the same name")
 
 
 def read_values(file: Path) -> np.ndarray:
-    """The values (H, W) of a mask, unsigned. Raises ValueError for a picture in colours."""
+    """The values (H, W) of a mask, unsigned. Raises DataError for a picture in colours."""
     picture = read_picture(file)
     if picture.mode not in ONE_CHANNEL:
-        raise ValueError(f"{file}: is a picture in {picture.mode}, expected one channel whose values are classes")
+        said = (f"is a picture in {picture.mode}", "one channel whose values are classes")
+        refuse([Problem(Kind.UNREADABLE, str(file), "", *said)])
     values = np.asarray(picture)
     if picture.mode == "I" and not 0 <= values.min() <= values.max() <= LARGEST:
-        raise ValueError(f"{file}: has values from {values.min()} to {values.max()}, expected 0 to {LARGEST}")
+        said = (f"has values from {values.min()} to {values.max()}", f"0 to {LARGEST}")
+        refuse([Problem(Kind.CATEGORY, str(file), "", *said)])
     return values.astype(np.uint16 if picture.mode.startswith("I") else np.uint8)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from src.data.annotations import image_sizes
 from src.data.exit_table import About
 from src.data.labelling import Batches, Labelling, as_it_is
+from src.data.problems import other_categories, refuse
 from src.data.samplers import RankSampler, StepSampler
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
@@ -65,14 +65,9 @@ class SegmentationData(LightningDataModule):
 
     @cached_property
     def train_scenes(self) -> Scenes:
-        """The training scenes. Raises ValueError if their categories are not those of the validation scenes."""
+        """The training scenes. Raises DataError if their categories are not those of the validation scenes."""
         scenes = self.train()
-        for place, (ours, theirs) in enumerate(zip_longest(scenes.categories, self.categories)):
-            if ours != theirs:
-                raise ValueError(
-                    f"data: training and validation must share categories; number {place} differs, in "
-                    f"training it is {ours or 'not there'}, in validation {theirs or 'not there'}"
-                )
+        refuse(other_categories(scenes.categories, self.categories))
         return scenes
 
     @property
@@ -143,7 +138,9 @@ class SegmentationData(LightningDataModule):
 
     def label(self, folder: Path, split: str, **about: Any) -> Labelling:
         """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
-        scenes = {"train": lambda: self.train_scenes, "val": lambda: self.val_scenes}[split]()
+        if split not in ("train", "val"):
+            raise ValueError(f"split={split}: an exit table is of one split, expected train or val")
+        scenes = self.train_scenes if split == "train" else self.val_scenes
         self.labelled = scenes
         self.labelling = Labelling(folder, About(split=split, num_images=len(scenes), **about))
         return self.labelling

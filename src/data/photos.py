@@ -8,23 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from src.data.pictures import read_picture
+
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # of Pillow's modes; some files of 16 bits open as 32
-
-
-def read_picture(file: Path) -> Image.Image:
-    """A decoded picture, turned as its camera says. Raises ValueError naming a file that cannot be decoded."""
-    try:
-        picture = Image.open(file)
-        picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
-        return picture
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file.absolute()}: no such picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: cannot be decoded ({error}); is the file whole?") from error
 
 
 def rgb(picture: Image.Image) -> Image.Image:

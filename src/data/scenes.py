@@ -1,10 +1,12 @@
 """What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from src.data.annotations import Objects
+from src.data.problems import Problem
 from src.data.targets import Category, Sample, for_task
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -14,12 +16,21 @@ class Scenes(Dataset[Sample]):
     """Annotated images by index, at their original size, the same at every call."""
 
     categories: list[Category]
+    covered = False  # whether segments may be listed that have no pixel
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
+
+    def described(self, index: int) -> Objects | None:
+        """What is annotated in an image, where that is known without reading its pictures."""
+        return None
+
+    def flaws(self, index: int) -> Iterable[Problem]:
+        """What is wrong with an image, as far as it shows without its pixels."""
+        return ()
 
 
 class View(Dataset[Sample]):

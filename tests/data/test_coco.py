@@ -160,27 +160,28 @@ def strange_segment(root: Path) -> str:
     pixels = np.array(Image.open(file))
     pixels[0, 0] = (7, 1, 2)
     Image.fromarray(pixels).save(file)
-    return f"000000000004.png: has segment ids .{7 + 256 + 2 * 65536}., which .*panoptic_val2017.json does not list"
+    return f"000000000004.png: segment {7 + 256 + 2 * 65536} is in the mask, expected the ids of the annotation file"
 
 
 def absent_segment(root: Path) -> str:
     def change(document: Any) -> None:
         document["annotations"][4]["segments_info"].append({"id": 4242, "category_id": 1})
 
-    return f"000000000004.png: lacks segment ids .4242., which .*{edit(root, change)} lists"
+    edit(root, change)
+    return "000000000004.png: segment 4242 is not in the mask, expected all ids of the annotation file"
 
 
 def other_size(root: Path) -> str:
     def change(document: Any) -> None:
         document["images"][4]["height"] = 65
 
-    return f"000000000004.png: is 64 x 64 .* but .*{edit(root, change)} says 65 x 64"
+    return f"000000000004.png: is 64 x 64 .*, expected 65 x 64, as .*{edit(root, change)} says"
 
 
 def other_mask_size(root: Path) -> str:
     file = root / "panoptic_val2017" / "000000000004.png"
     Image.open(file).crop((0, 0, 64, 60)).save(file)
-    return "000000000004.png: is 60 x 64, but its image is 64 x 64"
+    return "000000000004.png: is 60 x 64 .*, expected 64 x 64, as its image"
 
 
 @pytest.mark.parametrize(
@@ -206,37 +207,43 @@ def test_a_missing_picture_is_missed_at_once(root: Path, folder: str):
 
 def unknown_category(document: Any) -> str:
     document["annotations"][4]["segments_info"][0]["category_id"] = 99
-    return "image 4, object .* has category_id 99, which is not in the file's categories .8 ids from 1 to 8."
+    return "image 4, object .* has category_id 99, expected one of the file's 8, from 1 to 8"
 
 
 def same_image_twice(document: Any) -> str:
     document["images"][4]["id"] = 3
-    return r"image ids must differ, but these repeat: \[3\]"
+    return "image 3 is there 2 times, expected ids that differ"
 
 
 def same_category_twice(document: Any) -> str:
     document["categories"][4]["id"] = 3
-    return r"category ids must differ, but these repeat: \[3\]"
+    return "category 3 is there 2 times, expected ids that differ"
 
 
 def unlisted_image(document: Any) -> str:
     document["images"].pop(4)
-    return r"annotations of images that are not listed: ids \[4\]"
+    return "image 4 is annotated, not listed, expected it among the images"
 
 
 def annotated_twice(document: Any) -> str:
     document["annotations"].append(document["annotations"][4])
-    return "9 annotations for 8 images"
+    return "annotation of image 4 is there 2 times"
+
+
+def same_segment_twice(document: Any) -> str:
+    segments = document["annotations"][4]["segments_info"]
+    segments.append(segments[0])
+    return f"image 4, segment {segments[0]['id']} is there 2 times"
 
 
 def no_categories(document: Any) -> str:
     del document["categories"]
-    return "expected the layout of COCO's panoptic files .*'categories'"
+    return "is not understood .*'categories'.*, expected the layout of COCO's panoptic files"
 
 
 def neither_thing_nor_stuff(document: Any) -> str:
     del document["categories"][2]["isthing"]
-    return "expected the layout of COCO's panoptic files .*'isthing'"
+    return "is not understood .*'isthing'.*, expected the layout of COCO's panoptic files"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +254,7 @@ def neither_thing_nor_stuff(document: Any) -> str:
         same_category_twice,
         unlisted_image,
         annotated_twice,
+        same_segment_twice,
         no_categories,
         neither_thing_nor_stuff,
     ],
@@ -259,7 +267,19 @@ def test_a_bad_annotation_file_is_refused_at_once(root: Path, spoil: Callable[[A
         panoptic(root)
 
 
-@pytest.mark.parametrize("outline", [[], [[1, 2, 3]], {"size": [32, 32], "counts": [1024]}, [["a", "b"]]])
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [],
+        [[1, 2, 3]],
+        [[9, 9, 20, 20]],
+        [[1] * 7],
+        {"size": [32, 32], "counts": [1024]},
+        [["a"] * 6],
+        [1] * 6,
+        {"size": 1},
+    ],
+)
 def test_a_bad_outline_names_its_annotation(root: Path, outline: Any):
     """An object whose mask cannot be drawn raises an error with the annotation's id."""
 
@@ -283,7 +303,9 @@ def test_a_file_cut_short_is_named(root: Path):
     """Half an annotation file is said to be that."""
     file = root / "annotations" / "panoptic_val2017.json"
     file.write_text(file.read_text()[:1000])
-    with pytest.raises(ValueError, match=r"panoptic_val2017.json: not readable as JSON .* is the file whole"):
+    with pytest.raises(
+        ValueError, match=r"panoptic_val2017.json: not readable as JSON .* expected a file that is whole"
+    ):
         panoptic(root)
 
 

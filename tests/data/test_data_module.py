@@ -185,7 +185,7 @@ def test_splits_must_have_the_same_classes():
         scenes.categories = [*scenes.categories[:3], scenes.categories[3]._replace(name="disc"), *scenes.categories[4:]]
         return scenes
 
-    with pytest.raises(ValueError, match=r"number 3 differs, in training .*'circle'.*, in validation .*'disc'"):
+    with pytest.raises(ValueError, match=r"category 3 in training is .*'circle'.*, expected as in validation .*'disc'"):
         data(val=renamed).setup("fit")
 
 
@@ -193,3 +193,9 @@ def test_an_unknown_task_is_refused_at_once():
     """A task that does not exist is refused before anything is loaded."""
     with pytest.raises(ValueError, match="'things', expected one of panoptic"):
         data(segmentation="things")
+
+
+def test_an_exit_table_is_of_one_split(tmp_path):
+    """Both at once are refused."""
+    with pytest.raises(ValueError, match="split=both: an exit table is of one split, expected train or val"):
+        data().label(tmp_path, "both")

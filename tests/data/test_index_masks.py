@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ from PIL import Image
 from src.data.categories import read_categories
 from src.data.export import export_index_masks
 from src.data.index_masks import IndexMasks
+from src.data.problems import Kind, Problem
 from src.data.shapes import Shapes
 from src.data.targets import for_task
+from src.data.validation import Looks
 from src.metrics.mean_iou import VOID, MeanIoU, semantic_map
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -115,8 +118,29 @@ def test_a_mask_that_is_none_is_named(root: Path) -> None:
     Image.open(small).crop((0, 0, 64, 60)).save(small)
     with pytest.raises(ValueError, match=f"{colours}: is a picture in RGB, expected one channel"):
         read(root)[0]
-    with pytest.raises(ValueError, match=f"{small}: is 60 x 64 .* is 64 x 64"):
+    with pytest.raises(ValueError, match=f"{small}: is 60 x 64 .* 64 x 64, as its image"):
         read(root)[1]
+
+
+def test_validation_hears_of_every_fault(root: Path) -> None:
+    """Files alone, values of no class, sizes that differ and broken masks are each listed, and none hides another."""
+    masks = [root / "val_masks" / f"00000000000{n}.png" for n in range(6)]
+    masks[0].unlink()
+    (root / "val" / masks[1].name).unlink()
+    Image.open(masks[2]).crop((0, 0, 64, 60)).save(masks[2])
+    masks[3].write_bytes(masks[3].read_bytes()[:60])
+    Image.fromarray(np.full((64, 64), 77, np.uint8)).save(masks[4])
+    heard: list[Problem] = []
+    recipe = partial(IndexMasks, root / "val", root / "val_masks", str(root / "classes.csv"), (255,), [".png"], ".png")
+    looks = Looks(recipe(report=heard.extend), decode=True, read=frozenset())
+    heard += [problem for index in range(len(looks)) for problem in looks[index].problems]
+    assert [(problem.kind, Path(problem.file).name) for problem in dict.fromkeys(heard)] == [
+        (Kind.MISSING, masks[0].name),
+        (Kind.MISSING, masks[1].name),
+        (Kind.SIZE, masks[2].name),
+        (Kind.UNREADABLE, masks[3].name),
+        (Kind.CATEGORY, masks[4].name),
+    ]
 
 
 @pytest.mark.parametrize(

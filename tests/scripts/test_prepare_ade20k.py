@@ -8,6 +8,7 @@ from PIL import Image
 
 from scripts import prepare_ade20k
 from src.data.coco import CocoInstances, CocoPanoptic
+from src.data.validation import Looks
 from tests.scripts.served import address, files_below, serving, zipped
 
 # A wall (1) with a door (15, the fifth kind of thing), sky (3) wholly under a bed (8, the first), and nothing.
@@ -71,8 +72,9 @@ def test_things_lie_on_stuff(root: Path):
     assert [scenes.categories[label].name for label in truth.labels] == ["wall", "sky", "bed", "door", "bed"]
     assert truth.segments.tolist() == [[[1, 1, 1, 0], [1, 4, 5, 0], [1, 4, 5, 3]]]
     assert truth.areas.tolist() == [5, 2, 1, 2, 2]
-    with pytest.raises(ValueError, match="lacks segment ids"):
+    with pytest.raises(ValueError, match="segment 80018 is not in the mask"):
         panoptic(root, covered=False)[0]
+    assert not Looks(scenes, decode=True, read=frozenset())[0].problems
 
 
 def test_objects_are_the_instances(root: Path):

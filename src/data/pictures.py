@@ -1,0 +1,59 @@
+"""Picture files: whether they are there, how large they are, and what is in them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageOps
+
+from src.data.problems import Kind, Problem, refuse
+
+
+def absent(files: Iterable[Path]) -> Iterator[Problem]:
+    """Files that are named and not there; better known now than hours into training."""
+    there: dict[Path, set[str]] = {}  # a listing of each folder is quicker than a look at each file
+    for file in files:
+        if file.parent not in there:
+            there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
+        if file.name not in there[file.parent]:
+            yield missing(file)
+
+
+def read_picture(file: Path) -> Image.Image:
+    """A decoded picture, turned as its camera says. Raises DataError naming a file that cannot be decoded."""
+    with readable(file):
+        picture = Image.open(file)
+        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
+
+
+def header_size(file: Path) -> tuple[int, int]:
+    """(height, width) of a picture as `read_picture` gives it, from its header alone. Raises DataError."""
+    with readable(file), Image.open(file) as picture:
+        # of the class, as PNG's own method would decode the file
+        turned = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1) >= 5
+        return picture.size if turned else picture.size[::-1]
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """A place where a picture is read: what goes wrong is a DataError."""
+    try:
+        yield
+    except FileNotFoundError:
+        refuse([missing(file)])
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"cannot be decoded ({error})", "a file that is whole")])
+
+
+def missing(file: Path) -> Problem:
+    return Problem(Kind.MISSING, str(file.absolute()), "", "no such picture", "one, as the annotation file names it")
+
+
+def other_size(file: Path, found: tuple[int, int], expected: tuple[int, int], why: str) -> Iterator[Problem]:
+    """A picture that is not as large, (height, width), as it should be."""
+    if found != expected:
+        size = "{} x {}".format(*found)
+        yield Problem(Kind.SIZE, str(file), "", f"is {size} (height x width)", "{} x {}, ".format(*expected) + why)

@@ -1,0 +1,91 @@
+"""What can be wrong with a data set: one record for each fault, whether a reader refuses it or validation lists it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """The faults, in the order of a report."""
+
+    MISSING = "missing file"
+    UNREADABLE = "unreadable file"
+    REFUSED = "refused on reading"
+    SIZE = "sizes disagree"
+    MASK_ONLY = "id in the mask only"
+    JSON_ONLY = "id in the JSON only"
+    CATEGORY = "unknown category"
+    CATEGORIES = "categories of train and val differ"
+    REPEATED = "repeated id"
+    UNLISTED = "annotation of an unlisted image"
+    OUTLINE = "unreadable mask"
+    EMPTY = "empty mask"
+    OUTSIDE = "polygon outside the image"
+    OVER_EDGE = "polygon over the edge of the image"
+    SPECK = "mask smaller than a pixel"
+    OVERLAP = "overlapping masks"
+    BARE = "image without objects"
+
+
+WARNINGS = frozenset({Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE})  # neither break nor falsify training
+
+
+class Problem(NamedTuple):
+    """One fault: `file: id found, expected ...` is its sentence."""
+
+    kind: Kind
+    file: str
+    id: str  # of the image, annotation or segment, with the word; empty: the file itself
+    found: str
+    expected: str
+
+    @property
+    def breaks(self) -> bool:
+        """Whether a model should not be trained or scored with it."""
+        return self.kind not in WARNINGS
+
+    def __str__(self) -> str:
+        return f"{self.file}: {f'{self.id} ' * bool(self.id)}{self.found}, expected {self.expected}"
+
+
+Report = Callable[[Iterable[Problem]], None]  # what becomes of problems: `refuse` them, or keep them
+
+
+class DataError(ValueError):
+    """Data that cannot be used, and the problems that it has."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """Files that are named and not there."""
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise a DataError, MissingDataError for files that are not there, if one of the problems breaks training."""
+    broken = [problem for problem in problems if problem.breaks]
+    if not broken:
+        return
+    more = f" (and {len(broken) - 1} more: python -m src.validate_data lists all)" if broken[1:] else ""
+    error = MissingDataError if broken[0].kind is Kind.MISSING else DataError
+    raise error(f"{broken[0]}{more}", broken)
+
+
+def repeats(file: Path, what: str, ids: Iterable[object]) -> Iterator[Problem]:
+    """Ids that are there more than once."""
+    for id_, count in Counter(ids).items():
+        if count > 1:
+            yield Problem(Kind.REPEATED, str(file), f"{what} {id_}", f"is there {count} times", "ids that differ")
+
+
+def other_categories(train: Sequence[object], val: Sequence[object]) -> Iterator[Problem]:
+    """Classes that training and validation, which must share them, have differently."""
+    for place, (ours, theirs) in enumerate(zip_longest(train, val)):
+        if ours != theirs:
+            said = (f"in training is {ours or 'not there'}", f"as in validation {theirs or 'none'}")
+            yield Problem(Kind.CATEGORIES, "data", f"category {place}", *said)
