@@ -2,15 +2,17 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import torch
 from torch import Tensor
 
 Clock = Callable[[], float]  # seconds
+Way = TypeVar("Way")
+Image = TypeVar("Image")  # in whatever form the ways take it
 
 
 class Latency(lightning.Callback):
@@ -60,20 +62,20 @@ class Latency(lightning.Callback):
 
 
 def latencies(
-    ways: dict[str, Callable[[Tensor], Any]],
-    batches: Iterable[Tensor],  # (1, 3, H, W) each
+    ways: Mapping[Way, Callable[[Image], Any]],
+    images: Iterable[Image],
     rounds: int,
     context: Callable[[], AbstractContextManager[Any]],
     clock: Clock,
-) -> dict[str, float]:
+) -> dict[Way, float]:
     """Seconds by way: the median over rounds of the mean over images."""
-    taken: dict[str, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
-    for images in batches:
+    taken: dict[Way, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
+    for image in images:
         for place in range(rounds + 1):
             for name, way in ways.items():
                 with context():
                     started = clock()
-                    way(images)
+                    way(image)
                     taken[name][place].append(clock() - started)
     return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}  # less warm-up
 
