@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from src.nested import flat
+
 NOTE = b"ecoscale"  # under which a shard says what table it is of
 NUMBER = b"ecoscale shard"  # and which shard it is
 INPUT = "input/"  # what columns of gate inputs begin with
@@ -226,14 +228,3 @@ def differs(about: About, other: About) -> str | None:
 def brief(value: Any) -> str:
     """A value, a fingerprint by its beginning."""
     return value[:12] if isinstance(value, str) else str(value)
-
-
-def flat(settings: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    if not isinstance(settings, dict):
-        return {path: settings}
-    return {
-        name: value
-        for key, child in settings.items()
-        for name, value in flat(child, f"{path}.{key}".lstrip(".")).items()
-    }

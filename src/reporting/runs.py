@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml  # comes with OmegaConf, which wrote the files
 
-from src.reporting.settings import Settings, flat
+from src.nested import flat
+from src.reporting.settings import Settings
 from src.scores import QUALITIES, quality_of
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders of a run, not of runs

@@ -111,17 +111,6 @@ def unsaid(value: Any, gone: Mapping[str, Any]) -> Any:
     return value
 
 
-def flat(settings: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    if not isinstance(settings, dict):
-        return {path: settings} if path else {}
-    return {
-        name: value
-        for key, child in settings.items()
-        for name, value in flat(child, f"{path}.{key}".lstrip(".")).items()
-    }
-
-
 def labels(all_settings: Mapping[str, Settings], data_only: bool = False) -> dict[str, str]:
     """A short name for each: that of its experiment, and what others of that name have otherwise."""
     schedules = {identity({"": settings.values.get("schedule")}) for settings in all_settings.values()}

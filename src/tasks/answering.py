@@ -92,7 +92,7 @@ class Answering(Gated):
     def answer(self, pairs: list[list[View]], size: Size, made: Size, depth: int, costs: list[float]) -> Answer:
         """The answer of one photo of a size, from its views, made at another."""
         prediction, frame = merge_views(pairs, made)
-        answer = next(iter(self.evaluations.values())).answer(prediction, 0, frame)
+        answer = self.evaluation.answer(prediction, 0, frame)
         cost = costs[self.cost_of.exits.index(depth)]
         return enlarged(answer, size)._replace(exit=depth, gflops=cost)
 

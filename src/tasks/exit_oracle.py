@@ -109,4 +109,4 @@ class ExitOracle(Segmentation):
     @property
     def answering(self) -> Any:
         """The post-processing of every exit."""
-        return next(iter(self.evaluations.values())).postprocess
+        return self.evaluation.postprocess

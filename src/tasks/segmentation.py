@@ -208,6 +208,11 @@ class Segmentation(lightning.LightningModule):
                     answers[place] = answer._replace(exit=depth, gflops=gflops)
         return {"answers": [answers[place] for place in range(len(batch.images))]}
 
+    @property
+    def evaluation(self) -> Any:
+        """What answers for every exit alike."""
+        return next(iter(self.evaluations.values()))
+
     def cost(self, batch: Any, place: int, depth: int) -> float:
         """What an image costs at an exit, at its own size, in GMAC."""
         pixels = batch.truths[place].segments[0].numel()
@@ -216,10 +221,10 @@ class Segmentation(lightning.LightningModule):
     @torch.no_grad()
     def answers(self, image: Tensor, size: Sequence[int]) -> list[Answer]:
         """What every exit makes of an image (3, h, w) RGB in 0..255, at a size (H, W), that of the original."""
-        images, evaluation = self.model.preprocess([image]), next(iter(self.evaluations.values()))
+        images = self.model.preprocess([image])
         frame = Frame(images.shape[-2:], image.shape[-2:], size)
         by_exit = self.model(images)
-        return [evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
+        return [self.evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts.

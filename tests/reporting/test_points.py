@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from src.nested import flat
 from src.reporting.points import Panel, Point, panels, superseded
 from src.reporting.published import PUBLISHED, published_on
 from src.reporting.runs import find
-from src.reporting.settings import Settings, flat
+from src.reporting.settings import Settings
 from tests.reporting.made_up import write_gate, write_json, write_model
 
 
