@@ -23,8 +23,8 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from src.callbacks.latency import clock_of, latencies
-from src.command_line import MISTAKES, reason
 from src.data.inputs import Inputs
+from src.mistakes import MISTAKES, reason
 from src.predictor import Predictor
 from src.provenance import made_by
 from src.rows import write_csv

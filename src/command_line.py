@@ -1,4 +1,4 @@
-"""What a user types, made fit for Hydra; what goes wrong, said in one line."""
+"""What a user types, made fit for Hydra and checked before anything runs."""
 
 import os
 import re
@@ -6,43 +6,29 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.settings import check_settings, parameters_of, suggest
+from src.mistakes import explain, fail
+from src.settings import check_settings, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, jobs, sweep_of
 from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
-EXTRAS = {  # of pyproject.toml, by what they bring
-    "hydra/sweeper/optuna": "search",
-    "hydra/launcher/submitit_slurm": "slurm",
-    "hydra/launcher/submitit_local": "slurm",
-}
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
 NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
 if PLUGINS not in sys.path:
     sys.path.append(PLUGINS)
-MISTAKES = (
-    ValueError,
-    OSError,
-    FloatingPointError,
-    HydraException,
-    OmegaConfBaseException,
-    MisconfigurationException,
-)
 
 
 def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: str = "config") -> None:
@@ -143,55 +129,6 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error
 
 
-def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
-    """Hydra's complaint, with the closest name that exists."""
-    text = str(error)
-    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    if key:
-        return explain_key(key[1], overrides, primary)
-    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
-    if option and option[1] in EXTRAS:
-        return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
-    if option:
-        folder, _, name = option[1].rpartition("/")
-        names = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
-        return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
-    if text.startswith("Error merging override") and error.__cause__:
-        return f"{text}: {str(error.__cause__).splitlines()[0]}"
-    if "Config group override must be" in text:
-        return f"{text}; to have none of a group, write ~logger or callbacks=[]"
-    if "missing EQUAL" in text:
-        return f"{text.splitlines()[0]}: expected NAME=VALUE"
-    return text
-
-
-def explain_key(key: str, overrides: list[str], primary: str) -> str:
-    """Why there is no such setting: it needs a plus, or is misspelt."""
-    others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
-    try:
-        cfg = compose(primary, others)
-    except Exception:  # something else is wrong too, and will be said next
-        cfg = compose(primary)
-    parent, _, name = key.rpartition(".")
-    try:
-        target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
-        parameters = parameters_of(target, parent) if target else {}
-    except (ValueError, OmegaConfBaseException):
-        parameters = {}
-    if name in parameters:
-        return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
-    names = every_key(OmegaConf.to_container(cfg, resolve=False))
-    return f"no setting {key!r}{suggest(key, [*names, *(f'{parent}.{p}' for p in parameters)])}; `--cfg job` shows all"
-
-
-def every_key(node: Any, path: str = "") -> list[str]:
-    """All settings of a config, in dots."""
-    if not isinstance(node, dict):
-        return [path]
-    below = [key for name, child in node.items() for key in every_key(child, f"{path}.{name}" if path else str(name))]
-    return [path, *below] if path else below
-
-
 def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
     """As `with_saved`; mistakes end in one line."""
     try:
@@ -232,42 +169,3 @@ def newest(runs: Path, name: str) -> Path | None:
     """The last checkpoint of the newest run of a name."""
     found = (runs / name).rglob("checkpoints/last.ckpt")
     return max(found, key=lambda file: file.stat().st_mtime, default=None)
-
-
-def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A job whose expected errors end in one line."""
-
-    @wraps(job)  # Hydra names the job after it
-    def guarded_job(cfg: DictConfig) -> None:
-        try:
-            job(cfg)
-        except Exception as error:
-            said = reason(error)
-            if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            nameless = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
-            fail(f"{said} (run folder {cfg.paths.run})" if nameless else said)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
-                fail(f"interrupted; what was saved is in {cfg.get('table') or cfg.paths.run}", 130)
-            raise
-
-    return guarded_job
-
-
-def reason(error: BaseException) -> str | None:
-    """What a user needs to hear of an error; None for one that is ours to mend."""
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        place = re.search(r"full_key: (\S+)", str(error))
-        cause = error.__cause__
-        return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
-    if not isinstance(error, MISTAKES):
-        return None
-    # of an error in a worker process, torch passes on the whole traceback as the message
-    return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
-
-
-def fail(message: str, status: int = 2) -> NoReturn:
-    """Say what is wrong, in one line, and stop."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)

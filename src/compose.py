@@ -14,7 +14,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import newest, reason
+from src.command_line import newest
+from src.mistakes import reason
 from src.settings import check_settings
 from src.weights.checkpoint import read
 from src.weights.files import load

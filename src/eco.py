@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import CONF, check, configure, fail, guarded, quote, run, saved_overrides
+from src.command_line import CONF, check, configure, quote, run, saved_overrides
 from src.folders import folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
+from src.mistakes import fail, guarded
 from src.outcomes import failures, front_of, marked, rows_of, table_of
 from src.rows import write_csv
 from src.settings import spell

@@ -9,8 +9,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import CONF, guarded, run, saved_overrides
+from src.command_line import CONF, run, saved_overrides
 from src.compose import compose, take_weights
+from src.mistakes import guarded
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from src.command_line import fail
+from src.mistakes import fail
 
 LONGEST = 100  # characters of a name
 

@@ -11,8 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import CONF, guarded, run, saved_overrides
+from src.command_line import CONF, run, saved_overrides
 from src.compose import compose, take_weights
+from src.mistakes import guarded
 from src.weights.files import load
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from src.command_line import CONF, fail, guarded, quote, run, saved_overrides
+from src.command_line import CONF, quote, run, saved_overrides
+from src.mistakes import fail, guarded
 from src.predictor import Predictor
 
 

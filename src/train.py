@@ -6,8 +6,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import CONF, guarded, run
+from src.command_line import CONF, run
 from src.compose import compose, find_progress, is_finished
+from src.mistakes import guarded
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

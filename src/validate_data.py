@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from src.command_line import CONF, guarded, run, saved_overrides
+from src.command_line import CONF, run, saved_overrides
 from src.compose import data_of, find_checkpoint
+from src.mistakes import guarded
 from src.painting import side_by_side
 from src.rows import write_csv
 

@@ -17,9 +17,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import fail, quote
+from src.command_line import quote
 from src.folders import digest, folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
+from src.mistakes import fail
 from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
 from src.rows import write_csv
 from src.settings import RULES

@@ -15,8 +15,8 @@ from typing import Any
 from hydra_plugins.processes import ProcessLauncher
 from rich.console import Console
 
-from src.command_line import fail
 from src.jobs import Job, Requeueable, last_words, not_done
+from src.mistakes import fail
 
 SECONDS_BETWEEN_LOOKS = 10
 

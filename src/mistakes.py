@@ -1,0 +1,119 @@
+"""What goes wrong, said in one line: of a user's mistakes what helps, of ours everything."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.settings import parameters_of, suggest
+
+EXTRAS = {  # of pyproject.toml, by what they bring
+    "hydra/sweeper/optuna": "search",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+}
+MISTAKES = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    HydraException,
+    OmegaConfBaseException,
+    MisconfigurationException,
+)
+
+
+def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """A job whose expected errors end in one line."""
+
+    @wraps(job)  # Hydra names the job after it
+    def guarded_job(cfg: DictConfig) -> None:
+        try:
+            job(cfg)
+        except Exception as error:
+            said = reason(error)
+            if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            nameless = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
+            fail(f"{said} (run folder {cfg.paths.run})" if nameless else said)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
+                fail(f"interrupted; what was saved is in {cfg.get('table') or cfg.paths.run}", 130)
+            raise
+
+    return guarded_job
+
+
+def reason(error: BaseException) -> str | None:
+    """What a user needs to hear of an error; None for one that is ours to mend."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        place = re.search(r"full_key: (\S+)", str(error))
+        cause = error.__cause__
+        return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
+    if not isinstance(error, MISTAKES):
+        return None
+    # of an error in a worker process, torch passes on the whole traceback as the message
+    return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
+
+
+def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
+    """Hydra's complaint, with the closest name that exists."""
+    text = str(error)
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if key:
+        return explain_key(key[1], overrides, primary)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if option and option[1] in EXTRAS:
+        return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
+    if option:
+        folder, _, name = option[1].rpartition("/")
+        names = GlobalHydra.instance().config_loader().get_group_options(folder)
+        return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
+    if text.startswith("Error merging override") and error.__cause__:
+        return f"{text}: {str(error.__cause__).splitlines()[0]}"
+    if "Config group override must be" in text:
+        return f"{text}; to have none of a group, write ~logger or callbacks=[]"
+    if "missing EQUAL" in text:
+        return f"{text.splitlines()[0]}: expected NAME=VALUE"
+    return text
+
+
+def explain_key(key: str, overrides: list[str], primary: str) -> str:
+    """Why there is no such setting: it needs a plus, or is misspelt."""
+    others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
+    try:
+        cfg = compose(primary, others)
+    except Exception:  # something else is wrong too, and will be said next
+        cfg = compose(primary)
+    parent, _, name = key.rpartition(".")
+    try:
+        target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
+        parameters = parameters_of(target, parent) if target else {}
+    except (ValueError, OmegaConfBaseException):
+        parameters = {}
+    if name in parameters:
+        return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
+    names = every_key(OmegaConf.to_container(cfg, resolve=False))
+    return f"no setting {key!r}{suggest(key, [*names, *(f'{parent}.{p}' for p in parameters)])}; `--cfg job` shows all"
+
+
+def every_key(node: Any, path: str = "") -> list[str]:
+    """All settings of a config, in dots."""
+    if not isinstance(node, dict):
+        return [path]
+    below = [key for name, child in node.items() for key in every_key(child, f"{path}.{name}" if path else str(name))]
+    return [path, *below] if path else below
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Say what is wrong, in one line, and stop."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
