@@ -1,7 +1,7 @@
 """Mask2Former, PRO-SCALE and ECO-M2F, small, on CamVid: trained, scored on the test split and timed, as one table.
 
-python -m scripts.camvid data.root=data/camvid                                      all rows
-python -m scripts.camvid --models proscale --seeds 0 1 2 data.root=data/camvid      some of them
+python -m scripts.camvid data.root=data/camvid                                          all rows
+python -m scripts.camvid --models proscale,eco --seeds 0,1,2 data.root=data/camvid      some of them
 
 Validation frames watch the training; the last checkpoint is scored, none is chosen. Leaves FOLDER/table.md and
 table.csv. What is done already is not done again. Jobs that share cores want OMP_NUM_THREADS=1 before the command.
@@ -9,6 +9,7 @@ table.csv. What is done already is not done again. Jobs that share cores want OM
 
 import argparse
 import os
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,8 +72,9 @@ class Row(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, time, tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="rows (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="trainings of each (default: 0 1)")
+    names = ",".join(MODELS)
+    parser.add_argument("--models", type=models, default=names, help="rows (default: %(default)s)")
+    parser.add_argument("--seeds", type=numbers, default="0,1", help="trainings of each (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/camvid"), help="default: %(default)s")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="jobs side by side (default: one a core)")
     parser.add_argument("overrides", nargs="*", help="settings of the trainings")
@@ -92,6 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (args.folder / "table.md").write_text(markdown(rows, shares))
     Console().print(Markdown(markdown(rows, shares)))
     print(f"{args.folder}/table.md, table.csv")
+
+
+def models(text: str) -> list[str]:
+    """Names of models."""
+    if unknown := set(names := text.split(",")) - set(MODELS):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no model, expected some of {', '.join(MODELS)}")
+    return names
+
+
+def numbers(text: str) -> list[int]:
+    """Seeds."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers as 0,1,2")
+    return [int(number) for number in text.split(",")]
 
 
 def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Iterator[Job]:

@@ -51,7 +51,7 @@ def test_the_table_has_every_seed_exit_and_gate(
 
     monkeypatch.setattr(camvid, "run_all", run_all)
     monkeypatch.setattr(camvid, "latencies_of", lambda runs, images: dict.fromkeys(NAMES, 0.5))
-    camvid.main(["--models", "mask2former", "eco", "--seeds", "0", "2", "--folder", str(tmp_path), "batch_size=4"])
+    camvid.main(["--models", "mask2former,eco", "--seeds", "0,2", "--folder", str(tmp_path), "batch_size=4"])
     with (tmp_path / "table.csv").open() as stream:
         rows = {(f"{row['model']}, {row['way']}", row["seed"]): float(row["miou"]) for row in csv.DictReader(stream)}
     assert {name for name, _ in rows} == set(NAMES)
@@ -67,6 +67,11 @@ NAMES = ["Mask2Former, exit 3", *(f"ECO-M2F, exit {n}" for n in (1, 2, 3))]
 NAMES += [f"ECO-M2F, gate, beta {beta}" for beta in camvid.BETAS]
 
 
-def test_mistakes_end_in_one_line(tmp_path: Path) -> None:
+def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--models", "maskformer"], ["--seeds", "one"]):
+        with pytest.raises(SystemExit):
+            camvid.main(arguments)
+    assert "'maskformer' is no model, expected some of mask2former" in (said := capsys.readouterr().err)
+    assert "'one', expected whole numbers" in said
     with pytest.raises(SystemExit, match=r"error: .*batch_sise', did you mean 'batch_size"):
         camvid.main(["--folder", str(tmp_path), "batch_sise=4"])
