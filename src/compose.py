@@ -91,9 +91,13 @@ def build_task(cfg: DictConfig) -> Any:
 def categories_of(cfg: DictConfig) -> list[Any]:
     """The classes that `categories` names, or else the checkpoint, or else the data."""
     saved = read_checkpoint(Path(cfg.model.weights))["hyper_parameters"] if cfg.ckpt_path is not None else {}
-    source = cfg.categories or saved.get("categories")
+    own = saved.get("categories")
+    source = cfg.categories or own
     if source is not None:
-        return instantiate(cfg.read_categories, _convert_="all")(source)
+        categories = instantiate(cfg.read_categories, _convert_="all")(source)
+        if own is not None and len(categories) != len(own):
+            raise ValueError(f"categories={source}: has {len(categories)}, expected {len(own)} as ckpt_path learnt")
+        return categories
     try:
         return instantiate(cfg.data, batch_size=1, _convert_="all").categories
     except FileNotFoundError as error:

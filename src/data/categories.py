@@ -44,6 +44,8 @@ def listed(entries: list[Entry], default: Entry | None = None) -> list[Category]
     Raises ValueError for a value that cannot be, KeyError or TypeError for what is no such list.
     """
     entries = [(default or {}) | entry for entry in sorted(entries, key=lambda entry: entry["id"])]
+    if not entries:
+        raise ValueError("no category, expected one or more")
     for entry in entries:
         check(entry)
     colors = [tuple(entry.get("color") or color(place)) for place, entry in enumerate(entries)]

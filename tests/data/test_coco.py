@@ -247,6 +247,11 @@ def neither_thing_nor_stuff(document: Any) -> str:
     return "is not understood .*'isthing'.*, expected the layout of COCO's panoptic files"
 
 
+def empty_categories(document: Any) -> str:
+    document["categories"] = []
+    return "is not understood .*no category.*, expected the layout of COCO's panoptic files"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -257,6 +262,7 @@ def neither_thing_nor_stuff(document: Any) -> str:
         annotated_twice,
         same_segment_twice,
         no_categories,
+        empty_categories,
         neither_thing_nor_stuff,
     ],
 )
