@@ -120,12 +120,12 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
 
 def configure(overrides: list[str], primary: str = "config") -> DictConfig:
     """The configuration that a command line with these overrides has. Raises ValueError for what it would refuse."""
-    try:
-        with initialized():
+    with initialized():  # to explain, too
+        try:
             settled = settle(compose(primary, overrides, return_hydra_config=True), overrides, primary)
             return compose(primary, [*overrides, *settled])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error, overrides, primary)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error, overrides, primary)) from error
 
 
 @cache

@@ -336,6 +336,19 @@ def test_published_weights_name_their_classes_by_a_benchmark(tmp_path: Path) -> 
     assert predictor([np.zeros((8, 8, 3), np.uint8)])[0].semantic.shape == (8, 8)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("exitt=2", "no setting 'exitt'.*exit"),
+        ("categories=camvid", "categories=camvid: has 11, expected 8 as ckpt_path"),
+    ],
+)
+def test_what_cannot_be_is_said_from_python_too(setting: str, message: str, checkpoint: Path) -> None:
+    """As on the command line."""
+    with pytest.raises(ValueError, match=message):
+        load(checkpoint, setting)
+
+
 # ---- several views
 
 
