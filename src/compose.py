@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest, reason
 from src.settings import check_settings
-from src.weights.checkpoint import read
+from src.weights.checkpoint import fitting, read
 from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
@@ -121,13 +121,17 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
     """
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
-    if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
-        num_classes = read(cfg.model.weights).architecture().num_classes
+    weights = cfg.model.weights
+    if num_classes is None and weights is not None and not cfg.model.drop_class_head:
+        num_classes = read(weights).architecture().num_classes
     cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
     data = data_of(cfg)
     num_classes = data.num_classes if num_classes is None else num_classes
     with torch.device("meta"):
-        return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes), data)
+        model = instantiate(cfg.model, _convert_="all")(num_classes=num_classes)
+    if weights is not None:
+        fitting(model, weights, drop_class_head=True)  # else a cost would be told that is not theirs
+    return Sketch(model, data)
 
 
 def data_of(cfg: DictConfig) -> Any:
