@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image
 from PIL.Image import Transpose
@@ -20,7 +21,6 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 
 
 def absent(files: Iterable[Path]) -> Iterator[Problem]:
@@ -38,7 +38,7 @@ def read_picture(file: Path) -> Image.Image:
     with readable(file):
         picture = Image.open(file)
         picture.load()
-        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(orientation(picture.getexif()))
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -46,8 +46,13 @@ def header_size(file: Path) -> tuple[int, int]:
     """(height, width) of a picture as `read_picture` gives it, from its header alone. Raises DataError."""
     with readable(file), Image.open(file) as picture:
         # of the class, as PNG's own method would decode the file
-        orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
-        return picture.size if TURNS.get(orientation) in SIDEWAYS else picture.size[::-1]
+        turned = orientation(Image.Image.getexif(picture)) in range(5, 9)
+        return picture.size if turned else picture.size[::-1]
+
+
+def orientation(tags: Image.Exif) -> Any:
+    """A key of TURNS, 1 for a picture that is upright, or what else a broken file says."""
+    return tags.get(ExifTags.Base.Orientation, 1)
 
 
 @contextmanager
