@@ -26,7 +26,8 @@ def decode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.
     runs = encode(file, id_, outline, size)
     with drawable(file, id_):
         mask = run_lengths.decode(runs)
-    refuse(short(file, id_, runs))
+    if isinstance(outline, dict):  # of a polygon they are whole
+        refuse(short(file, id_, runs))
     return mask
 
 
