@@ -338,7 +338,7 @@ def test_published_weights_name_their_classes_by_a_benchmark(tmp_path: Path) -> 
 
 def test_a_setting_that_is_none_is_said_from_python_too(checkpoint: Path) -> None:
     """As on the command line."""
-    with pytest.raises(ValueError, match="no setting 'exitt'.*exit"):
+    with pytest.raises(ValueError, match=r"no setting 'exitt'.*exit"):
         load(checkpoint, "exitt=2")
 
 
