@@ -106,7 +106,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
 
 def configure(overrides: list[str], primary: str = "config") -> DictConfig:
     """The configuration that a command line with these overrides has. Raises ValueError for what it would refuse."""
-    with initialized():
+    with initialized():  # to explain, too
         try:
             settled = settle(compose(primary, overrides, return_hydra_config=True), overrides, primary)
             return compose(primary, [*overrides, *settled])

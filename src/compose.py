@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.command_line import newest
 from src.mistakes import reason
 from src.settings import check_settings
-from src.weights.checkpoint import read
+from src.weights.checkpoint import fitting, read
 from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
@@ -92,9 +92,13 @@ def build_task(cfg: DictConfig) -> Any:
 def categories_of(cfg: DictConfig) -> list[Any]:
     """The classes that `categories` names, or else the checkpoint, or else the data."""
     saved = read_checkpoint(Path(cfg.model.weights))["hyper_parameters"] if cfg.ckpt_path is not None else {}
-    source = cfg.categories or saved.get("categories")
+    own = saved.get("categories")
+    source = cfg.categories or own
     if source is not None:
-        return instantiate(cfg.read_categories, _convert_="all")(source)
+        categories = instantiate(cfg.read_categories, _convert_="all")(source)
+        if own is not None and len(categories) != len(own):
+            raise ValueError(f"categories={source}: has {len(categories)}, expected {len(own)} as ckpt_path learnt")
+        return categories
     try:
         return instantiate(cfg.data, batch_size=1, _convert_="all").categories
     except FileNotFoundError as error:
@@ -118,13 +122,17 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
     """
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
-    if num_classes is None and cfg.model.weights is not None and not cfg.model.drop_class_head:
-        num_classes = read(cfg.model.weights).architecture().num_classes
+    weights = cfg.model.weights
+    if num_classes is None and weights is not None and not cfg.model.drop_class_head:
+        num_classes = read(weights).architecture().num_classes
     cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
     data = data_of(cfg)
     num_classes = data.num_classes if num_classes is None else num_classes
     with torch.device("meta"):
-        return Sketch(instantiate(cfg.model, _convert_="all")(num_classes=num_classes), data)
+        model = instantiate(cfg.model, _convert_="all")(num_classes=num_classes)
+    if weights is not None:
+        fitting(model, weights, drop_class_head=True)  # else a cost would be told that is not theirs
+    return Sketch(model, data)
 
 
 def data_of(cfg: DictConfig) -> Any:

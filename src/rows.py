@@ -9,7 +9,7 @@ from typing import Any
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[str] = ()) -> None:
     """Write rows with the columns given, then every other that one of them has, in the order in which they come up."""
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    with open(file, "w", newline="") as stream:
+    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, list(names))
         writer.writeheader()
         writer.writerows(rows)

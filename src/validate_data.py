@@ -62,7 +62,8 @@ def table_of(problems: Sequence[tuple[str, Any]]) -> Table:
     order = list(type(problems[0][1].kind).__members__.values())
     table = Table("", "kind", Column("count", justify="right"), Column("for example", overflow="fold"), show_lines=True)
     for (warning, kind), said in sorted(kinds.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
-        table.add_row("warning" if warning else "problem", kind, str(len(said)), escape("\n".join(said[:EXAMPLES])))
+        shown = "\n".join(said[:EXAMPLES]).encode(errors="backslashreplace").decode()  # names that are no text
+        table.add_row("warning" if warning else "problem", kind, str(len(said)), escape(shown))
     return table
 
 

@@ -103,6 +103,17 @@ def test_weights_are_asked_what_they_are(ask: Callable[..., str], tmp_path: Path
     assert 1e9 * figures["gate"] == pytest.approx(1280)
 
 
+def test_weights_of_another_model_are_refused(
+    configure: Callable[..., DictConfig], ask: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What training saves does not say of which model it is: no cost of a model that it does not fit is told."""
+    task = compose(configure(*SHAPES)).task
+    torch.save({"state_dict": task.state_dict()}, tmp_path / "own.ckpt")
+    arguments = [*SHAPES, f"model.weights={tmp_path / 'own.ckpt'}", "format=json"]
+    assert json.loads(ask(*arguments))["total"] == count(task.model, [64, 64])[3].total
+    assert "own.ckpt is of another architecture" in said(capsys, lambda: ask(*arguments, "num_queries=7"))
+
+
 def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], ask: Callable, tmp_path: Path) -> None:
     """Scores and hyper-parameters of a run hold what the command prints."""
     overrides = [*SHAPES, "exits=[1,3]"]

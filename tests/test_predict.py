@@ -191,7 +191,7 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["scales=[0]"], "scales=[0]: expected a list of numbers above 0"),
         (["outputs=[boxes]"], "expected some of overlays, panoptic"),
         (["categories=coco"], "/coco. Expected ade20k, camvid, cityscapes, coco_instances"),
-        (["categories=coco_panoptic"], "knows 8 classes and the data have 133"),
+        (["categories=coco_panoptic"], "categories=coco_panoptic: has 133, expected 8"),
         (["ckpt_path=gone.ckpt"], "ckpt_path=gone.ckpt: no such file"),
         (["out=/proc/nowhere"], "nothing can be written in"),
         (["exti=2"], "'exti', did you mean 'exit'"),
@@ -334,6 +334,12 @@ def test_published_weights_name_their_classes_by_a_benchmark(tmp_path: Path) -> 
     predictor = Predictor.load(tmp_path / "model.pth", *settings, "categories=coco_panoptic", "data.resize.short=64")
     assert [category.name for category in predictor.categories[:2]] == ["person", "bicycle"]
     assert predictor([np.zeros((8, 8, 3), np.uint8)])[0].semantic.shape == (8, 8)
+
+
+def test_a_setting_that_is_none_is_said_from_python_too(checkpoint: Path) -> None:
+    """As on the command line."""
+    with pytest.raises(ValueError, match=r"no setting 'exitt'.*exit"):
+        load(checkpoint, "exitt=2")
 
 
 # ---- several views

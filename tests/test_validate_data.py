@@ -1,6 +1,7 @@
 """`python -m src.validate_data`: says whether data are fit, and leaves the particulars in the run folder."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from src.command_line import run
-from src.data.export import export_coco
+from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
 from src.validate_data import validate_data
 from tests.test_command_line import said
@@ -68,6 +69,18 @@ def test_what_is_not_fit_is_said_and_kept(ask: Ask, tmp_path: Path) -> None:
     status, text = ask("data=coco_panoptic", "split=val", "decode=false", "samples=0")
     assert status == 0
     assert "decode=false: files that are cut short" in text
+
+
+def test_a_name_that_is_no_text_is_said_and_kept(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spelt out on the terminal, and as it is in the file."""
+    monkeypatch.setenv("COLUMNS", "400")
+    scenes, root = Shapes(2, size=64), tmp_path / "masks"
+    export_index_masks(scenes, root / "val", root / "val_masks", range(8), unlabelled=255)
+    (root / "classes.csv").write_text("id,name\n" + "".join(f"{n},class {n}\n" for n in range(8)))
+    (root / "val" / "000000000001.png").rename(os.fsdecode(os.fsencode(root / "val") + b"/stra\xdfe.png"))
+    status, text = ask("data=custom_semantic", f"data.root={root}", "split=val")
+    assert (status, r"stra\udcdfe.png" in text) == (1, True)
+    assert b"stra\xdfe.png" in (tmp_path / "run" / "problems.csv").read_bytes()
 
 
 def test_warnings_do_not_fail(ask: Ask, tmp_path: Path) -> None:

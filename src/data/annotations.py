@@ -13,7 +13,7 @@ import numpy as np
 
 from src.data.categories import listed
 from src.data.documents import Entry, read_json
-from src.data.problems import Kind, Problem, Report, refuse, repeats
+from src.data.problems import DataError, Kind, Problem, Report, refuse, repeats
 from src.data.targets import Category
 
 ImageId = int | str
@@ -56,7 +56,9 @@ class Annotations:
         document = read_json(file)
         try:
             self._flatten(document, group, keep_empty, report)
-        except (KeyError, TypeError) as error:
+        except DataError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             layout = f"the layout of COCO's {group.__name__} files"
             refuse([Problem(Kind.UNREADABLE, str(file), "", f"is not understood ({error!r})", layout)])
 

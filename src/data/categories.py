@@ -31,20 +31,41 @@ def read_categories(source: str | list[Entry]) -> list[Category]:
         )
     if file.suffix.lower() != ".json":
         return read_table(file)
+    document = read_json(file)
     try:
-        return listed(read_json(file)["categories"], {"isthing": 1})
-    except (KeyError, TypeError, IndexError) as error:
+        return listed(document["categories"], {"isthing": 1})
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{file}: expected COCO's layout, categories with id and name ({error!r})") from error
 
 
 def listed(entries: list[Entry], default: Entry | None = None) -> list[Category]:
-    """Entries of COCO's JSON files as categories, by id; `default` is what an entry has that does not say."""
+    """Entries of COCO's JSON files as categories, by id; `default` is what an entry has that does not say.
+
+    Raises ValueError for a value that cannot be, KeyError or TypeError for what is no such list.
+    """
     entries = [(default or {}) | entry for entry in sorted(entries, key=lambda entry: entry["id"])]
+    if not entries:
+        raise ValueError("no category, expected one or more")
+    for entry in entries:
+        check(entry)
     colors = [tuple(entry.get("color") or color(place)) for place, entry in enumerate(entries)]
     return [
         Category(entry["id"], entry["name"], bool(entry["isthing"]), one)
         for entry, one in zip(entries, colors, strict=True)
     ]
+
+
+def check(entry: Entry) -> None:
+    """Raise ValueError for what no category can be."""
+    shades = entry.get("color") or (0, 0, 0)
+    for name, fits, expected in (
+        ("id", type(entry["id"]) is int, "a whole number"),
+        ("name", isinstance(entry["name"], str), "text"),
+        ("isthing", entry["isthing"] in (0, 1), "0 or 1"),
+        ("color", len(shades) == 3 and all(shade in range(256) for shade in shades), "three numbers from 0 to 255"),
+    ):
+        if not fits:
+            raise ValueError(f"category {entry['id']}: {name} is {entry[name]!r}, expected {expected}")
 
 
 def read_table(file: Path) -> list[Category]:

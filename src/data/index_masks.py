@@ -62,8 +62,8 @@ class IndexMasks(Scenes):
         report(alone(images, masks, f"mask in {self.mask_folder}"))
         report(alone(masks, images, f"picture in {self.image_folder}"))
         pairs = [(images[key], masks[key]) for key in images if key in masks]
-        self.image_names = ByteRows(str(image).encode() for image, _ in pairs)  # flat, as in Annotations
-        self.mask_names = ByteRows(str(mask).encode() for _, mask in pairs)
+        self.image_names = ByteRows(os.fsencode(image) for image, _ in pairs)  # flat, as in Annotations
+        self.mask_names = ByteRows(os.fsencode(mask) for _, mask in pairs)
         self.num_images = len(pairs)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class IndexMasks(Scenes):
 
     def _files(self, index: int) -> tuple[Path, Path]:
         """An image and its mask."""
-        return Path(self.image_names[index].decode()), Path(self.mask_names[index].decode())
+        return Path(os.fsdecode(self.image_names[index])), Path(os.fsdecode(self.mask_names[index]))
 
     def _chosen(self, classes: list[Category]) -> list[Category]:
         """What of a class list is learnt, and whether as things."""

@@ -5,6 +5,7 @@ Letters: N the objects of one image.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from src.data.problems import DataError, Kind, Problem, refuse
 Outline = list[list[float]] | dict[str, Any]  # polygons x, y, x, y ...; or run lengths, size (height, width) and counts
 SAME = 0.9  # intersection over union from which two objects of a class are taken for one
 EDGE = 1.0  # pixels that a polygon may pass the edge by, as COCO's own do
+FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes where it cannot count them
 
 
 def decode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.ndarray:
     """An annotation's mask, (height, width) uint8 for an image of that size. Raises DataError if it is none."""
     runs = encode(file, id_, outline, size)
     with drawable(file, id_):
-        return run_lengths.decode(runs)
+        mask = run_lengths.decode(runs)
+    if isinstance(outline, dict):  # of a polygon they are whole
+        refuse(short(file, id_, runs))
+    return mask
 
 
 def encode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> dict[str, Any]:
@@ -54,9 +59,22 @@ def malformed(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> 
         for count in {len(polygon) for polygon in outline if len(polygon) < 6 or len(polygon) % 2}:
             said = (f"has a polygon of {count} numbers", "an even number of them from 6: x, y, x, y ...")
             yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
+        if far := [number for polygon in outline for number in polygon if not abs(number) <= FAR]:  # NaN too
+            said = (f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
+            yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
     elif tuple(outline["size"]) != size:
         said = ("has run lengths of {} x {}".format(*outline["size"]), "{} x {} (height x width)".format(*size))
         yield Problem(Kind.SIZE, str(file), f"annotation {id_}", *said)
+
+
+def short(file: Path, id_: int, runs: dict[str, Any]) -> Iterator[Problem]:
+    """Run lengths that end before the image does: in the rest pycocotools leaves what memory held."""
+    pixels = prod(runs["size"])
+    try:
+        run_lengths.decode(runs | {"size": [pixels - 1, 1]})  # into an image that is too small for them
+    except ValueError:
+        return
+    yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", "has run lengths that end early", f"{pixels} pixels")
 
 
 def outline_flaws(file: Path, objects: Objects, outlines: list[Outline], size: tuple[int, int]) -> Iterator[Problem]:

@@ -172,6 +172,14 @@ def save(state: State, file: Path, about: dict[str, str]) -> None:
 def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:
     """Fill a model from a checkpoint; `drop_class_head` leaves what tells classes apart as the model has it.
 
+    Raises as `fitting` does.
+    """
+    model.load_state_dict(fitting(model, source, drop_class_head), strict=False)
+
+
+def fitting(model: nn.Module, source: str, drop_class_head: bool = False) -> State:
+    """What a checkpoint has for a model, which may be on the meta device.
+
     Raises:
         FileNotFoundError: nothing there.
         ValueError: no readable weights, or names that are missing, left over, or of another shape.
@@ -191,7 +199,7 @@ def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -
             "model.drop_class_head=true to learn the classes anew and keep all other weights"
         )
     check_state(state, expected, source)
-    model.load_state_dict(state, strict=False)
+    return state
 
 
 def fingerprint(model: nn.Module) -> str:

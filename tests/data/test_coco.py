@@ -12,6 +12,7 @@ from pycocotools import mask as run_lengths
 
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
+from src.data.problems import DataError
 from src.data.shapes import Shapes
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
@@ -246,6 +247,11 @@ def neither_thing_nor_stuff(document: Any) -> str:
     return "is not understood .*'isthing'.*, expected the layout of COCO's panoptic files"
 
 
+def empty_categories(document: Any) -> str:
+    document["categories"] = []
+    return "is not understood .*no category.*, expected the layout of COCO's panoptic files"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -256,6 +262,7 @@ def neither_thing_nor_stuff(document: Any) -> str:
         annotated_twice,
         same_segment_twice,
         no_categories,
+        empty_categories,
         neither_thing_nor_stuff,
     ],
 )
@@ -264,6 +271,28 @@ def test_a_bad_annotation_file_is_refused_at_once(root: Path, spoil: Callable[[A
     messages: list[str] = []
     name = edit(root, lambda document: messages.append(spoil(document)))
     with pytest.raises(ValueError, match=f"{name}: {messages[0]}"):
+        panoptic(root)
+
+
+@pytest.mark.parametrize(
+    ("entries", "change"),
+    [
+        ("images", {"file_name": 5}),
+        ("images", {"height": "tall"}),
+        ("images", {"height": 2**40}),
+        ("annotations", {"segments_info": [{"id": 2**70, "category_id": 1}]}),
+        ("annotations", {"segments_info": [{"id": 1, "category_id": 1, "area": "large"}]}),
+        ("categories", {"id": "sky"}),
+        ("categories", {"name": None}),
+        ("categories", {"isthing": "0"}),
+        ("categories", {"color": [1, 2]}),
+        ("categories", {"color": "red"}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_at_once(root: Path, entries: str, change: dict[str, Any]):
+    """Whatever numpy, or a picture drawn hours later, would make of it."""
+    name = edit(root, lambda document: document[entries][0].update(change))
+    with pytest.raises(DataError, match=f"{name}: is not understood .*expected the layout of COCO's panoptic files"):
         panoptic(root)
 
 

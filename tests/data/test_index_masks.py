@@ -1,3 +1,4 @@
+import os
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_palettes_and_16_bits_are_read_as_values(root: Path, mode: str) -> None:
     after = read(root)[2].truth
     assert torch.equal(semantic_map(after.segments, after.labels) == VOID, before.segments[0] == 0)
     assert sorted(after.areas.tolist()) == sorted(before.areas.tolist())
+
+
+def test_names_need_not_be_utf8(root: Path) -> None:
+    """Old archives have others."""
+    for folder in (root / "val", root / "val_masks"):
+        os.rename(folder / "000000000002.png", os.fsencode(folder) + b"/stra\xdfe.png")
+    scenes = read(root)
+    assert torch.equal(scenes[5].image, SCENES[2].image)
+    assert os.fsencode(scenes[5].name) == b"stra\xdfe.png"
 
 
 def test_folders_within_are_matched_by_path(root: Path) -> None:

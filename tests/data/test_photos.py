@@ -1,5 +1,6 @@
 """Pictures of any mode as 8 bits of red, green and blue."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_a_picture_is_turned_as_the_camera_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6
     assert np.array_equal(shown(Image.fromarray(COLORS), tmp_path / "a.png", exif=exif), np.rot90(COLORS, -1))
+
+
+def test_broken_tags_beside_the_orientation_change_nothing(tmp_path: Path) -> None:
+    """A width that is text: some cameras and editors write such."""
+    tags = [(0x100, 2, 3, b"ab\0\0"), (0x112, 3, 1, b"\6\0\0\0")]
+    entries = b"".join(struct.pack("<HHI4s", *tag) for tag in tags)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    pixels = shown(Image.fromarray(COLORS), tmp_path / "a.png", exif=exif)
+    assert np.array_equal(pixels, np.rot90(COLORS, -1))
 
 
 def test_arrays_and_images_are_photos_too() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
@@ -210,7 +210,11 @@ FAULTS: list[tuple[Callable[[Path, str], str], tuple[str, ...], Kind, bool]] = [
     (outline([1, 1, 9, 9]), INSTANCES, Kind.OUTLINE, True),
     (outline([1, 1, 9, 1, 9, 9], [1, 1, 9, 9]), INSTANCES, Kind.OUTLINE, True),
     (outline([1, 1, 9, 9, 5, 1, 3]), INSTANCES, Kind.OUTLINE, True),
+    (outline([1, 1, 9, 1, float("nan"), 9]), INSTANCES, Kind.OUTLINE, True),
+    (outline([1, 1, 9, 1, 1e30, 1e30]), INSTANCES, Kind.OUTLINE, True),
     (run_lengths([64, 64], "nonsense"), INSTANCES, Kind.OUTLINE, True),
+    (run_lengths([64, 64], "52"), INSTANCES, Kind.OUTLINE, True),
+    (run_lengths([64, 64], [5, 3]), INSTANCES, Kind.OUTLINE, True),
     (run_lengths([64, 64], [64 * 64]), INSTANCES, Kind.EMPTY, True),
     (outline([50, 50, 190, 50, 190, 60, 50, 60]), INSTANCES, Kind.OUTSIDE, True),
     (outline([50, 50, 70, 50, 70, 60, 50, 60]), INSTANCES, Kind.OVER_EDGE, True),
@@ -301,14 +305,16 @@ def test_what_is_of_no_class_is_neither_counted_nor_painted(root: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 are none
 def test_the_header_tells_the_size_of_a_turned_picture(tmp_path: Path, suffix: str, orientation: int) -> None:
     """As the picture has it when it is read, turned as its camera says."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     file = tmp_path / f"picture{suffix}"
-    Image.new("RGB", (20, 10)).save(file, exif=exif)
-    assert header_size(file) == read_picture(file).size[::-1]
+    Image.effect_noise((20, 10), 99).save(file, exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(file))
+    assert np.array_equal(read_picture(file), turned)
+    assert header_size(file) == turned.size[::-1]
 
 
 def test_splits_with_other_classes(root: Path) -> None:
