@@ -125,11 +125,12 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
     """Run what is not done, in an order that respects `after`; returns why jobs failed, by name.
 
     Args:
-        at_once: how many run side by side.
+        at_once: how many run side by side, sharing the cores; OMP_NUM_THREADS, where it is set, is what each gets.
         gpus: each job has one of these to itself; then as many run at once.
         on_failure: stop: the others are stopped too, and can go on later; continue: those that can still run do.
     """
-    threads = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
+    share = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
+    threads = os.environ.get("OMP_NUM_THREADS", share)  # less than a share where others use the machine
     slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
     console = Console(stderr=True)
     waiting = not_done(jobs, console)
