@@ -22,7 +22,7 @@ from rich.markdown import Markdown
 
 from scripts.eco_table import spell, table
 from scripts.latency import timed
-from src.command_line import configure, quote
+from src.command_line import configure
 from src.data.inputs import Inputs
 from src.folders import folder_name
 from src.jobs import Job, run_all
@@ -36,11 +36,15 @@ NUM_TIMED, ROUNDS = 10, 5  # images, and how often each
 
 
 class Model(NamedTuple):
-    """A model that is trained, or the parent of gates."""
+    """A model that is trained; one that starts from another's weights is the parent of gates."""
 
     title: str
     overrides: tuple[str, ...]
-    gated: bool = False
+    start: str | None = None
+
+    @property
+    def gated(self) -> bool:
+        return self.start is not None
 
 
 MODELS = {
@@ -50,7 +54,7 @@ MODELS = {
         "PRO-SCALE's schedule, Mask2Former's pixel embedding",
         ("+experiment=proscale_camvid", "model/pixel_embedding=conv"),
     ),
-    "eco": Model("ECO-M2F", ("+experiment=eco_parent_camvid",), gated=True),
+    "eco": Model("ECO-M2F", ("+experiment=eco_parent_camvid", "trainer.max_steps=300", "lr=5e-4"), start="mask2former"),
 }
 
 
@@ -82,10 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     runs = {(name, seed): args.folder / name / f"seed{seed}" for seed in args.seeds for name in args.models}
     try:
-        jobs = [job for (name, seed), run in runs.items() for job in jobs_of(MODELS[name], seed, run, args.overrides)]
+        jobs = {
+            job.name: job
+            for (name, seed), run in runs.items()
+            for job in jobs_of(MODELS[name], seed, run, args.overrides)
+        }
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if failed := run_all(jobs, args.at_once):
+    if failed := run_all([*jobs.values()], args.at_once):
         sys.exit("\n".join(f"error: {name}: {why}" for name, why in failed.items()))
     rows = [row for (name, seed), run in runs.items() for row in rows_of(MODELS[name], seed, run)]
     folder = configure([*MODELS[args.models[0]].overrides, *args.overrides, TEST]).data.val.image_folder
@@ -111,11 +119,17 @@ def numbers(text: str) -> list[int]:
 
 
 def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Iterator[Job]:
-    """Training, and scores; of a parent the whole chain."""
+    """Training, and scores; of a parent the whole chain, after the training that it starts from."""
     title, settings = f"{model.title}, seed {seed}", [*model.overrides, f"seed={seed}", *overrides]
     place, last = run / "train", run / "train/checkpoints/last.ckpt"
-    steps = configure(settings).trainer.max_steps
-    train = Job(f"{title}: train", ["src.train", *settings, QUIET, f"hydra.run.dir={place}"], place, steps=steps)
+    after: tuple[str, ...] = ()
+    if model.start is not None:
+        other = run.parents[1] / model.start / run.name
+        begin = next(jobs_of(MODELS[model.start], seed, other, overrides))
+        yield begin
+        settings, after = [*settings, f"model.weights={other / 'train/checkpoints/last.ckpt'}"], (begin.name,)
+    steps = configure([setting for setting in settings if not setting.startswith("model.weights=")]).trainer.max_steps
+    train = Job(f"{title}: train", ["src.train", *settings, QUIET, f"hydra.run.dir={place}"], place, after, steps)
     yield train
     chain = ["src.eco", f"parent={last}", f"betas=[{','.join(map(str, BETAS))}]"]
     score = chain if model.gated else ["src.evaluate", f"ckpt_path={last}", QUIET]
@@ -143,7 +157,7 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
         predictors[model.title] = Predictor.load(last)
         for beta in BETAS if model.gated else ():
             gate = run / "test" / GATES / folder_name(f"gate beta={beta}") / "checkpoints/best.ckpt"
-            predictors[f"{model.title}, gate, beta {beta}"] = Predictor.load(last, f"gate={quote(str(gate))}")
+            predictors[f"{model.title}, gate, beta {beta}"] = Predictor.load(last, f"gate={gate}")
     photos = [photo for _, photo in islice(Inputs([images]), NUM_TIMED)]
     return {
         row["model"] if row["way"] == "gate" else f"{row['model']}, {row['way'].replace('exit', 'exit ')}": row["ratio"]

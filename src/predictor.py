@@ -13,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from src.command_line import configure, with_saved
+from src.command_line import configure, quote_path, with_saved
 from src.compose import best_precision, build_task, take_weights
 
 Key = TypeVar("Key")
@@ -51,7 +51,8 @@ class Predictor:
         Raises as the class does.
         """
         name = "ckpt_path" if Path(source).suffix == ".ckpt" else "model.weights"
-        return cls(configure(with_saved([f"{name}={source}", "paths.run=.", *settings]), "predict"))
+        typed = with_saved([f"{name}={source}", "paths.run=.", *settings])
+        return cls(configure([*map(quote_path, typed)], "predict"))
 
     def __call__(self, images: Sequence[Any]) -> list[Any]:
         """The answer to each image: its panoptic segments, instances and semantic map as (H, W) maps, exit and GMAC.

@@ -24,13 +24,16 @@ def write(place: Path, exits: Sequence[int], miou: float, gate: float | None = N
 def test_jobs_are_commands_that_compose(tmp_path: Path) -> None:
     """Each model is trained with its seed, then scored on the test split; a parent has its gates trained and scored."""
     for name, model in camvid.MODELS.items():
-        train, test = camvid.jobs_of(model, 7, tmp_path, ["trainer.max_steps=3"])
-        cfg = configure(train.arguments[1:])
+        run = tmp_path / name / "seed7"
+        *before, train, test = camvid.jobs_of(model, 7, run, ["trainer.max_steps=3"])
+        cfg = configure([argument for argument in train.arguments[1:] if not argument.startswith("model.weights=")])
+        assert [job.folder for job in before] == ([tmp_path / "mask2former/seed7/train"] if name == "eco" else [])
+        assert train.after == tuple(job.name for job in before)
         assert (cfg.seed, cfg.trainer.max_steps, train.steps) == (7, 3, 3)
         assert test.after == (train.name,)
         assert "data=camvid_test" in test.arguments
         assert test.arguments[0] == ("src.eco" if name == "eco" else "src.evaluate")
-        assert any(f"{tmp_path}/train/checkpoints/last.ckpt" in argument for argument in test.arguments)
+        assert any(f"{run}/train/checkpoints/last.ckpt" in argument for argument in test.arguments)
 
 
 def test_the_table_has_every_seed_exit_and_gate(
