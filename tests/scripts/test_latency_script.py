@@ -12,8 +12,8 @@ from tests.test_predict import SETTINGS, save
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two models, the second with a gate."""
     shallow = [setting for setting in SETTINGS if not setting.startswith("exits=")]
-    folders = (tmp_path_factory.mktemp(name) for name in ("plain", "beta=0.1"))  # as sweeps call theirs
-    plain, gated = (save(settings, folder) for settings, folder in zip((shallow, SETTINGS), folders, strict=True))
+    plain, gated = (save(settings, tmp_path_factory.mktemp("model")) for settings in (shallow, SETTINGS))
+    gated = gated.rename(gated.with_name("beta=0.1.ckpt"))  # as sweeps call theirs
     return ["--model", "plain", str(plain), "--model", "gated", str(gated), "gate=own"]
 
 
