@@ -146,6 +146,7 @@ def test_a_sweep_that_is_interrupted_leaves_its_jobs(
     """In the queue, and says how to come back to them."""
     (job,) = jobs(tmp_path, "a")
     monkeypatch.setattr(slurm, "queue", iter([set()]).__next__)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     monkeypatch.setattr(slurm, "wait", lambda _: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as stop:
         SlurmLauncher(**SETTINGS).run([job])
