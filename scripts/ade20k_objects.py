@@ -15,6 +15,7 @@ from rich.progress import track
 from src.data.categories import read_categories
 from src.data.export import save_colors, segment_id
 from src.data.index_masks import read_values
+from src.data.outlines import packed
 from src.data.pictures import read_picture
 
 Entry = dict[str, Any]
@@ -88,15 +89,13 @@ def lay(below: list[Segment], above: list[Segment], size: tuple[int, ...]) -> tu
 
 def instance(id_: int, image_id: str, category: int, mask: np.ndarray) -> Entry:
     """The entry of an object in the instance file."""
-    runs = run_lengths.encode(np.asfortranarray(mask))
-    outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
     of = {"id": id_, "image_id": image_id, "category_id": category, "iscrowd": 0}
-    return of | {"segmentation": outline, "area": int(mask.sum()), "bbox": box(mask)}
+    return of | {"segmentation": packed(mask), "area": int(mask.sum()), "bbox": box(mask)}
 
 
 def box(mask: np.ndarray) -> list[float]:
     """Left, top, width and height of a mask."""
-    return run_lengths.toBbox(run_lengths.encode(np.asfortranarray(mask))).tolist()
+    return run_lengths.toBbox(packed(mask)).tolist()
 
 
 def write(file: Path, images: list[Entry], annotations: list[Entry], categories: list[Entry]) -> None:

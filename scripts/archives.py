@@ -27,13 +27,14 @@ class Archive(NamedTuple):
     sha1: str | None = None  # where it is known
 
 
-def parser(description: str | None, root: str, url: str, parts: Sequence[str] = ()) -> argparse.ArgumentParser:
+def parser(description: str | None, root: str, url: str, archives: Sequence[Archive]) -> argparse.ArgumentParser:
     """What scripts that fetch a data set take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(root), help="folder to fill (default: %(default)s)")
     parser.add_argument("--url", default=url, help="where the archives lie (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep the archives after unpacking")
-    if parts:
+    parser.set_defaults(only=None)
+    if len(parts := list(dict.fromkeys(archive.part for archive in archives))) > 1:
         parser.add_argument("--only", choices=parts, help="one part (default: all)")
     return parser
 
@@ -42,7 +43,7 @@ def prepare_all(archives: Sequence[Archive], args: argparse.Namespace) -> None:
     """Fetch, unpack and check the archives that were asked for; what goes wrong ends in one line."""
     try:
         for archive in archives:
-            if getattr(args, "only", None) in (None, archive.part):
+            if args.only in (None, archive.part):
                 prepare(archive, args.root, args.url, args.keep)
     except OSError as error:  # unreachable, broken off, disk full
         sys.exit(f"error: {error}")

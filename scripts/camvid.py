@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from scripts.eco_table import spell, table
-from scripts.latency import timed
+from scripts.latency import timed, ways_of
 from src.command_line import configure
 from src.data.inputs import Inputs
 from src.folders import folder_name
@@ -99,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = configure([*MODELS[args.models[0]].overrides, *args.overrides, TEST]).data.val.image_folder
     shares = latencies_of({MODELS[name]: runs[name, args.seeds[0]] for name in args.models}, folder)
     write_csv([{**row._asdict(), "latency": shares[row.name]} for row in rows], args.folder / "table.csv")
-    (args.folder / "table.md").write_text(markdown(rows, shares))
-    Console().print(Markdown(markdown(rows, shares)))
+    text = markdown(rows, shares)
+    (args.folder / "table.md").write_text(text)
+    Console().print(Markdown(text))
     print(f"{args.folder}/table.md, table.csv")
 
 
@@ -122,13 +123,13 @@ def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Ite
     """Training, and scores; of a parent the whole chain, after the training that it starts from."""
     title, settings = f"{model.title}, seed {seed}", [*model.overrides, f"seed={seed}", *overrides]
     place, last = run / "train", run / "train/checkpoints/last.ckpt"
+    steps = configure(settings).trainer.max_steps
     after: tuple[str, ...] = ()
     if model.start is not None:
         other = run.parents[1] / model.start / run.name
         begin = next(jobs_of(MODELS[model.start], seed, other, overrides))
         yield begin
         settings, after = [*settings, f"model.weights={other / 'train/checkpoints/last.ckpt'}"], (begin.name,)
-    steps = configure([setting for setting in settings if not setting.startswith("model.weights=")]).trainer.max_steps
     train = Job(f"{title}: train", ["src.train", *settings, QUIET, f"hydra.run.dir={place}"], place, after, steps)
     yield train
     chain = ["src.eco", f"parent={last}", f"betas=[{','.join(map(str, BETAS))}]"]
@@ -159,9 +160,10 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
             gate = run / "test" / GATES / folder_name(f"gate beta={beta}") / "checkpoints/best.ckpt"
             predictors[f"{model.title}, gate, beta {beta}"] = Predictor.load(last, f"gate={gate}")
     photos = [photo for _, photo in islice(Inputs([images]), NUM_TIMED)]
+    ways = {key: way for key, way in ways_of(predictors).items() if (key[1] == "gate") == (", gate, " in key[0])}
     return {
         row["model"] if row["way"] == "gate" else f"{row['model']}, {row['way'].replace('exit', 'exit ')}": row["ratio"]
-        for row in timed(predictors, photos, ROUNDS)
+        for row in timed(predictors, ways, photos, ROUNDS)
     }
 
 

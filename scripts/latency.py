@@ -29,7 +29,9 @@ from src.predictor import Predictor
 from src.provenance import made_by
 from src.rows import write_csv
 
+Models = dict[str, Predictor]
 Images = dict[str, Tensor]  # one image, as each model takes it: (1, 3, H, W)
+Ways = dict[tuple[str, str], Callable[[Images], Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,21 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         photos = [photo for _, photo in islice(inputs, args.images)]
         if not photos:
             raise ValueError(inputs.broken[0])
-        rows = timed({name: Predictor.load(*rest) for name, *rest in args.models}, photos, args.rounds)
+        models = {name: Predictor.load(*rest) for name, *rest in args.models}
+        rows = timed(models, ways_of(models), photos, args.rounds)
         if args.csv:
             write_csv(rows, args.csv)
-    except (*MISTAKES, OSError) as error:
-        sys.exit(f"error: {reason(error) or error}")
+    except MISTAKES as error:
+        sys.exit(f"error: {reason(error)}")
     Console().print(table_of(rows))
 
 
-def timed(models: dict[str, Predictor], photos: Sequence[Tensor], rounds: int) -> list[dict[str, Any]]:
-    """A row for each exit and gate of each model."""
-    ways = {
+def ways_of(models: Models) -> Ways:
+    """What answers at each exit and gate of each model, by their names."""
+    return {
         (name, row): partial(answer, predictor, name, way)
         for name, predictor in models.items()
         for row, way in predictor.task.ways().items()
     }
+
+
+def timed(models: Models, ways: Ways, photos: Sequence[Tensor], rounds: int) -> list[dict[str, Any]]:
+    """A row for each of the models' ways."""
     images = ({name: prepared(predictor, photo) for name, predictor in models.items()} for photo in photos)
     device = next(iter(models.values())).fabric.device
     bar = track(images, "images", len(photos), console=Console(stderr=True), transient=True)

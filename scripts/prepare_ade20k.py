@@ -33,8 +33,7 @@ ARCHIVES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parts = ("semantic", "objects")
-    args = parser(__doc__, "data/ADEChallengeData2016", "http://data.csail.mit.edu", parts).parse_args(arguments)
+    args = parser(__doc__, "data/ADEChallengeData2016", "http://data.csail.mit.edu", ARCHIVES).parse_args(arguments)
     prepare_all(ARCHIVES, args)
     if args.only != "semantic":
         write_objects(args.root)

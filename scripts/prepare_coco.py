@@ -32,8 +32,7 @@ ARCHIVES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parts = ("images", "instances", "panoptic")
-    args = parser(__doc__, "data/coco", "http://images.cocodataset.org", parts).parse_args(arguments)
+    args = parser(__doc__, "data/coco", "http://images.cocodataset.org", ARCHIVES).parse_args(arguments)
     prepare_all(ARCHIVES, args)
 
 

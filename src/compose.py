@@ -122,9 +122,9 @@ def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
     """
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
-    weights = cfg.model.weights
+    weights = None if cfg.model.weights is None else read(cfg.model.weights)
     if num_classes is None and weights is not None and not cfg.model.drop_class_head:
-        num_classes = read(weights).architecture().num_classes
+        num_classes = weights.architecture().num_classes
     cfg.model.weights, cfg.model.drop_class_head, cfg.model.backbone.pretrained = None, False, False
     data = data_of(cfg)
     num_classes = data.num_classes if num_classes is None else num_classes

@@ -29,6 +29,9 @@ class ByteRows:
         self.starts = np.cumsum([0, *map(len, rows)])
         self.buffer = b"".join(rows)
 
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
     def __getitem__(self, index: int) -> bytes:
         return self.buffer[self.starts[index] : self.starts[index + 1]]
 

@@ -16,7 +16,9 @@ from pycocotools import mask as run_lengths
 from torch import Tensor
 
 from src.data.documents import Entry
+from src.data.export import save_colors
 from src.data.inputs import Shot
+from src.data.outlines import packed
 from src.data.targets import Category
 from src.data.video import Recorder, rate
 from src.painting import answered_segments, paint
@@ -93,8 +95,7 @@ class Answers:
     def panoptic(self, shot: Shot, panoptic: Any) -> None:
         """The map of segments, and what they are."""
         ids = panoptic.ids.cpu().numpy()
-        colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
-        Image.fromarray(colors).save(self.place("panoptic", f"{shot.name}.png"))
+        save_colors(ids, self.place("panoptic", f"{shot.name}.png"))
         categories = json.dumps(
             [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
         )
@@ -168,15 +169,15 @@ def instances(image_id: int, found: Any, categories: Sequence[Category]) -> list
     """The entries of instances that have a pixel, in the form of COCO's results, the surest first."""
     entries = []
     for place in found.scores.argsort(descending=True).tolist():
-        runs = run_lengths.encode(np.asfortranarray(found.masks[place].cpu().numpy()))
-        if run_lengths.area(runs):
+        outline = packed(found.masks[place].cpu().numpy())
+        if run_lengths.area(outline):
             entries.append(
                 {
                     "image_id": image_id,
                     "category_id": categories[int(found.labels[place])].id,
-                    "bbox": run_lengths.toBbox(runs).tolist(),
+                    "bbox": run_lengths.toBbox(outline).tolist(),
                     "score": float(found.scores[place]),
-                    "segmentation": {"size": list(runs["size"]), "counts": runs["counts"].decode()},
+                    "segmentation": outline,
                 }
             )
     return entries

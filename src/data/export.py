@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from src.data.outlines import packed
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
 
@@ -128,9 +129,8 @@ def objects(sample: Sample, categories: list[Category], segments: list[Entry], f
     entries: list[Entry] = []
     for segment, label, mask in zip(segments, sample.truth.labels.tolist(), sample.truth.masks().numpy(), strict=True):
         if categories[label].isthing:
-            runs = run_lengths.encode(np.asfortranarray(mask))
-            outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
-            box = run_lengths.toBbox(runs).tolist()
+            outline = packed(mask)
+            box = run_lengths.toBbox(outline).tolist()
             new = {"id": first_id + len(entries), "image_id": sample.image_id, "segmentation": outline, "bbox": box}
             entries.append(segment | new)
     return entries

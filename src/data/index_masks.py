@@ -64,10 +64,9 @@ class IndexMasks(Scenes):
         pairs = [(images[key], masks[key]) for key in images if key in masks]
         self.image_names = ByteRows(os.fsencode(image) for image, _ in pairs)  # flat, as in Annotations
         self.mask_names = ByteRows(os.fsencode(mask) for _, mask in pairs)
-        self.num_images = len(pairs)
 
     def __len__(self) -> int:
-        return self.num_images
+        return len(self.image_names)
 
     def __getitem__(self, index: int) -> Sample:
         image_file, mask_file = self._files(index)

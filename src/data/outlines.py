@@ -31,6 +31,12 @@ def decode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.
     return mask
 
 
+def packed(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (height, width) as run lengths that JSON can hold, and pycocotools takes too."""
+    runs = run_lengths.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": runs["counts"].decode()}
+
+
 def encode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> dict[str, Any]:
     """Its run lengths, which `decode` alone sees to be whole."""
     with drawable(file, id_):

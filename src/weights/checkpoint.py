@@ -172,26 +172,23 @@ def save(state: State, file: Path, about: dict[str, str]) -> None:
 def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:
     """Fill a model from a checkpoint; `drop_class_head` leaves what tells classes apart as the model has it.
 
-    Raises as `fitting` does.
+    Raises as `read` and `fitting` do.
     """
-    model.load_state_dict(fitting(model, source, drop_class_head), strict=False)
+    model.load_state_dict(fitting(model, read(source), drop_class_head), strict=False)
 
 
-def fitting(model: nn.Module, source: str, drop_class_head: bool = False) -> State:
+def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = False) -> State:
     """What a checkpoint has for a model, which may be on the meta device.
 
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: no readable weights, or names that are missing, left over, or of another shape.
+    Raises ValueError for names that are missing, left over, or of another shape.
     """
-    state = read(source).state
-    head = "decoder.class_embed."
+    source, head = checkpoint.source, "decoder.class_embed."
 
     def matters(name: str) -> bool:
         return not name.endswith(COUNTER) and not (drop_class_head and name.startswith(head))
 
     expected = {name: value for name, value in model.state_dict().items() if matters(name)}
-    state = {name: value for name, value in state.items() if matters(name)}
+    state = {name: value for name, value in checkpoint.state.items() if matters(name)}
     theirs, ours = (weights.get(head + "bias") for weights in (state, expected))
     if theirs is not None and ours is not None and theirs.shape != ours.shape:
         raise ValueError(
