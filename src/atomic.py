@@ -1,0 +1,59 @@
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ALMOST_NOTHING = 1 << 16  # bytes; libraries that hide why they could not write leave a full disk with less
+
+
+@contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """A path to write to, in the folder of `file`, which is made; it becomes `file` when the block ends without error.
+
+    Until then, and after an error, a `file` that was there stays as it was.
+
+    Raises:
+        OSError: it cannot be written; of a full disk, naming the disk.
+    """
+    part = file.with_name(f".{file.name}.part{os.getpid()}{file.suffix}")  # libraries tell formats by the suffix
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        part.replace(file)
+    except Exception as error:
+        raise explain_full_disk(error, file) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises as `atomic_write`."""
+    with atomic_write(file) as part:
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_json(content: Any, file: Path, indent: int | None = 1) -> None:
+    """Write a JSON file, whole or not at all. Raises as `atomic_write`."""
+    write_text(json.dumps(content, indent=indent), file)
+
+
+def explain_full_disk(error: Exception, file: Path) -> Exception:
+    """The error, or, where a disk without space is behind it, one that says which disk that is."""
+    there = next(place for place in (file.absolute(), *file.absolute().parents) if place.exists())
+    usage = shutil.disk_usage(there)
+    if getattr(error, "errno", None) not in FULL and usage.free > ALMOST_NOTHING:
+        return error
+    disk = next(place for place in (there, *there.parents) if os.path.ismount(place))
+    return OSError(
+        f"{file}: cannot be written, the disk {disk} is full ({usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB are "
+        "free); make space there and start the same command again"
+    )
