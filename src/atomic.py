@@ -14,20 +14,24 @@ ALMOST_NOTHING = 1 << 16  # bytes; libraries that hide why they could not write 
 
 
 @contextmanager
-def atomic_write(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path, durable: bool = True) -> Iterator[Path]:
     """A path to write to, in the folder of `file`, which is made; it becomes `file` when the block ends without error.
 
     Until then, and after an error, a `file` that was there stays as it was.
 
+    Args:
+        durable: wait until the disk has it, so that a power cut finds it whole, too; for many small files that is slow.
+
     Raises:
         OSError: it cannot be written; of a full disk, naming the disk.
     """
-    part = file.with_name(f".{file.name}.part{os.getpid()}{file.suffix}")  # libraries tell formats by the suffix
+    part = file.with_name(f".{file.stem}.part{file.suffix}")  # libraries tell formats by the suffix
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with part.open("rb+") as stream:
+                os.fsync(stream.fileno())
         part.replace(file)
     except Exception as error:
         raise explain_full_disk(error, file) from error

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.ending import Interrupted, signals
 from src.mistakes import explain, fail
 from src.settings import check_settings, suggest
 from src.starting_point import settle
@@ -41,7 +42,11 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
         sys.argv += check(flags.overrides, flags.multirun, primary)
-    entry()
+    try:
+        with signals.caught():
+            entry()
+    except Interrupted as end:
+        fail(f"{end}; {end.kept}".removesuffix("; "), end.status)
 
 
 def add_plus(argument: str) -> str:

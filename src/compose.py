@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest
+from src.completion import finished
 from src.mistakes import reason
 from src.settings import check_settings
 from src.weights.checkpoint import fitting, read
@@ -215,7 +218,7 @@ def take_weights(cfg: DictConfig, purpose: str) -> str | None:
 def find_progress(cfg: DictConfig) -> str | None:
     """The checkpoint that a training goes on from: as above, or of `auto` the last one in its run folder.
 
-    With `auto`, none that is there or whole means to start from scratch; of one that is not whole it is said.
+    With `auto`, none that is there means to start from scratch; so does, in one line, that none is whole.
     """
     if cfg.ckpt_path != "auto":
         return find_checkpoint(cfg)
@@ -223,23 +226,43 @@ def find_progress(cfg: DictConfig) -> str | None:
     if not file.is_file():
         return None
     try:
-        read_checkpoint(file)
+        read_checkpoint(file, to_the_end=True)
+        return str(file)
     except ValueError as error:
-        print(f"{error}; the training starts from scratch", file=sys.stderr)
-        return None
-    return str(file)
+        other, step = newest_whole(file.parent)
+        then = f"goes on from {other}, of step {step}" if other else "starts from scratch"
+        print(f"{error}; the training {then}", file=sys.stderr)
+        return None if other is None else str(other)
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, int]:
+    """The checkpoint in a folder that has most steps, of those that can be read to the end, and its step."""
+    found: tuple[Path | None, int] = None, 0
+    for file in folder.glob("[!.]*.ckpt"):
+        with suppress(ValueError):
+            step = read_checkpoint(file, to_the_end=True)["global_step"]
+            found = max(found, (file, step), key=lambda one: one[1])
+    return found
 
 
 def is_finished(cfg: DictConfig, checkpoint: str | None) -> bool:
-    """Whether a training that goes on by itself has had all its steps."""
+    """Whether a training that goes on by itself has had all its steps, and the scores of the last one."""
     if cfg.ckpt_path != "auto" or checkpoint is None:
         return False
-    return read_checkpoint(Path(checkpoint))["global_step"] >= cfg.trainer.max_steps
+    return finished(Path(cfg.paths.run)) and read_checkpoint(Path(checkpoint))["global_step"] >= cfg.trainer.max_steps
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds, tensors left on disk. Raises ValueError for any other file."""
+def read_checkpoint(file: Path, to_the_end: bool = False) -> dict[str, Any]:
+    """What a checkpoint of ours holds, tensors left on disk. Raises ValueError for any other file.
+
+    Args:
+        to_the_end: look at every byte, as the checksums in the file have it.
+    """
     content = load(file, "ckpt_path", mmap=True)
+    if to_the_end and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"ckpt_path={file}: not a readable checkpoint ({part} in it is damaged)")
     if not {"state_dict", "pytorch-lightning_version"} <= set(content):
         raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
     return content

@@ -4,11 +4,13 @@ Settings are those the checkpoint was trained with; what is typed comes on top.
 """
 
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src import completion
 from src.command_line import CONF, run, saved_overrides
 from src.compose import compose, take_weights
 from src.mistakes import guarded
@@ -21,8 +23,11 @@ def evaluate(cfg: DictConfig) -> None:
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
     take_weights(cfg, "evaluate")
+    completion.begin(Path(cfg.paths.run))
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
     trainer.validate(task, data, verbose=False)
+    if trainer.is_global_zero:
+        completion.finish(Path(cfg.paths.run), "scored")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,19 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from src.atomic import write_text
+from src.completion import begin, finished
+from src.ending import Interrupted
+
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 NOT_RUN = "not run"
+SECONDS_TO_END = 60  # for a job that is told to
 
 
 class Job(NamedTuple):
     """One command.
 
-    `folder` keeps its log and whether it is done; `after` names the jobs it builds on; `steps` is how many a training
+    `folder` is where it runs, and keeps its log; `after` names the jobs it builds on; `steps` is how many a training
     has, whose folder is its run folder.
     """
 
@@ -40,9 +45,15 @@ class Job(NamedTuple):
         return " ".join(self.arguments)
 
     @property
+    def begun(self) -> bool:
+        """Whether this very command was the last one that began in the folder."""
+        file = self.folder / "begun"
+        return file.is_file() and file.read_text() == self.line
+
+    @property
     def done(self) -> bool:
-        """Whether this very command has come to its end."""
-        return (self.folder / "done").is_file() and (self.folder / "done").read_text() == self.line
+        """Whether this very command has come to its end, as what it left in the folder says."""
+        return self.begun and finished(self.folder)
 
     @property
     def log(self) -> Path:
@@ -53,16 +64,11 @@ class Job(NamedTuple):
 
         A checkpoint that another command left there is removed, lest this one went on from it the next time.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        begun, last = self.folder / "begun", self.folder / "checkpoints/last.ckpt"
-        if not begun.is_file() or begun.read_text() != self.line:
+        last = self.folder / "checkpoints/last.ckpt"
+        if not self.begun:
             last.unlink(missing_ok=True)
-            begun.write_text(self.line)
+            write_text(self.line, self.folder / "begun")
         return ["ckpt_path=auto"] if last.is_file() else []
-
-    def end(self) -> None:
-        """Note that it has come to its end."""
-        (self.folder / "done").write_text(self.line)
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen:
         """Run it as a process."""
@@ -70,7 +76,12 @@ class Job(NamedTuple):
         command = [sys.executable, "-m", *self.arguments, *besides]
         with open(self.log, "a" if besides else "w") as log:
             return subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **environment}, preexec_fn=die_with_parent
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                preexec_fn=die_with_parent,
+                start_new_session=True,  # Ctrl-C is for the command that runs the jobs, which ends them
             )
 
     def steps_done(self) -> int:
@@ -106,7 +117,6 @@ class Requeueable(NamedTuple):
         module, *arguments = self.job.arguments
         sys.argv = [module, *arguments, *self.job.begin()]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-        self.job.end()
 
     def checkpoint(self) -> Any:
         """What submitit is to requeue when the time is up: the same."""
@@ -152,11 +162,10 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
                         progress.update(bar, completed=job.steps_done())
                     if process.poll() is None:
                         continue
-                    if process.returncode:
-                        failed[job.name] = last_words(job.log, process.returncode)
-                    else:
-                        job.end()
+                    if job.done:
                         done.add(job.name)
+                    else:
+                        failed[job.name] = last_words(job, process.returncode)
                     del running[job.name]
                     slots.append(slot)
                     progress.remove_task(bar)
@@ -165,10 +174,25 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
                 for job in lost:
                     waiting.remove(job)
                     failed[job.name] = f"{NOT_RUN}, it builds on {', '.join(failed.keys() & set(job.after))}"
+    except Interrupted as interrupted:
+        interrupted.kept = "the same command goes on with the jobs that are not done"
+        raise
     finally:
-        for _, process, *_ in running.values():
-            process.kill()
+        end([process for _, process, *_ in running.values()])
     return failed
+
+
+def end(processes: Sequence[subprocess.Popen]) -> None:
+    """End processes so that they can go on later: a training saves the step that it is at; who hangs is killed."""
+    try:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
+        for process in processes:
+            process.wait(max(deadline - time.monotonic(), 0))
+    except (subprocess.TimeoutExpired, Interrupted):  # a second signal: now
+        for process in processes:
+            process.kill()
 
 
 def finished_of(jobs: Sequence[Job]) -> list[Job]:
@@ -187,13 +211,15 @@ def not_done(jobs: Sequence[Job], console: Console) -> list[Job]:
         console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
     left = [job for job in jobs if job not in finished]
     for job in left:
-        (job.folder / "done").unlink(missing_ok=True)  # of another command, or made from what runs anew
+        begin(job.folder)  # what is there is of another command, or made from what runs anew
     return left
 
 
-def last_words(log: Path, status: int) -> str:
+def last_words(job: Job, status: int) -> str:
     """Why a job failed: its last error in one line, else its last line that says something; SLURM's last is not one."""
-    text = log.read_text(errors="replace") if log.is_file() else ""
+    if status == 0:
+        return f"exit status 0, but {job.folder} does not have all that it should: its scores are missing or damaged"
+    text = job.log.read_text(errors="replace") if job.log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("srun: ")]
     errors = [line for line in lines if line.startswith("error: ")]  # behind which a progress bar may still end
     return (errors or lines or [f"exit status {status}"])[-1]

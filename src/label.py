@@ -11,6 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from src import completion
 from src.command_line import CONF, run, saved_overrides
 from src.compose import compose, take_weights
 from src.mistakes import guarded
@@ -38,6 +39,8 @@ def label(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         labelling.finish()
         whole = labelling.about
+        if (run_folder := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
+            completion.finish(run_folder, "labelled")
         print(f"{folder}: {whole.num_images} images of {whole.split}, exits {whole.exits}, {whole.num_shards} shards")
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose
@@ -14,6 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.atomic import FULL, explain_full_disk
+from src.ending import Interrupted, signals
 from src.settings import parameters_of, suggest
 
 EXTRAS = {  # of pyproject.toml, by what they bring
@@ -32,7 +35,7 @@ MISTAKES = (
 
 
 def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A job whose expected errors end in one line."""
+    """A job that ends in one line where an expected error or a signal ends it."""
 
     @wraps(job)  # Hydra names the job after it
     def guarded_job(cfg: DictConfig) -> None:
@@ -42,12 +45,13 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             said = reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            nameless = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
-            fail(f"{said} (run folder {cfg.paths.run})" if nameless else said)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error.__context__ or error, KeyboardInterrupt):  # Lightning exits on Ctrl-C
-                fail(f"interrupted; what was saved is in {cfg.get('table') or cfg.paths.run}", 130)
-            raise
+            if isinstance(error, OSError) and error.errno in FULL:  # which names neither a disk nor, often, a file
+                said = str(explain_full_disk(error, Path(error.filename or cfg.paths.run)))
+            fail(said)
+        except Interrupted as end:
+            signals.requeue(end.signum)
+            place = cfg.get("table") or cfg.paths.run
+            fail(f"{end}; {end.kept or f'what was saved is in {place}'}", end.status)
 
     return guarded_job
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.atomic import atomic_write
+
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[str] = ()) -> None:
-    """Write rows with the columns given, then every other that one of them has, in the order in which they come up."""
+    """Write rows, whole or not at all: the columns given, then every other that one has, in the order they come up."""
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with atomic_write(file) as part, open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, list(names))
         writer.writeheader()
         writer.writerows(rows)

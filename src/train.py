@@ -1,11 +1,15 @@
 """Train a model: python -m src.train +experiment=proscale_shapes."""
 
 import sys
+from pathlib import Path
 
 import hydra
+import lightning
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from omegaconf import DictConfig
 
+from src import completion
 from src.command_line import CONF, run
 from src.compose import compose, find_progress, is_finished
 from src.mistakes import guarded
@@ -14,14 +18,33 @@ from src.mistakes import guarded
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 @guarded
 def train(cfg: DictConfig) -> None:
-    """Fit, from a checkpoint if one is named."""
+    """Fit, from a checkpoint if one is named, and note in the run folder that this came to its end."""
+    folder = Path(cfg.paths.run)
     checkpoint = find_progress(cfg)
     if is_finished(cfg, checkpoint):
         print(f"{checkpoint}: has all {cfg.trainer.max_steps} steps, nothing is left to train", file=sys.stderr)
         return
     cfg.ckpt_path = checkpoint
+    completion.begin(folder)
     task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    if trainer.is_global_zero:
+        why = why_it_ended(trainer)
+        completion.finish(folder, why, trainer.global_step)
+        print(f"{why}; {folder}")
+
+
+def why_it_ended(trainer: lightning.Trainer) -> str:
+    """What ended a training that came to its end, in words."""
+    step, callbacks = trainer.global_step, trainer.callbacks  # type: ignore[attr-defined]
+    if 0 <= trainer.max_steps <= step:
+        return f"training ended after all {step} steps"
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            return f"training ended early, at step {step}: {callback.stopping_reason_message.split(' Signaling')[0]}"
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            return f"training ended at step {step}: the time of trainer.max_time is over"
+    return f"training ended after {trainer.current_epoch} epochs, at step {step}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from src.atomic import atomic_write
 from src.command_line import CONF, run, saved_overrides
 from src.compose import data_of, find_checkpoint
 from src.mistakes import guarded
@@ -51,7 +52,8 @@ def keep(surveys: Sequence[Any], problems: Sequence[tuple[str, Any]], folder: Pa
     write_csv(rows, folder / "problems.csv", COLUMNS)
     write_csv([{"split": survey.split, **row} for survey in surveys for row in survey.counts], folder / "counts.csv")
     if panels := {title: picture for survey in surveys for title, picture in survey.samples.items()}:
-        side_by_side(panels).save(folder / "samples.png")
+        with atomic_write(folder / "samples.png") as part:
+            side_by_side(panels).save(part)
 
 
 def table_of(problems: Sequence[tuple[str, Any]]) -> Table:

@@ -10,7 +10,9 @@ import pytest
 
 from src.jobs import Job, last_words, run_all
 
-APPEND = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.argv[2])"
+FINISH = "from src.completion import finish; "  # what a command says when it has come to its end
+APPEND = f"{FINISH} import pathlib as p, sys; log = p.Path(sys.argv[1]); log.open('a').write(sys.argv[2]);"
+APPEND += "finish(log.parent / sys.argv[3], 'all of it')"
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def job(log: Path, letter: str, *after: str, module: str = "append") -> Job:
-    return Job(letter, [module, str(log), letter], log.parent / letter, after)
+    return Job(letter, [module, str(log), letter, letter], log.parent / letter, after)
 
 
 def test_jobs_wait_for_what_they_build_on(log: Path) -> None:
@@ -37,7 +39,7 @@ def test_what_is_done_is_not_run_again(log: Path) -> None:
     run_all([job(log, "a")], at_once=1)
     run_all([job(log, "a"), job(log, "b", "a")], at_once=1)
     assert log.read_text() == "ab"
-    run_all([job(log, "a")._replace(arguments=["append", str(log), "x"])], at_once=1)
+    run_all([job(log, "a")._replace(arguments=["append", str(log), "x", "a"])], at_once=1)
     assert log.read_text() == "abx"
 
 
@@ -45,7 +47,7 @@ def test_what_is_made_from_something_that_runs_anew_runs_anew(log: Path) -> None
     """However they are listed."""
     jobs = [job(log, "c", "b"), job(log, "b", "a"), job(log, "a")]
     run_all(jobs, at_once=1)
-    (log.parent / "a" / "done").unlink()
+    (log.parent / "a" / "done.json").unlink()
     run_all(jobs, at_once=1)
     assert log.read_text() == "abcabc"
 
@@ -76,7 +78,6 @@ def test_a_training_goes_on_from_its_last_checkpoint(log: Path) -> None:
         last.touch()
         (one.folder / "begun").write_text(begun)
         (one.folder / "log.txt").write_text("")
-        (one.folder / "done").unlink(missing_ok=True)
         run_all([one], at_once=1)
         assert (one.folder / "log.txt").read_text() == expected
         assert last.exists() == (begun == one.line)
@@ -84,8 +85,11 @@ def test_a_training_goes_on_from_its_last_checkpoint(log: Path) -> None:
 
 def test_a_job_that_is_requeued_goes_on(log: Path) -> None:
     """Called in a process that a cluster gave, it is the command that a process of its own would be."""
-    (log.parent / "show.py").write_text("import sys; print(*sys.argv[1:]); len(sys.argv) < 3 and sys.exit(1)")
     one = Job("t", ["show", "steps=2"], log.parent / "seed=0")
+    finish = f"{FINISH} import pathlib; finish(pathlib.Path({str(one.folder)!r}), 'all of it')"
+    (log.parent / "show.py").write_text(
+        f"import sys; print(*sys.argv[1:]); len(sys.argv) < 3 and sys.exit(1); {finish}"
+    )
     call = f"from pathlib import Path; from src.jobs import Job, Requeueable; Requeueable({one!r})()"
     call = call.replace("PosixPath", "Path")
     said = []
@@ -121,11 +125,10 @@ def test_a_job_is_a_module_of_this_python(log: Path) -> None:
 
 def test_an_error_is_told_also_if_a_progress_bar_ends_behind_it(tmp_path: Path) -> None:
     """Bars end with the process; of what is no error the last line counts, of nothing the exit status."""
-    log = tmp_path / "log.txt"
     for text, expected in (
         ("error: lr=1: too high\ntraining:   0%|  | 0/20\rtraining:  5%| | 1/20\n\n", "error: lr=1: too high"),
         ("one\nKilled\nsrun: error: task 0: Exited\n", "Killed"),
         ("", "exit status 3"),
     ):
-        log.write_text(text)
-        assert last_words(log, 3) == expected
+        (tmp_path / "log.txt").write_text(text)
+        assert last_words(Job("a", ["a"], tmp_path), 3) == expected

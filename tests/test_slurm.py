@@ -13,6 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from src.command_line import CONF, PLUGINS, check
+from src.completion import finish
+from src.ending import signals
 from src.jobs import Job, Requeueable
 from tests.test_command_line import said
 
@@ -63,8 +65,8 @@ def ends(*answers: Any, done: Job) -> Any:
     def queue() -> set[str]:
         answer = given.pop(0)
         if not given:
-            done.folder.mkdir(exist_ok=True)
-            done.end()
+            done.begin()
+            finish(done.folder, "all of it")
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -77,7 +79,8 @@ def test_what_is_not_done_is_submitted(submitted: list[Any], tmp_path: Path, mon
     a, b, c, d = jobs(tmp_path, "a", "b", "c", "d")
     for job in (a, b):
         job.folder.mkdir()
-    a.end()
+    a.begin()
+    finish(a.folder, "all of it")
     (b.folder / "slurm_id").write_text("5_1")
     monkeypatch.setattr(slurm, "queue", ends({"5_1"}, {"7_0", "5_1"}, {"5_1"}, done=b))
     assert SlurmLauncher(**SETTINGS).run([a, b, c, d]) == dict.fromkeys("cd", "error: out of luck")
@@ -148,7 +151,7 @@ def test_a_sweep_that_is_interrupted_leaves_its_jobs(
     monkeypatch.setattr(slurm, "queue", iter([set()]).__next__)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     monkeypatch.setattr(slurm, "wait", lambda _: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as stop, signals.caught():
         SlurmLauncher(**SETTINGS).run([job])
     assert stop.value.code == 130
     assert "the same command waits for them again" in capsys.readouterr().err

@@ -34,6 +34,7 @@ with (pathlib.Path(__file__).parent / 'ran').open('a') as ran:
 time.sleep(float(given.get('sleep', 0)))
 if given['x'] == 'bad':
     sys.exit('error: x=bad: expected good')
+(run / 'done.json').write_text('{"why": "all of it", "step": null}')
 (run / 'scores.json').write_text(json.dumps({'exits': {'2': {'pq': len(given['x']) / 3, 'total_gflops': 5.0}}}))
 """
 
@@ -256,7 +257,8 @@ def test_a_job_has_one_gpu(pretend: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "trainer.devices=2: a job of a sweep has one GPU" in capsys.readouterr().err
     seen = "open(pathlib.Path(__file__).parent / 'gpus', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])"
     (pretend / "pretend.py").write_text(f"import os, pathlib, time; time.sleep(0.5)\n{seen}\n")
-    launch(pretend, "a", "bb", devices="auto")
+    with pytest.raises(SystemExit):  # without a record of their end they have not come to it
+        launch(pretend, "a", "bb", devices="auto")
     assert sorted((pretend / "gpus").read_text()) == ["3", "5"]
 
 

@@ -1,11 +1,12 @@
 """Which exit every image took."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch.distributed
+
+from src.rows import write_csv
 
 
 class ExitList(lightning.Callback):
@@ -41,6 +42,5 @@ class ExitList(lightning.Callback):
         rows = sorted(row for part in parts for row in part)
         self.rows = []
         if rows and trainer.is_global_zero:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.file, "w", newline="") as file:
-                csv.writer(file).writerows([("image_id", "name", "exit", "gflops"), *rows])
+            names = ("image_id", "name", "exit", "gflops")
+            write_csv([dict(zip(names, row, strict=True)) for row in rows], self.file)

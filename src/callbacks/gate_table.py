@@ -1,12 +1,12 @@
 """What came of training a gate: what it chooses beside what others would, as a table and as JSON."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import lightning
 from rich.table import Table
 
+from src.atomic import write_json
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.exit_choice import best_exit, histogram
@@ -73,8 +73,7 @@ class GateTable(lightning.Callback):
             "made_by": made_by(trainer.strategy.root_device, trainer.world_size),
         }
         self.console.print(table_of(content))
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(content, indent=1))
+        write_json(content, self.file)
         log_trade_off(trainer.loggers, content["outcomes"], "quality", "gflops", content["step"])
 
 

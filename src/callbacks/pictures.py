@@ -8,6 +8,7 @@ import lightning
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from src.atomic import atomic_write
 from src.painting import Segments, answered_segments, paint, photo_of, side_by_side, true_segments
 
 MOST_LABELS = 255  # of W&B's masks
@@ -64,9 +65,9 @@ class Pictures(lightning.Callback):
         pictures = sorted(self.pictures, key=lambda picture: picture.taken or 0)
         self.pictures = []
         for number, picture in enumerate(pictures):
-            self.folder.mkdir(parents=True, exist_ok=True)
             name = Path(picture.name).stem.replace(" ", "_")
-            picture.sheet(task.categories).save(self.folder / f"{number:02d}_{name}.png")
+            with atomic_write(self.folder / f"{number:02d}_{name}.png") as part:
+                picture.sheet(task.categories).save(part)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and pictures:
                 captions, masks = [caption(picture) for picture in pictures], masks_of(pictures, task.categories)

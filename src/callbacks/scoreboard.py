@@ -1,6 +1,5 @@
 """What a run is about to do, and what came of it: a table at the start and one after each validation."""
 
-import json
 import math
 import re
 import time
@@ -11,6 +10,7 @@ from typing import Any
 import lightning
 from rich.table import Table
 
+from src.atomic import write_json
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
@@ -57,8 +57,8 @@ class Scoreboard(lightning.Callback):
         if trainer.is_global_zero and not self.costs:
             self.costs = count(task.model, self.image_size, segmentation=task.segmentation)
 
-    def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Say what the settings come to."""
+    def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Say what the settings come to, those of a run that goes on as its checkpoint has them."""
         if not trainer.is_global_zero:
             return
         table = Table(title="this run", show_header=False, title_justify="left")
@@ -95,7 +95,6 @@ class Scoreboard(lightning.Callback):
         gate = {"gate": by_row["gate"] | mean_cost(by_row["gate"], self.costs)} if "gate" in by_row else {}
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
         self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         maker = made_by(trainer.strategy.root_device, trainer.world_size)
         content = {
             "step": task.global_step,
@@ -105,7 +104,7 @@ class Scoreboard(lightning.Callback):
             "classes": task.by_class,
             "made_by": maker,
         }
-        self.file.write_text(json.dumps(content, indent=1))
+        write_json(content, self.file)
         if quality := quality_of(by_row.values()):
             scored = {who: row for who, row in (exits | gate).items() if quality in row}
             log_trade_off(trainer.loggers, scored, quality, "total_gflops", task.global_step)
@@ -152,11 +151,11 @@ def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], ima
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     optimizer = trainer.optimizers[0]
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups}, reverse=True)
-    size = "x".join(map(str, image_size))
+    size, step = "x".join(map(str, image_size)), trainer.global_step
     return {
         "batch": f"{data.global_batch_size} = {data.batch_size} per device x "
         f"{trainer.world_size} devices x {trainer.accumulate_grad_batches} accumulated",
-        "steps": str(trainer.max_steps),
+        "steps": str(trainer.max_steps) + f", goes on from step {step} of {trainer.ckpt_path}" * bool(step),
         "learning rate": ", ".join(f"{rate:g}" for rate in rates) + " (highest: all but the backbone)",
         "precision": str(trainer.precision),
         "device": str(trainer.strategy.root_device),

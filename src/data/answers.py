@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from torch import Tensor
 
+from src.atomic import atomic_write
 from src.data.documents import Entry
 from src.data.export import save_colors
 from src.data.inputs import Shot
@@ -29,7 +30,9 @@ LEVELS = 255  # of 8 bits
 
 
 class Answers:
-    """A folder that fills; what stands there is whole after every answer, and nothing is kept in memory.
+    """A folder that fills, and keeps what is finished whatever ends it; what stands there is whole.
+
+    Nothing is kept in memory: files that grow are called `NAME.part` until the end, and are whole after every answer.
 
     Args:
         folder: gets overlays/NAME.jpg, or .mp4 of a video; panoptic/NAME.png, R + 256 G + 65536 B the segment's number,
@@ -46,14 +49,13 @@ class Answers:
 
     def __enter__(self) -> "Answers":
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "exits.csv"
-        self.exits = self.open.enter_context(file.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
+        self.exits = self.growing("exits.csv", newline="")
         self.row(("image_id", "name", "file", "exit", "gflops"))
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         with self.open:
-            self.recording.close()
+            self.recording.__exit__(*raised)
 
     def write(self, shot: Shot, photo: Tensor, answer: Any) -> None:
         """Keep one answer, of a photo (3, H, W) uint8 RGB; frames of a video come in order and together."""
@@ -71,7 +73,8 @@ class Answers:
         if "semantic" in self.outputs and answer.semantic is not None:
             ids = np.array([category.id for category in self.categories])
             pixels = ids[answer.semantic.cpu().numpy()].astype(np.uint8 if ids.max() <= LEVELS else np.uint16)
-            Image.fromarray(pixels).save(self.place("semantic", f"{shot.name}.png"))
+            with atomic_write(self.folder / "semantic" / f"{shot.name}.png", durable=False) as part:
+                Image.fromarray(pixels).save(part)
         self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
 
     def row(self, values: Sequence[object]) -> None:
@@ -85,17 +88,19 @@ class Answers:
         picture.thumbnail((LONGEST, LONGEST))
         picture = paint(picture, answered_segments(answer), self.categories)
         if shot.video is None:
-            picture.save(self.place("overlays", f"{shot.name}.jpg"), quality=90)
+            with atomic_write(self.folder / "overlays" / f"{shot.name}.jpg", durable=False) as part:
+                picture.save(part, quality=90)
             return
         if shot.video != self.video:
-            self.recorder = Recorder(self.place("overlays", f"{shot.video}.mp4"), picture.size, rate(shot.file))
+            part = self.recording.enter_context(atomic_write(self.folder / "overlays" / f"{shot.video}.mp4"))
+            self.recorder = Recorder(part, picture.size, rate(shot.file))
             self.recording.callback(self.recorder.close)
         self.recorder.write(picture)
 
     def panoptic(self, shot: Shot, panoptic: Any) -> None:
         """The map of segments, and what they are."""
         ids = panoptic.ids.cpu().numpy()
-        save_colors(ids, self.place("panoptic", f"{shot.name}.png"))
+        save_colors(ids, self.folder / "panoptic" / f"{shot.name}.png")
         categories = json.dumps(
             [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
         )
@@ -108,17 +113,16 @@ class Answers:
             }
         )
 
-    def place(self, folder: str, name: str) -> Path:
-        """Where a file goes."""
-        file = self.folder / folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
+    def growing(self, name: str, newline: str | None = None) -> TextIO:
+        """A file that grows beside its place, and takes it with all that is finished when this ends, however."""
+        part = self.folder / f"{name}.part"
+        self.open.callback(part.replace, self.folder / name)
+        return self.open.enter_context(part.open("w", newline=newline, encoding="utf-8", errors="surrogateescape"))
 
     def listing(self, name: str, head: str, tail: str) -> "JsonList":
         """A JSON file that grows."""
         if name not in self.lists:
-            stream = self.open.enter_context((self.folder / name).open("w", encoding="utf-8"))
-            self.lists[name] = JsonList(stream, head, tail)
+            self.lists[name] = JsonList(self.growing(name), head, tail)
         return self.lists[name]
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from src.atomic import atomic_write
 from src.nested import flat
 
 NOTE = b"ecoscale"  # under which a shard says what table it is of
@@ -98,14 +99,8 @@ def write_shard(folder: Path, number: int, parts: Sequence[Rows], about: About) 
         **{f"{INPUT}{name}": fixed_lists([rows.inputs[name] for rows in parts]) for name in about.inputs},
     }
     table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(about._asdict()), NUMBER: str(number)})
-    file = shard_file(folder, number)
-    part = file.with_suffix(".part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(shard_file(folder, number)) as part:
         pq.write_table(table, part, write_page_checksum=True)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def fixed_lists(values: Sequence[Tensor]) -> pa.FixedSizeListArray:

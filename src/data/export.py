@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from src.atomic import atomic_write
 from src.data.outlines import packed
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
@@ -106,7 +107,8 @@ def save(sample: Sample, ids: np.ndarray, image_file: Path, mask_file: Path) -> 
 def save_colors(ids: np.ndarray, file: Path) -> None:
     """Write a map of segment ids (H, W) as R + 256 G + 65536 B."""
     colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
-    Image.fromarray(colors.astype(np.uint8)).save(file)
+    with atomic_write(file, durable=False) as part:
+        Image.fromarray(colors.astype(np.uint8)).save(part)
 
 
 def save_index(sample: Sample, ids: np.ndarray, file: Path, dtype: type = np.uint8, unlabelled: int = 0) -> None:

@@ -18,6 +18,7 @@ from src.data.samplers import RankSampler, StepSampler
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
+from src.ending import leave_signals_to_parent
 
 
 class SegmentationData(LightningDataModule):
@@ -149,7 +150,11 @@ class SegmentationData(LightningDataModule):
         view = View(self.labelled, self.resize, self.seed)
         batches = self.labelling.share(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(
-            dataset=Batches(view, batches), batch_size=None, num_workers=self.num_workers, collate_fn=as_it_is
+            dataset=Batches(view, batches),
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=as_it_is,
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def _in_order(self, scenes: Scenes) -> DataLoader[Sample]:
@@ -164,6 +169,7 @@ class SegmentationData(LightningDataModule):
             batch_size=batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
+            worker_init_fn=leave_signals_to_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -5,37 +5,69 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_only
+
+from src.atomic import explain_full_disk
+from src.rows import write_csv
 
 
 class RunLog(CSVLogger):
     """Keeps what is there already; rows of steps that are made again give way to the new ones."""
 
-    before: list[dict[str, str]] | None = None  # rows of the run that this one may go on
-
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer, which begins a file of its own: what is in the old one is read before."""
-        if self.before is None:
-            file = Path(self.log_dir) / "metrics.csv"
-            self.before = rows_of(file) if file.is_file() else []
-        return super().experiment
+        """The writer."""
+        if self._experiment is None:
+            self._experiment = RowsWriter(self.log_dir)
+        return self._experiment
 
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+
+class RowsWriter(ExperimentWriter):
+    """Appends rows to a file; where columns are new, and where a run goes on, it writes the file anew, whole or not."""
+
+    def __init__(self, log_dir: str) -> None:
+        file = Path(log_dir) / self.NAME_METRICS_FILE
+        self.before = rows_of(file) if file.is_file() else []  # of the run that this one may go on
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the file there, which Lightning would remove: it is that of the run that goes on."""
+
+    def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Add a row; the first one tells which of the old ones stay."""
-        writer = self.experiment
         if self.before:
-            kept = [row for row in self.before if step is not None and int(row["step"]) < step]
-            writer.metrics += [{name: value for name, value in row.items() if value} for row in kept]
-        self.before = []
-        super().log_metrics(metrics, step)
+            kept = [row for row in self.before if step is not None and comes_before(row, metrics_dict, step)]
+            self.metrics_keys = sorted({name for row in kept for name in row})
+            write_csv(kept, Path(self.metrics_file_path), self.metrics_keys)
+            self.before = []
+        super().log_metrics(metrics_dict, step)
+
+    def save(self) -> None:
+        """Write what was logged. Raises OSError naming a disk that is full."""
+        try:
+            super().save()
+        except OSError as error:
+            raise explain_full_disk(error, Path(self.metrics_file_path)) from error
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        file = Path(self.metrics_file_path)
+        write_csv(rows_of(file), file, fieldnames)
+
+
+def comes_before(row: dict[str, str], metrics: dict[str, Any], step: int) -> bool:
+    """Whether an old row was logged before new metrics: at an earlier step, or in the step that a validation follows.
+
+    The scores of a validation stand at the step before it.
+    """
+    if int(row["step"]) == step and any(name.startswith("val/") for name in metrics):
+        return not any(name.startswith("val/") for name in row)
+    return int(row["step"]) < step
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
-    """Whole rows of a log that have a step; the last one may be cut short."""
+    """Whole rows of a log that have a step, without what is empty in them; the last one may be cut short."""
     with open(file, newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if None not in row.values()]
-    return [row for row in rows if row.get("step", "").isdecimal()]
+    return [{name: value for name, value in row.items() if value} for row in rows if row.get("step", "").isdecimal()]

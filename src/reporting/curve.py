@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from src.atomic import atomic_write
 from src.reporting.points import KINDS, Panel
 from src.reporting.published import published_on
 from src.reporting.runs import LATENCY
@@ -88,7 +89,8 @@ def write_png(panels: Sequence[Panel], file: Path) -> None:
         names, handles = list(named_once), list(named_once.values())
         more = [f"and {len(names) - LABELLED} lines more"] * (len(names) > LABELLED)
         axes.legend(handles[: LABELLED + len(more)], names[:LABELLED] + more, fontsize=7)
-    figure.savefig(file, dpi=110)
+    with atomic_write(file) as part:
+        figure.savefig(part, dpi=110)
 
 
 def svg(panel: Panel) -> str:

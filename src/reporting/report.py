@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.atomic import write_text
 from src.reporting import table
 from src.reporting.curve import write_png
 from src.reporting.page import page, pictures_of
@@ -24,8 +25,7 @@ def report(places: Sequence[Path], out: Path) -> int:
         print("error: nothing to report; expected folders with scores.json or gate.json in them", file=sys.stderr)
         return 2
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "index.html").write_text(page(runs, found, skipped, pictures))
+        write_text(page(runs, found, skipped, pictures), out / "index.html")
         write_png([view for panel in found for view in (panel, *panel.timed().values())], out / "curve.png")
         table.write(runs, found, out / "table.csv")
         table.write_classes(runs, out / "classes.csv")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml  # comes with OmegaConf, which wrote the files
 
+from src.completion import finished
 from src.nested import flat
 from src.reporting.settings import Settings
 from src.scores import QUALITIES, quality_of
@@ -137,9 +138,10 @@ def read(folder: Path, source: str) -> Run:
     begun = text_of(folder / "begun")
     command = command_of(folder, typed, begun)
     settings = Settings(flat(parsed(config)), [str(one) for one in typed or []], command, str(folder))
-    finished = not begun or text_of(folder / "done") == begun
     age = file.stat().st_mtime
-    return Run(folder, source, scores, of_classes(about), about, settings, config, command, finished, age)
+    return Run(
+        folder, source, scores, of_classes(about), about, settings, config, command, not begun or finished(folder), age
+    )
 
 
 def of_exits(about: Any) -> Scores:

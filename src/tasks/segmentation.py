@@ -89,8 +89,9 @@ class Segmentation(lightning.LightningModule):
         return self.model(self.model.preprocess(images))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another model, in one line."""
+        """Refuse to resume with another model, in one line; else go on from the step, by which the data are known."""
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
+        set_progress(checkpoint, self.trainer.accumulate_grad_batches)
 
     # ---- training
 
@@ -241,6 +242,26 @@ class Segmentation(lightning.LightningModule):
             self.image_gflops[name].reset()
         self.log_dict({f"val/{score}": value for score, value in scores.items()})
         self.log("val/quality", scores[evaluation.quality], prog_bar=True)
+
+
+def set_progress(checkpoint: dict[str, Any], batches_per_step: int) -> None:
+    """Have Lightning's loops go on after the step of a checkpoint, wherever in them it was saved.
+
+    Lightning tells from counters of batches what was done besides steps, and cannot tell every place; nor do counters
+    hold when a step is made of another number of batches. Here steps alone tell: `FinalValidation` keeps the rest.
+    """
+    loops, step = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
+    batches = step * batches_per_step
+    at_the_end_of_a_batch = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
+    loops["epoch_loop.batch_progress"] |= {
+        "total": at_the_end_of_a_batch,
+        "current": dict(at_the_end_of_a_batch),
+        "is_last_batch": False,
+    }
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
+    nothing = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    loops["epoch_progress"] |= {"total": nothing, "current": dict(nothing)}
+    loops["epoch_loop.val_loop.batch_progress"] |= {"total": dict(nothing), "current": dict(nothing)}
 
 
 def class_names(categories: Sequence[Any]) -> list[str]:

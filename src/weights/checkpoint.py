@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from src.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
 from src.weights.files import load, tensors
 from src.weights.layouts import State, layout_of, to_ours
@@ -156,17 +157,14 @@ def write(checkpoint: Checkpoint, file: Path) -> None:
 
 def save(state: State, file: Path, about: dict[str, str]) -> None:
     """Write safetensors, whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
     try:
-        part.touch()
-        mode = part.stat().st_mode  # that files have here; safetensors would keep others from reading
-        save_file(state, part, {"format": "pt", **about})
-        part.chmod(mode)
-        part.replace(file)
-    except SafetensorError as error:  # a full disk, for one
+        with atomic_write(file) as part:
+            part.touch()
+            mode = part.stat().st_mode  # that files have here; safetensors would keep others from reading
+            save_file(state, part, {"format": "pt", **about})
+            part.chmod(mode)
+    except SafetensorError as error:
         raise OSError(f"{file}: cannot be written ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from src.completion import finish
 from src.reporting.runs import find
 from tests.reporting.made_up import write_gate, write_model
 
@@ -53,6 +54,6 @@ def test_a_job_that_was_broken_off_is_not_finished(tmp_path: Path) -> None:
     (run / "begun").write_text("src.train seed=1")
     ((one,), _) = find([run])
     assert (one.finished, one.command) == (False, "python -m src.train seed=1")
-    (run / "done").write_text("src.train seed=1")
+    finish(run, "all steps")
     ((one,), _) = find([run])
     assert one.finished

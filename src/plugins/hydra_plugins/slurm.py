@@ -15,6 +15,8 @@ from typing import Any
 from hydra_plugins.processes import ProcessLauncher
 from rich.console import Console
 
+from src.atomic import write_text
+from src.ending import Interrupted
 from src.jobs import Job, Requeueable, last_words, not_done
 from src.mistakes import fail
 
@@ -64,15 +66,14 @@ class SlurmLauncher(ProcessLauncher):
             console.print(f"{job.name}: SLURM's {number_of(job)}, {job.log}", highlight=False, soft_wrap=True)
         try:
             wait(left)
-        except KeyboardInterrupt:
-            fail("interrupted; the jobs go on (scancel ends them), and the same command waits for them again", 130)
-        return {job.name: last_words(job.log, 1) for job in left if not job.done}
+        except Interrupted as end:
+            fail(f"{end}; the jobs go on (scancel ends them), and the same command waits for them again", end.status)
+        return {job.name: last_words(job, 1) for job in left if not job.done}
 
 
 def note(job: Job, submitted: Any) -> None:
     """Keep in a job's folder which of SLURM's it is, and where it logs."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / "slurm_id").write_text(submitted.job_id)
+    write_text(submitted.job_id, job.folder / "slurm_id")
     job.log.unlink(missing_ok=True)
     job.log.symlink_to(os.path.relpath(submitted.paths.stdout, job.folder))
 
