@@ -212,12 +212,14 @@ def test_a_full_disk_ends_in_one_line_and_leaves_whole_files(
     keep, out = Image.Image.save, Path("out")
 
     def until_full(image: Image.Image, file: Path, **options: Any) -> None:
-        if Path(file).parts[-2:] == ("overlays", "5.jpg"):
+        if Path(file).parts[-2:] == ("overlays", ".5.part.jpg"):
             raise OSError(errno.ENOSPC, "No space left on device")
         keep(image, file, **options)
 
     monkeypatch.setattr(Image.Image, "save", until_full)
-    assert "No space left on device (run folder" in said(capsys, lambda: ask(photos, "data.eval_batch_size=1"))
+    line = said(capsys, lambda: ask(photos, "data.eval_batch_size=1"))
+    assert "overlays/5.jpg: cannot be written, the disk /" in line
+    assert not (out / "overlays" / "5.jpg").exists()
     ids = [entry["image_id"] for entry in json.loads((out / "panoptic.json").read_text())["annotations"]]
     assert ids == [0, 1, 2, 3, 4]
     assert {4} <= {entry["image_id"] for entry in json.loads((out / "instances.json").read_text())} <= {*ids}

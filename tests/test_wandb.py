@@ -79,7 +79,9 @@ def test_scores_and_losses_have_one_scheme(runs: dict[str, OfflineRun]) -> None:
         f"layers/{part}/exit{depth}/layer{n}" for part in ("class", "mask", "dice") for depth in EXITS for n in (0, 1)
     }
     assert layers <= names
-    entry = next(one for one in runs["parent"].logged if "train/loss" in one)
+    step = next(one for one in runs["parent"].logged if "train/loss" in one)["trainer/global_step"]
+    same = [one for one in runs["parent"].logged if one.get("trainer/global_step") == step]
+    entry = {name: value for one in same for name, value in one.items()}
     total = sum(int(name.split("exit")[1][0]) * entry[name] for name in entry if name.startswith("layers/"))
     assert total == pytest.approx(entry["train/loss"], rel=1e-4)  # an exit's weight is its depth
 

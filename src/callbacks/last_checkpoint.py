@@ -46,7 +46,7 @@ class LastCheckpoint(Checkpoint):
         self.steps, self.whole_epochs = steps, whole_epochs
         self.saved_step = 0
         self.saved_at = time.monotonic()
-        self.in_step = False  # where the state is half old and half new
+        self.in_step = True  # where the state is half old and half new; while a checkpoint is restored it is, too
 
     @property
     def best_model_path(self) -> str:
@@ -68,6 +68,7 @@ class LastCheckpoint(Checkpoint):
         """Catch the signals that Lightning has begun to catch, and begin to count."""
         signals.watch()
         signals.hold()
+        self.in_step = False
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, task: Any, batch: Any, batch_idx: int) -> None:

@@ -137,14 +137,21 @@ class Segmentation(lightning.LightningModule):
         return total
 
     def log_layers(self, losses: dict[str, Tensor], by_exit: dict[int, Any]) -> None:
-        """Log each part of the loss at each decoder layer, at steps that loggers write: there are many."""
+        """Tell loggers each part of the loss at each decoder layer, at steps that they write: there are many.
+
+        Not by `self.log`, which tells what it was told last again: of exits that this step did not draw, too.
+        """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not every or (self.global_step + 1) % every:
+        if not every or (self.global_step + 1) % every or self.trainer.fit_loop.epoch_loop._should_accumulate():
             return
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
-        for part in ("class", "mask", "dice"):
-            for number, place in enumerate(places):
-                self.log(f"layers/{part}/{place}", losses[f"{part}/layer{number}"])
+        parts = {
+            f"layers/{part}/{place}": float(losses[f"{part}/layer{number}"])
+            for part in ("class", "mask", "dice")
+            for number, place in enumerate(places)
+        }
+        for logger in self.loggers:
+            logger.log_metrics(parts, self.global_step)
 
     def nothing_of_layers_after(self, depth: int) -> Tensor | int:
         """Zero, made of the layers that did not run, for several processes wait for the gradient of every parameter."""

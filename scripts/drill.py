@@ -1,0 +1,257 @@
+"""Kill runs at random moments, start them again, and see whether they come to what an unbroken run comes to.
+
+python -m scripts.drill [SCENE ...] [--kills 30] [--seed 0] [--folder FOLDER]
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from src.atomic import write_text
+from src.jobs import die_with_parent
+from src.rows import write_csv
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+# Ended in order, killed by the signal (before or after anybody handles it), or finished before it came.
+STATUSES = {signal.SIGTERM: (143, -15, 0), signal.SIGINT: (130, -2, 0), signal.SIGKILL: (-9, 0)}
+MODEL = ["dim=32", "num_queries=5", "model.decoder.num_layers=1", "trainer.log_every_n_steps=1"]
+TINY = [
+    "batch_size=2",
+    "data.num_workers=0",
+    "data.train.size=64",
+    "data.train.num_scenes=64",
+    "data.val.num_scenes=8",
+    "task.criterion.num_points=64",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    *MODEL,
+]
+TRAIN = ["src.train", "+experiment=eco_parent_shapes", "ckpt_path=auto", *TINY, "trainer.max_steps=60"]
+
+
+class Scene(NamedTuple):
+    """A command to kill, in a folder of its own."""
+
+    name: str
+    command: Callable[[Path, Path], list[str]]  # takes the scene's folder, and the folder of unbroken runs
+    results: Callable[[Path], Iterator[tuple[str, Any]]]  # what it came to, by name
+    share: float  # of the kills
+
+
+def training(*more: str) -> Callable[[Path, Path], list[str]]:
+    return lambda folder, unbroken: [*TRAIN, *more, f"hydra.run.dir={folder}"]
+
+
+def labelling(folder: Path, unbroken: Path) -> list[str]:
+    parent = f"ckpt_path={unbroken}/training/checkpoints/last.ckpt"
+    quick = ["shard_size=4", "trainer.enable_progress_bar=false"]
+    return ["src.label", parent, f"table={folder}/table", f"hydra.run.dir={folder}", *quick]
+
+
+def gate_training(folder: Path, unbroken: Path) -> list[str]:
+    how = ["trainer.enable_progress_bar=false", "trainer.max_epochs=60", "callbacks.early_stopping.patience=60"]
+    table = f"data.table={unbroken}/labelling/table"
+    inputs = ["batch_size=8", "task.gate.inputs=[mean32]", "ckpt_path=auto"]
+    return ["src.train", "+experiment=eco_gate_shapes", table, *inputs, *how, f"hydra.run.dir={folder}"]
+
+
+def sweep(folder: Path, unbroken: Path) -> list[str]:
+    jobs = ["-m", "schedule=[0,0,2],[1,1,2]", "seed=0,1", "exits=[1,2]"]
+    short = ["trainer.max_steps=30", "validate_every=7", "hydra.launcher.at_once=2", f"hydra.sweep.dir={folder}"]
+    return ["src.train", "+experiment=eco_parent_shapes", *TINY, *jobs, *short]
+
+
+def chain(folder: Path, unbroken: Path) -> list[str]:
+    short = ["trainer.max_steps=30", "validate_every=7", "betas=[0.001,0.01]", f"hydra.run.dir={folder}"]
+    gates = ["gates.trainer.max_epochs=5", "gates.batch_size=8"]
+    return ["src.eco", "+experiment=eco_parent_shapes", *TINY, *short, *gates]
+
+
+def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Logs, weights and scores of one run folder."""
+    for name in ("scores.json", "gate.json"):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text())
+            yield name, {key: value for key, value in content.items() if key != "made_by"}
+    logged: dict[str, dict[str, str]] = {}
+    if (folder / "metrics.csv").is_file():
+        with open(folder / "metrics.csv") as stream:
+            for row in csv.DictReader(stream):
+                logged.setdefault(row["step"], {}).update({name: value for name, value in row.items() if value})
+    yield "metrics.csv", logged
+    for name in ("last", "best"):
+        if (file := folder / "checkpoints" / f"{name}.ckpt").exists():
+            content = torch.load(file, weights_only=True)
+            state = {key: value.tolist() for key, value in content["state_dict"].items()}
+            yield f"{name}.ckpt", (content["global_step"], state)
+    for shard in sorted(folder.glob("table/*.parquet")):
+        yield shard.name, shard.read_bytes()
+    yield "parts left behind", [str(part) for part in folder.rglob(".*.part*")]
+
+
+def results_of_jobs(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The table of all jobs, and what each came to."""
+    yield "table.csv", (folder / "table.csv").read_text().replace(str(folder), "")
+    for begun in sorted(folder.rglob("begun")):
+        for name, value in results_of_run(begun.parent):
+            yield f"{begun.parent.relative_to(folder)}/{name}", value
+
+
+SCENES = (
+    Scene("training", training("validate_every=9"), results_of_run, 0.2),
+    Scene("validation", training("validate_every=5", "data.val.num_scenes=60"), results_of_run, 0.13),
+    Scene("saving", training("validate_every=30", "callbacks.last.steps=1"), results_of_run, 0.13),
+    Scene("labelling", labelling, results_of_run, 0.13),
+    Scene("gate training", gate_training, results_of_run, 0.13),
+    Scene("sweep", sweep, results_of_jobs, 0.14),
+    Scene("chain", chain, results_of_jobs, 0.14),
+)
+
+
+def main() -> None:
+    """Kill, start again, compare, and print what came of it; exit status 1 if anything was lost, doubled or wrong."""
+    parser = argparse.ArgumentParser("python -m scripts.drill", description=__doc__.splitlines()[0])
+    names = [scene.name for scene in SCENES]
+    parser.add_argument("scenes", metavar="SCENE", nargs="*", help=f"some of {', '.join(names)}; default: all")
+    parser.add_argument("--kills", type=int, default=30, help="how many in all; default: 30")
+    parser.add_argument("--seed", type=int, default=0, help="of signals and moments; default: 0")
+    parser.add_argument("--folder", type=Path, help="where to run; default: on another disk than the temporary folder")
+    given = parser.parse_args()
+    if unknown := set(given.scenes) - set(names):
+        parser.error(f"no scene {min(unknown)!r}; there are: {', '.join(names)}")
+    wanted = [scene for scene in SCENES if not given.scenes or scene.name in given.scenes]
+    chance = random.Random(given.seed)
+    rows: list[dict[str, Any]] = []
+    place = Path(tempfile.mkdtemp(dir=given.folder or another_disk(), prefix="drill"))
+    print(f"runs on {disk_of(place)}, temporary files on {disk_of(Path(tempfile.gettempdir()))}")
+    for scene in SCENES:
+        if scene in wanted or scene.name in ("training", "labelling"):  # which others build on
+            seconds = run_unbroken(scene, place)
+        if scene in wanted:
+            share = scene.share / sum(one.share for one in wanted)
+            rows += drill(scene, place, max(round(share * given.kills), 1), seconds, chance)
+    write_csv(rows, Path("drill/kills.csv"))
+    write_text(markdown(rows), Path("drill/kills.md"))
+    Console(width=160).print(table_of(rows))
+    failed = [row for row in rows if row["verdict"] not in ("", "equal")]
+    if failed:
+        print(f"what was run is kept in {place}")
+    else:
+        shutil.rmtree(place)
+    print(f"{sum(row['signal'] != '' for row in rows)} kills, {len(failed)} faults; drill/kills.md")
+    sys.exit(bool(failed))
+
+
+def another_disk() -> str | None:
+    """A folder on another disk than the temporary one, where files cannot be moved to by a rename; None: the same."""
+    shared = Path("/dev/shm")
+    different = shared.is_dir() and shared.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev
+    return str(shared) if different else None
+
+
+def disk_of(folder: Path) -> str:
+    """Where the disk of a folder is mounted."""
+    return str(next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(place)))
+
+
+def start(command: Sequence[str], log: Path) -> subprocess.Popen:
+    """A command as a process in a group of its own, as a terminal starts it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with open(log, "a") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=stream,
+            stderr=stream,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def run_unbroken(scene: Scene, place: Path) -> float:
+    """Run a scene as it is to end; returns the seconds that it takes."""
+    folder, log = place / "unbroken" / scene.name.replace(" ", "_"), place / "unbroken.log"
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    if start(scene.command(folder, place / "unbroken"), log).wait():
+        sys.exit(f"error: {scene.name} fails even when nobody kills it\n{log.read_text()[-2000:]}")
+    return time.monotonic() - began
+
+
+def drill(scene: Scene, place: Path, kills: int, seconds: float, chance: random.Random) -> Iterator[dict[str, Any]]:
+    """Kill a scene so many times, let it end, and compare; a row for each start."""
+    folder, log = place / "killed" / scene.name.replace(" ", "_"), place / f"{scene.name}.log"
+    folder.mkdir(parents=True)
+    command = scene.command(folder, place / "unbroken")
+    done: dict[Path, float] = {}  # jobs that were done, and when
+    for number in range(1, kills + 2):
+        log.write_text("")
+        process = start(command, log)
+        if number <= kills:
+            signum = SIGNALS[(number - 1) % len(SIGNALS)] if kills >= len(SIGNALS) else chance.choice(SIGNALS)
+            moment = chance.uniform(0.1, 0.8) * seconds
+            wait(process, moment)
+            process.send_signal(signum)
+            status = wait(process, 120)
+            verdict = "" if status in STATUSES[signum] else f"exit status {status}, expected {STATUSES[signum]}"
+            row = {"signal": signum.name, "after": f"{moment:.1f} s"}
+        else:
+            status = wait(process, 600)
+            verdict = compare(scene, folder, place) if status == 0 else f"exit status {status}, expected 0"
+            row = {"signal": "", "after": ""}
+        again = [str(one.parent.name) for one, age in done.items() if one.is_file() and one.stat().st_mtime != age]
+        verdict = f"ran twice: {', '.join(again)}" if again else verdict
+        done |= {file: file.stat().st_mtime for file in folder.rglob("done.json") if file.parent != folder}
+        words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        said = (words or [""])[-1].replace(f"{folder}/", "").replace(str(folder), scene.name)
+        yield {"scene": scene.name, "start": number, **row, "status": status, "said": said[:90], "verdict": verdict}
+
+
+def wait(process: subprocess.Popen, seconds: float) -> int | None:
+    """The exit status, if it comes in time."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def compare(scene: Scene, folder: Path, place: Path) -> str:
+    """`equal`, or what differs from the unbroken run."""
+    unbroken = place / "unbroken" / folder.name
+    expected, found = dict(scene.results(unbroken)), dict(scene.results(folder))
+    differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+    return f"differs: {', '.join(sorted(differing))}" if differing else "equal"
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """All starts, as one reads them."""
+    table = Table(*rows[0], title="kills, and what came of them")
+    table.columns[-2].overflow = "fold"
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The same for a page."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(one) for one in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
