@@ -44,7 +44,6 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.held, self.received = False, None
         there = {signum: signal.getsignal(signum) for signum in (*ENDING, signal.SIGUSR2)}
         # A shell's background jobs ignore SIGINT, and go on to; USR2 is a cluster's, whose client handles it.
         self.before = {
@@ -58,6 +57,7 @@ class Signals:
         finally:
             for signum, handler in self.before.items():
                 signal.signal(signum, handler)
+            self.held, self.received, self.before = False, None, {}
 
     def watch(self) -> None:
         """Become the handler, again where a library has put its own in between."""

@@ -24,12 +24,14 @@ def digest(text: str) -> str:
 
 
 @contextmanager
-def locked(folder: Path, setting: str = "hydra.sweep.dir") -> Iterator[None]:
-    """Keep a folder, which some setting names, to one sweep. Raises SystemExit, in one line, where one is running."""
+def locked(folder: Path, setting: str = "hydra.sweep.dir", what: str = "a sweep") -> Iterator[None]:
+    """Keep a folder, which some setting names, to one command. Raises SystemExit, in one line, where one is running."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail(f"{folder}: {what} is running there; wait for it, or give this one {setting}=FOLDER of its own")
         except OSError:
-            fail(f"{folder}: a sweep is running there; wait for it, or give this one {setting}=FOLDER of its own")
+            pass  # a disk of a cluster that knows no locks
         yield

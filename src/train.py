@@ -1,17 +1,20 @@
 """Train a model: python -m src.train +experiment=proscale_shapes."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
 import lightning
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from src import completion
 from src.command_line import CONF, run
 from src.compose import compose, find_progress, is_finished
+from src.folders import locked
 from src.mistakes import guarded
 
 
@@ -25,13 +28,15 @@ def train(cfg: DictConfig) -> None:
         print(f"{checkpoint}: has all {cfg.trainer.max_steps} steps, nothing is left to train", file=sys.stderr)
         return
     cfg.ckpt_path = checkpoint
-    completion.begin(folder)
-    task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
-    trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    if trainer.is_global_zero:
-        why = why_it_ended(trainer)
-        completion.finish(folder, why, trainer.global_step)
-        print(f"{why}; {folder}")
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes
+    with locked(folder, "hydra.run.dir", "a training") if first else nullcontext():
+        completion.begin(folder)
+        task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
+        trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        if trainer.is_global_zero:
+            why = why_it_ended(trainer)
+            completion.finish(folder, why, trainer.global_step)
+            print(f"{why}; {folder}")
 
 
 def why_it_ended(trainer: lightning.Trainer) -> str:
