@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,6 +51,8 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             fail(said)
         except Interrupted as end:
             signals.requeue(end.signum)
+            if rank_zero_only.rank:  # type: ignore[attr-defined]  # another process says it for all
+                sys.exit(end.status)
             place = cfg.get("table") or cfg.paths.run
             fail(f"{end}; {end.kept or f'what was saved is in {place}'}", end.status)
 

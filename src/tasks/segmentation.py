@@ -146,7 +146,7 @@ class Segmentation(lightning.LightningModule):
             return
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
         parts = {
-            f"layers/{part}/{place}": float(losses[f"{part}/layer{number}"])
+            f"layers/{part}/{place}": losses[f"{part}/layer{number}"].item()
             for part in ("class", "mask", "dice")
             for number, place in enumerate(places)
         }
