@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest
 from src.mistakes import reason
+from src.processors import processors
 from src.settings import check_settings
 from src.weights.checkpoint import fitting, read
 from src.weights.files import load
@@ -28,7 +29,10 @@ warnings.filterwarnings("ignore", message=".*does not have many workers")
 warnings.filterwarnings("ignore", message=".*sync_dist=True")  # scores are those of all processes already
 warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 
-OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
+if "OMP_NUM_THREADS" not in os.environ:  # torch starts as many threads as affinity allows, whatever the quota is
+    torch.set_num_threads(min(torch.get_num_threads(), processors()))
+
+OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
 JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "Gating": "gate", "Gated": "evaluation"}
 OmegaConf.register_new_resolver(
     "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
