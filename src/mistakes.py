@@ -1,5 +1,6 @@
 """What goes wrong, said in one line: of a user's mistakes what helps, of ours everything."""
 
+import builtins
 import os
 import re
 import sys
@@ -14,6 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.arguments import instead
+from src.memory import memory_reason
 from src.settings import parameters_of, suggest
 
 EXTRAS = {  # of pyproject.toml, by what they bring
@@ -39,7 +42,7 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             job(cfg)
         except Exception as error:
-            said = reason(error)
+            said = memory_reason(error, cfg) or reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             nameless = isinstance(error, OSError) and error.errno and not error.filename  # a full disk names no file
@@ -58,10 +61,17 @@ def reason(error: BaseException) -> str | None:
         place = re.search(r"full_key: (\S+)", str(error))
         cause = error.__cause__
         return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
-    if not isinstance(error, MISTAKES):
+    if not isinstance(error, MISTAKES) and not issubclass(raised_in_worker(error), MISTAKES):
         return None
     # of an error in a worker process, torch passes on the whole traceback as the message
     return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
+
+
+def raised_in_worker(error: BaseException) -> type:
+    """What a data worker raised, where torch cannot make it anew and passes on a RuntimeError; else that error's."""
+    name = re.match(r"Caught (\w+) in DataLoader worker", str(error))
+    found = getattr(builtins, name[1], None) if name else None
+    return found if isinstance(found, type) else type(error)
 
 
 def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
@@ -99,6 +109,9 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         parameters = parameters_of(target, parent) if target else {}
     except (ValueError, OmegaConfBaseException):
         parameters = {}
+    other = instead(cfg, parent, OmegaConf.select(cfg, parent) if parent else None).get(name)
+    if other is not None:
+        return f"{key}: not taken here; use {other.use}"
     if name in parameters:
         return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
     names = every_key(OmegaConf.to_container(cfg, resolve=False))

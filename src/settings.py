@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
+from src.arguments import refuse_arguments
+from src.home import refuse_home
+
 OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers"))
 FRAMEWORKS = (
     "torch.nn.",
@@ -140,6 +143,8 @@ def check_settings(settings: Any, path: str = "") -> None:
             check_settings(value, f"{path}[{i}]")
     if not isinstance(settings, dict):
         return
+    if not path:
+        refuse_arguments(settings)
     target = settings.get("_target_")
     parameters = None if target is None else parameters_of(target, path)
     ruled = not path or str(target).startswith(("src.", "lightning.Trainer"))
@@ -147,6 +152,8 @@ def check_settings(settings: Any, path: str = "") -> None:
         here = f"{path}.{key}".lstrip(".")
         if parameters is not None and not str(key).startswith("_"):
             check_parameter(here, str(key), str(target).rpartition(".")[-1], parameters)
+        if isinstance(value, str):
+            refuse_home(here, value)
         if value == "???":
             raise ValueError(f"{here}: has no default, write {here}=...")
         if isinstance(value, dict) or (isinstance(value, str) and "${" in value):
