@@ -23,15 +23,15 @@ def memory_reason(error: BaseException, cfg: DictConfig) -> str | None:
     settings = settings_of(error)
     if isinstance(error, RuntimeError) and (died := WORKER.search(str(error))):
         said = f"a data worker was {died[1]}" if died[1].startswith("killed") else f"a data worker {died[1]}"
-        in_force = values(cfg, "data.num_workers", *settings)
+        workers = values(cfg, "data.num_workers", *settings[:1])
         if "Bus error" in said:
-            return f"{said}, for lack of shared memory ({in_force}): lower data.num_workers, or raise that of /dev/shm"
+            return f"{said}, for lack of shared memory ({workers}): lower data.num_workers, or raise that of /dev/shm"
         why = "" if "signal" in said and "Kill" not in said else ", most likely for lack of memory"
-        return f"{said}{why} ({in_force}): lower data.num_workers, then {settings[0]}"
+        return f"{said}{why} ({workers}): lower {', then '.join(('data.num_workers', *settings[:1]))}"
     if not is_short(error) or not settings:
         return None
     if "DataLoader worker" in str(error):
-        return f"a data worker is out of memory ({values(cfg, 'data.num_workers', *settings)}): lower these"
+        return f"a data worker is out of memory ({values(cfg, 'data.num_workers', *settings[:1])}): lower these"
     where = "training" if settings == TRAINING else "evaluation"
     machine = isinstance(error, MemoryError) or "cpu" in str(error).lower()
     return (
