@@ -3,7 +3,7 @@
 docs/trainer.md lists all arguments, those that work too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 STREAM = "src.data.module.SegmentationData"
@@ -30,9 +30,9 @@ TRAINER = {
     "reload_dataloaders_every_n_epochs": Instead("0: the data stay the same", (0,)),
     "use_distributed_sampler": Instead("false: the data know the processes", (False,)),
     "enable_checkpointing": Instead("~callbacks.checkpoint, ~callbacks.last", (None, True)),
-    "barebones": Instead("~callbacks.NAME, logger=none, trainer.enable_progress_bar=false", (False,)),
-    "callbacks": Instead("callbacks=[default,ema], or +callbacks.NAME._target_=CLASS for another"),
-    "logger": Instead("logger=NAME"),
+    "barebones": Instead("~callbacks.NAME, ~logger, trainer.enable_progress_bar=false", (False,)),
+    "callbacks": Instead("callbacks=[default,ema], or +callbacks.NAME._target_=CLASS for another", ()),
+    "logger": Instead("logger=NAME or ~logger", ()),
     "default_root_dir": Instead("hydra.run.dir=FOLDER"),
     "model_registry": Instead("logger=wandb, which keeps checkpoints as artifacts"),
     "strategy": Instead(f"one of {', '.join(STRATEGIES)}", (*STRATEGIES, "DDPStrategy")),
@@ -53,19 +53,15 @@ CHECKPOINT = {
 CHECKPOINT_OF_A_STREAM = {"every_n_epochs": Instead("every_n_train_steps=N", (None, 0, 1))}
 
 
-def refuse_arguments(settings: Mapping[str, Any]) -> None:
-    """Refuse arguments that would be ignored, or would break what this project does itself.
-
-    Raises:
-        ValueError: naming the setting, its value and what to use instead.
-    """
+def refused(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Arguments that would be ignored, or would break what this project does itself: name, value, what to use."""
     places = {"trainer": settings.get("trainer")}
     places |= {f"callbacks.{name}": callback for name, callback in (settings.get("callbacks") or {}).items()}
     for place, arguments in places.items():
         table = instead(settings, place, arguments)
         for name, value in (arguments or {}).items():
             if name in table and not is_taken(value, table[name].taken):
-                raise ValueError(f"{place}.{name}={value}: not taken here; use {table[name].use}")
+                yield f"{place}.{name}", value, table[name].use
 
 
 def instead(settings: Mapping[str, Any], place: str, arguments: Any) -> dict[str, Instead]:
@@ -80,7 +76,7 @@ def instead(settings: Mapping[str, Any], place: str, arguments: Any) -> dict[str
 
 def is_taken(value: Any, taken: Sequence[Any]) -> bool:
     """Whether a value, or each of a list, is one of those taken; one that is not resolved yet (`${}`) passes."""
-    values = value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list) and value else [value]
     return all(name_of(one) in taken or (isinstance(one, str) and "${" in one) for one in values)
 
 

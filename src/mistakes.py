@@ -24,6 +24,7 @@ EXTRAS = {  # of pyproject.toml, by what they bring
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
 }
+OTHER_PROCESS = re.compile(r"Connection (closed|reset) by peer|ncclRemoteError")  # gloo and NCCL, of one that is gone
 MISTAKES = (
     ValueError,
     OSError,
@@ -61,6 +62,8 @@ def reason(error: BaseException) -> str | None:
         place = re.search(r"full_key: (\S+)", str(error))
         cause = error.__cause__
         return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
+    if isinstance(error, RuntimeError) and OTHER_PROCESS.search(str(error)):
+        return "another process of this run has ended; what it said stands above"
     if not isinstance(error, MISTAKES) and not issubclass(raised_in_worker(error), MISTAKES):
         return None
     # of an error in a worker process, torch passes on the whole traceback as the message
@@ -109,8 +112,7 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         parameters = parameters_of(target, parent) if target else {}
     except (ValueError, OmegaConfBaseException):
         parameters = {}
-    other = instead(cfg, parent, OmegaConf.select(cfg, parent) if parent else None).get(name)
-    if other is not None:
+    if parent and (other := instead(cfg, parent, OmegaConf.select(cfg, parent)).get(name)):
         return f"{key}: not taken here; use {other.use}"
     if name in parameters:
         return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."

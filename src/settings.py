@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
-from src.arguments import refuse_arguments
+from src.arguments import refused
 from src.home import refuse_home
 
 OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers"))
@@ -143,8 +143,8 @@ def check_settings(settings: Any, path: str = "") -> None:
             check_settings(value, f"{path}[{i}]")
     if not isinstance(settings, dict):
         return
-    if not path:
-        refuse_arguments(settings)
+    for name, value, use in refused(settings) if not path else ():
+        raise ValueError(f"{name}={spell(value)}: not taken here; use {use}")
     target = settings.get("_target_")
     parameters = None if target is None else parameters_of(target, path)
     ruled = not path or str(target).startswith(("src.", "lightning.Trainer"))

@@ -68,7 +68,8 @@ MISSPELT = {
     "+model.pixel_decoder.dimm=3": "PixelDecoder takes no 'dimm', did you mean 'dim'",
     "+trainer.limit_train_batch=1": "did you mean 'limit_train_batches'",
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
-    "trainer.limit_train_batches=3": "write +trainer.limit_train_batches=",
+    "trainer.max_time=3": "write +trainer.max_time=",
+    "trainer.val_check_interval=3": "trainer.val_check_interval: not taken here; use validate_every=N",
     "model/backbone=resnet51": "did you mean 'resnet50'",
     "data=coco": "cityscapes_semantic, coco_instances, coco_panoptic, custom_instances",
     "logger=wandbb": "did you mean 'wandb'",
@@ -148,7 +149,7 @@ def test_the_ends_of_an_interval_are_checked(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("override", "gpus"),
     [
-        *(("trainer.devices=2", 0), ("trainer.devices=1,-1", 0), ("trainer.strategy=ddp_spawn", 0)),
+        *(("trainer.devices=2", 0), ("trainer.devices=1,-1", 0), ("trainer.strategy=ddp", 0)),
         *(("trainer.devices=auto", 2), ("trainer.accelerator=auto,cpu", 2)),
     ],
 )
