@@ -146,6 +146,14 @@ def test_the_ends_of_an_interval_are_checked(capsys: pytest.CaptureFixture[str])
     assert "lr=-1.0" in said(capsys, lambda: check(["+sweep=search", f"{PARAMS}.lr='interval(-1,0.2)'"]))
 
 
+def test_jobs_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are what a sweep that is repeated finds them by; Hydra's basic launcher takes others."""
+    other = ["seed=1,2", "hydra.sweep.subdir=${seed}"]
+    assert "expected hydra.sweep.dir=FOLDER" in said(capsys, lambda: check(other, multirun=True))
+    check([*other, "hydra/launcher=basic", "trainer.devices=1"], multirun=True)
+    check(["seed=1,2"], multirun=True)
+
+
 @pytest.mark.parametrize(
     ("override", "gpus"),
     [
