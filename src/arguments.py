@@ -41,7 +41,7 @@ TRAINER = {
 }
 OF_A_STREAM = {  # training on images is one endless stream, an epoch that ends with the run
     "max_epochs": Instead("trainer.max_steps=N, epochs x images / batch_size"),
-    "min_epochs": Instead("trainer.min_steps=N"),
+    "min_epochs": Instead("trainer.min_steps=N", (None, 0)),
     "limit_train_batches": Instead("trainer.max_steps=N"),
     "check_val_every_n_epoch": Instead("validate_every=N, in optimiser steps", (None, 1)),
 }

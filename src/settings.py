@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -89,6 +90,11 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "gradient_clip_val": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "batch_size_per_device": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
     "validate_every": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "max_time": Rule(
+        "days:hours:minutes:seconds, for example 00:12:00:00, or null",
+        lambda v: v is None or (isinstance(v, str) and re.fullmatch(r"\d+(:\d\d){3}", v) is not None),
+    ),
+    "deterministic": Rule("true, false, warn or null", lambda v: v in (True, False, "warn", None)),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "schedule": Rule(
         "a list of whole numbers from 0, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",

@@ -14,12 +14,13 @@ from src.arguments import CHECKPOINT, CHECKPOINT_OF_A_STREAM, OF_A_STREAM, TRAIN
 from src.compose import compose
 from src.settings import check_settings
 from tests.conftest import ROOT, TINY_SHAPES
+from tests.test_experiments import SMALL_MODEL
 
 REFUSED = {
     "+trainer.val_check_interval=100": "validate_every",
     "+trainer.accumulate_grad_batches=2": "batch_size_per_device",
     "+trainer.max_epochs=2": "trainer.max_steps",
-    "+trainer.min_epochs=2": "trainer.min_steps",
+    "trainer.min_epochs=2": "trainer.min_steps",
     "+trainer.limit_train_batches=0.5": "trainer.max_steps",
     "+trainer.check_val_every_n_epoch=2": "validate_every",
     "+trainer.gradient_clip_algorithm=value": "norm",
@@ -105,3 +106,14 @@ def test_nothing_is_saved_without_a_callback_that_saves(configure: Callable[...,
     trainer = compose(configure("+experiment=proscale_shapes", *TINY_SHAPES, *without)).trainer
     assert trainer.checkpoint_callbacks == []
     assert trainer.loggers == []
+
+
+def test_early_stopping_waits_for_min_steps_and_no_longer(configure: Callable[..., DictConfig]) -> None:
+    """Though training on images is one epoch, which ends with the run."""
+    stop = (
+        "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/quality,mode:min,patience:1}"
+    )
+    steps = ["trainer.max_steps=5", "+trainer.min_steps=3", "task.postprocess.object_threshold=1.0"]  # quality stays 0
+    task, data, trainer = compose(configure("+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, *steps, stop))
+    trainer.fit(task, data)
+    assert trainer.global_step == 3

@@ -184,13 +184,19 @@ def test_jobs_that_share_a_process_have_one_device(
         *("segmentation=foo", "trainer.max_steps=0", "trainer.max_steps=-5", "validate_every=0", "validate_every=1.5"),
         *("image_size=[64]", "image_size=64", "image_size=[0,64]", "seed=-1", "seed=null", "name=null"),
         *("data.num_workers=-1", "data.train.num_scenes=0", "task.patience=0", "trainer.gradient_clip_val=-1"),
-        *("model.compile=flase", "model.decoder.num_layers=-1", "task.postprocess.object_threshold=8"),
+        *(
+            "model.compile=flase",
+            "model.decoder.num_layers=-1",
+            "+trainer.max_time=60",
+            "+trainer.deterministic=maybe",
+            "task.postprocess.object_threshold=8",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_named(override: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The line repeats the setting with its value, and says what was expected."""
     line = said(capsys, lambda: check([override]))
-    assert line.replace(" ", "").replace("'", "").startswith(f"error:{override}:expected")
+    assert line.replace(" ", "").replace("'", "").startswith(f"error:{override.lstrip('+')}:expected")
 
 
 @pytest.mark.parametrize(
