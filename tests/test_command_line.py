@@ -374,6 +374,14 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds)
 
 
+def test_a_run_warns_of_nothing(tmp_path: Path) -> None:
+    """Neither torch nor Lightning, with worker processes and accumulated batches."""
+    several = ["batch_size_per_device=1", "data.num_workers=1", f"paths.runs={tmp_path}"]
+    process = start("src.train", *SHAPES, *several)
+    assert process.communicate(timeout=300)[1] == ""
+    assert process.returncode == 0
+
+
 def test_a_mistake_ends_in_one_line_and_a_status() -> None:
     """The command itself exits with 2 and writes a single line to stderr."""
     process = start("src.train", "experiment=proscal_coco")
