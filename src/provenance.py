@@ -20,7 +20,8 @@ def made_by(device: torch.device, num_devices: int = 1) -> dict[str, str | None]
 
 
 def cores() -> str:
-    return f"{processors()} cores"
+    count = processors()
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 @cache  # what runs is what was there when the process began, whatever is edited meanwhile
