@@ -8,7 +8,6 @@ table.csv. What is done already is not done again. Jobs that share cores want OM
 """
 
 import argparse
-import os
 import re
 import statistics
 import sys
@@ -28,6 +27,7 @@ from src.folders import folder_name
 from src.jobs import Job, run_all
 from src.outcomes import scores_of
 from src.predictor import Predictor
+from src.processors import processors
 from src.rows import write_csv
 
 BETAS = (0.001, 0.003, 0.01, 0.03)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=models, default=names, help="rows (default: %(default)s)")
     parser.add_argument("--seeds", type=numbers, default="0,1", help="trainings of each (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/camvid"), help="default: %(default)s")
-    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="jobs side by side (default: one a core)")
+    parser.add_argument("--at-once", type=int, default=processors(), help="jobs side by side (default: one a core)")
     parser.add_argument("overrides", nargs="*", help="settings of the trainings")
     args = parser.parse_intermixed_args(arguments)
 

@@ -8,7 +8,6 @@ leavers.png, table.md and table.csv. What is done already is not done again.
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from src.command_line import configure
 from src.data.exit_table import ExitTable, read
 from src.jobs import Job, run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
+from src.processors import processors
 from src.tasks.gated import read_gate
 
 BETAS = (0.001, 0.002, 0.003, 0.005, 0.01)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--num-labelled", type=int, default=4000, help="scenes that gates learn from (default: 4000)")
     parser.add_argument("--num-judged", type=int, default=1000, help="other scenes, to judge by (default: 1000)")
     parser.add_argument("--steps", type=int, default=2000, help="training steps of a parent (default: 2000)")
-    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="jobs side by side (default: one a core)")
+    parser.add_argument("--at-once", type=int, default=processors(), help="jobs side by side (default: one a core)")
     arguments = parser.parse_args()
 
     folder = arguments.folder

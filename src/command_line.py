@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.ending import Interrupted, signals
+from src.home import expand_home
 from src.mistakes import explain, fail
 from src.settings import check_settings, suggest
 from src.starting_point import settle
-from src.sweeps import check_alone, jobs, sweep_of
+from src.sweeps import check_alone, check_subdir, jobs, sweep_of
 from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -37,7 +38,9 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
 
     Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
     """
-    typed = [quote_path(add_plus(argument)) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    typed = [
+        quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
+    ]
     sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
@@ -96,6 +99,8 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
                     cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+                if swept is not None:
+                    check_subdir(cfg)
                 if swept is not None and primary != "cost":  # which trains nothing
                     check_alone(cfg)
                 folder = Path(cfg.hydra.run.dir if swept is None else cfg.hydra.sweep.dir)
@@ -148,6 +153,7 @@ def with_saved(arguments: list[str], below_experiment: bool = False, setting: st
     An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
     for a file that is no checkpoint of a whole model of ours.
     """
+    arguments = [*map(expand_home, arguments)]
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get(setting, ""))
     if file == Path("last"):

@@ -13,25 +13,30 @@ import lightning
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from src.command_line import newest
 from src.completion import finished
 from src.mistakes import reason
+from src.processors import processors
 from src.settings import check_settings
 from src.weights.checkpoint import fitting, read
 from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*exists and is not empty")  # the run folder, which Hydra made
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 warnings.filterwarnings("ignore", message=".*does not have many workers")
 warnings.filterwarnings("ignore", message=".*sync_dist=True")  # scores are those of all processes already
 warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 
-OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), os.cpu_count() or 1), replace=True)
+if "OMP_NUM_THREADS" not in os.environ:  # torch starts as many threads as affinity allows, whatever the quota is
+    torch.set_num_threads(min(torch.get_num_threads(), processors()))
+
+OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
 JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "Gating": "gate", "Gated": "evaluation"}
 OmegaConf.register_new_resolver(
     "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
@@ -147,15 +152,20 @@ def data_of(cfg: DictConfig) -> Any:
 def build_trainer(cfg: DictConfig) -> lightning.Trainer:
     """The trainer with its callbacks and loggers."""
     callbacks = [instantiate(node, _convert_="all") for node in (cfg.get("callbacks") or {}).values() if node]
-    if not cfg.trainer.enable_progress_bar:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [instantiate(node, _convert_="all") for node in (cfg.get("logger") or {}).values() if node]
+    idle = (() if cfg.trainer.enable_progress_bar else (ProgressBar,)) + (() if loggers else (LearningRateMonitor,))
+    callbacks = [callback for callback in callbacks if not isinstance(callback, idle)]
     precision = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
     try:
-        return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, precision=precision, _convert_="all")
+        ours = {"callbacks": callbacks, "logger": loggers, "default_root_dir": cfg.paths.run, "precision": precision}
+        keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)  # else Lightning adds one of its own
+        trainer = instantiate(cfg.trainer, **ours, enable_checkpointing=keeps, _convert_="all")
     except InstantiationException as error:
         given = ", ".join(f"{name}={cfg.trainer[name]}" for name in ("accelerator", "devices", "strategy", "precision"))
         raise ValueError(f"no trainer with {given}: {error.__cause__}") from error
+    if trainer.precision != precision:
+        raise ValueError(f"trainer.precision={precision}: not on this accelerator, expected {trainer.precision}")
+    return trainer
 
 
 def best_precision() -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from src.command_line import CONF, check, configure, quote, run, saved_overrides
 from src.folders import folder_name, locked
+from src.home import expand_home
 from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail, guarded
 from src.outcomes import failures, front_of, marked, rows_of, table_of
@@ -148,6 +149,7 @@ def gates_of(cfg: DictConfig, folder: Path) -> tuple[list[str], list[str], bool]
 
 def arguments(typed: list[str]) -> list[str]:
     """What was typed: the gates' settings as one, and with a parent that there is, its settings before all others."""
+    typed = [*map(expand_home, typed)]
     if {"-m", "--multirun"} & set(typed):
         fail("-m: a chain has its own sweep, over betas=[...]; for other parents start it once for each")
     if file := given(typed).get("parent"):

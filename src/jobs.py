@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from src.atomic import write_text
 from src.completion import begin, finished
 from src.ending import Interrupted
+from src.processors import processors
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 NOT_RUN = "not run"
@@ -139,7 +140,7 @@ def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_fail
         gpus: each job has one of these to itself; then as many run at once.
         on_failure: stop: the others are stopped too, and can go on later; continue: those that can still run do.
     """
-    share = str(max((os.cpu_count() or 1) // (len(gpus) or at_once), 1))
+    share = str(max(processors() // (len(gpus) or at_once), 1))
     threads = os.environ.get("OMP_NUM_THREADS", share)  # less than a share where others use the machine
     slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
     console = Console(stderr=True)

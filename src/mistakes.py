@@ -1,5 +1,6 @@
 """What goes wrong, said in one line: of a user's mistakes what helps, of ours everything."""
 
+import builtins
 import os
 import re
 import sys
@@ -16,8 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.arguments import instead
 from src.atomic import FULL, explain_full_disk
 from src.ending import Interrupted, signals
+from src.memory import memory_reason
 from src.settings import parameters_of, suggest
 
 EXTRAS = {  # of pyproject.toml, by what they bring
@@ -25,6 +28,7 @@ EXTRAS = {  # of pyproject.toml, by what they bring
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
 }
+OTHER_PROCESS = re.compile(r"Connection (closed|reset) by peer|ncclRemoteError")  # gloo and NCCL, of one that is gone
 MISTAKES = (
     ValueError,
     OSError,
@@ -43,7 +47,7 @@ def guarded(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             job(cfg)
         except Exception as error:
-            said = reason(error)
+            said = memory_reason(error, cfg) or reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             if isinstance(error, OSError) and error.errno in FULL:  # which names neither a disk nor, often, a file
@@ -65,10 +69,19 @@ def reason(error: BaseException) -> str | None:
         place = re.search(r"full_key: (\S+)", str(error))
         cause = error.__cause__
         return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
-    if not isinstance(error, MISTAKES):
+    if isinstance(error, RuntimeError) and OTHER_PROCESS.search(str(error)):
+        return "another process of this run has ended; what it said stands above"
+    if not isinstance(error, MISTAKES) and not issubclass(raised_in_worker(error), MISTAKES):
         return None
     # of an error in a worker process, torch passes on the whole traceback as the message
     return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
+
+
+def raised_in_worker(error: BaseException) -> type:
+    """What a data worker raised, where torch cannot make it anew and passes on a RuntimeError; else that error's."""
+    name = re.match(r"Caught (\w+) in DataLoader worker", str(error))
+    found = getattr(builtins, name[1], None) if name else None
+    return found if isinstance(found, type) else type(error)
 
 
 def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
@@ -106,6 +119,8 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         parameters = parameters_of(target, parent) if target else {}
     except (ValueError, OmegaConfBaseException):
         parameters = {}
+    if parent and (other := instead(cfg, parent, OmegaConf.select(cfg, parent)).get(name)):
+        return f"{key}: not taken here; use {other.use}"
     if name in parameters:
         return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
     names = every_key(OmegaConf.to_container(cfg, resolve=False))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from src.command_line import configure, quote_path, with_saved
 from src.compose import best_precision, build_task, take_weights
+from src.memory import is_short
 
 Key = TypeVar("Key")
 WAITING = 8  # batches of photos that may wait for others of their size
@@ -85,7 +86,9 @@ class Predictor:
         try:
             with self.fabric.autocast():
                 made = self.task.segment([photo for _, photo in batch])
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_short(error):
+                raise
             raise ValueError(
                 f"out of memory with data.eval_batch_size={self.batch_size}, max_pixels={self.task.max_pixels}: "
                 "expected less of either"

@@ -1,11 +1,12 @@
 """What made a number: the code's revision, torch, and the class of machine; never its name or a path."""
 
-import os
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from src.processors import processors
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("src/", "conf/")  # where a file that git does not know yet changes what runs
@@ -19,7 +20,8 @@ def made_by(device: torch.device, num_devices: int = 1) -> dict[str, str | None]
 
 
 def cores() -> str:
-    return f"{os.cpu_count()} cores"
+    count = processors()
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 @cache  # what runs is what was there when the process began, whatever is edited meanwhile

@@ -3,11 +3,15 @@
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from hydra.utils import get_object
+
+from src.arguments import refused
+from src.home import refuse_home
 
 OURS = tuple(f"src.{room}." for room in ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers"))
 FRAMEWORKS = (
@@ -86,6 +90,11 @@ RULES = {  # by name: one name means one thing, wherever it stands
     "gradient_clip_val": Rule("a number above 0, or null", lambda v: v is None or (is_number(v) and v > 0)),
     "batch_size_per_device": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
     "validate_every": Rule("a whole number from 1, or null", lambda v: v is None or is_whole(v)),
+    "max_time": Rule(
+        "days:hours:minutes:seconds, for example 00:12:00:00, or null",
+        lambda v: v is None or (isinstance(v, str) and re.fullmatch(r"\d+(:\d\d){3}", v) is not None),
+    ),
+    "deterministic": Rule("true, false, warn or null", lambda v: v in (True, False, "warn", None)),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "schedule": Rule(
         "a list of whole numbers from 0, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",
@@ -140,6 +149,8 @@ def check_settings(settings: Any, path: str = "") -> None:
             check_settings(value, f"{path}[{i}]")
     if not isinstance(settings, dict):
         return
+    for name, value, use in refused(settings) if not path else ():
+        raise ValueError(f"{name}={spell(value)}: not taken here; use {use}")
     target = settings.get("_target_")
     parameters = None if target is None else parameters_of(target, path)
     ruled = not path or str(target).startswith(("src.", "lightning.Trainer"))
@@ -147,6 +158,8 @@ def check_settings(settings: Any, path: str = "") -> None:
         here = f"{path}.{key}".lstrip(".")
         if parameters is not None and not str(key).startswith("_"):
             check_parameter(here, str(key), str(target).rpartition(".")[-1], parameters)
+        if isinstance(value, str):
+            refuse_home(here, value)
         if value == "???":
             raise ValueError(f"{here}: has no default, write {here}=...")
         if isinstance(value, dict) or (isinstance(value, str) and "${" in value):

@@ -9,7 +9,7 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 def sweep_of(overrides: list[str], multirun: bool, primary: str) -> list[str] | None:
@@ -56,6 +56,16 @@ def sweep_values(override: str) -> list[str]:
     if not values:
         raise ValueError(f"{override}: has no values, expected some, for example 1,2,3")
     return [f"{parsed.get_key_element()}={one}" for one in values]
+
+
+def check_subdir(cfg: DictConfig) -> None:
+    """Refuse a name of job folders, which only Hydra's basic launcher gives them."""
+    subdir = OmegaConf.to_container(cfg.hydra.sweep)["subdir"]  # type: ignore[call-overload, index]
+    if subdir != "${hydra.job.num}" and not cfg.hydra.launcher._target_.endswith(".BasicLauncher"):
+        raise ValueError(
+            f"hydra.sweep.subdir={subdir}: jobs are named by what they are given; expected hydra.sweep.dir=FOLDER for "
+            "the folder of them all, or hydra/launcher=basic"
+        )
 
 
 def check_alone(cfg: DictConfig) -> None:

@@ -68,7 +68,8 @@ MISSPELT = {
     "+model.pixel_decoder.dimm=3": "PixelDecoder takes no 'dimm', did you mean 'dim'",
     "+trainer.limit_train_batch=1": "did you mean 'limit_train_batches'",
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
-    "trainer.limit_train_batches=3": "write +trainer.limit_train_batches=",
+    "trainer.max_time=3": "write +trainer.max_time=",
+    "trainer.val_check_interval=3": "trainer.val_check_interval: not taken here; use validate_every=N",
     "model/backbone=resnet51": "did you mean 'resnet50'",
     "data=coco": "cityscapes_semantic, coco_instances, coco_panoptic, custom_instances",
     "logger=wandbb": "did you mean 'wandb'",
@@ -145,10 +146,18 @@ def test_the_ends_of_an_interval_are_checked(capsys: pytest.CaptureFixture[str])
     assert "lr=-1.0" in said(capsys, lambda: check(["+sweep=search", f"{PARAMS}.lr='interval(-1,0.2)'"]))
 
 
+def test_jobs_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are what a sweep that is repeated finds them by; Hydra's basic launcher takes others."""
+    other = ["seed=1,2", "hydra.sweep.subdir=${seed}"]
+    assert "expected hydra.sweep.dir=FOLDER" in said(capsys, lambda: check(other, multirun=True))
+    check([*other, "hydra/launcher=basic", "trainer.devices=1"], multirun=True)
+    check(["seed=1,2"], multirun=True)
+
+
 @pytest.mark.parametrize(
     ("override", "gpus"),
     [
-        *(("trainer.devices=2", 0), ("trainer.devices=1,-1", 0), ("trainer.strategy=ddp_spawn", 0)),
+        *(("trainer.devices=2", 0), ("trainer.devices=1,-1", 0), ("trainer.strategy=ddp", 0)),
         *(("trainer.devices=auto", 2), ("trainer.accelerator=auto,cpu", 2)),
     ],
 )
@@ -175,13 +184,19 @@ def test_jobs_that_share_a_process_have_one_device(
         *("segmentation=foo", "trainer.max_steps=0", "trainer.max_steps=-5", "validate_every=0", "validate_every=1.5"),
         *("image_size=[64]", "image_size=64", "image_size=[0,64]", "seed=-1", "seed=null", "name=null"),
         *("data.num_workers=-1", "data.train.num_scenes=0", "task.patience=0", "trainer.gradient_clip_val=-1"),
-        *("model.compile=flase", "model.decoder.num_layers=-1", "task.postprocess.object_threshold=8"),
+        *(
+            "model.compile=flase",
+            "model.decoder.num_layers=-1",
+            "+trainer.max_time=60",
+            "+trainer.deterministic=maybe",
+            "task.postprocess.object_threshold=8",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_named(override: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The line repeats the setting with its value, and says what was expected."""
     line = said(capsys, lambda: check([override]))
-    assert line.replace(" ", "").replace("'", "").startswith(f"error:{override}:expected")
+    assert line.replace(" ", "").replace("'", "").startswith(f"error:{override.lstrip('+')}:expected")
 
 
 @pytest.mark.parametrize(
@@ -357,6 +372,14 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs pass on that they do not
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds)
+
+
+def test_a_run_warns_of_nothing(tmp_path: Path) -> None:
+    """Neither torch nor Lightning, with worker processes and accumulated batches."""
+    several = ["batch_size_per_device=1", "data.num_workers=1", f"paths.runs={tmp_path}"]
+    process = start("src.train", *SHAPES, *several)
+    assert process.communicate(timeout=300)[1] == ""
+    assert process.returncode == 0
 
 
 def test_a_mistake_ends_in_one_line_and_a_status() -> None:

@@ -1,6 +1,5 @@
 """Jobs side by side: order, what is done already, what fails."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.jobs import Job, last_words, run_all
+from src.processors import processors
 
 FINISH = "from src.completion import finish; "  # what a command says when it has come to its end
 APPEND = f"{FINISH} import pathlib as p, sys; log = p.Path(sys.argv[1]); log.open('a').write(sys.argv[2]);"
@@ -117,9 +117,9 @@ def test_the_signals_to_requeue_are_for_one(log: Path) -> None:
 
 
 def test_a_job_is_a_module_of_this_python(log: Path) -> None:
-    """The one that runs the script; jobs side by side share its cores."""
+    """The one that runs the script; jobs side by side share the processors that it may use."""
     (log.parent / "where.py").write_text("import os, sys; print(sys.executable, os.environ['OMP_NUM_THREADS'])")
-    run_all([Job("w", ["where"], log.parent / "w")], at_once=os.cpu_count() or 1)
+    run_all([Job("w", ["where"], log.parent / "w")], at_once=processors())
     assert (log.parent / "w" / "log.txt").read_text() == f"{sys.executable} 1\n"
 
 

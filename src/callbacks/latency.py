@@ -53,7 +53,7 @@ class Latency(lightning.Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Time and log."""
-        if not trainer.sanity_checking:
+        if self.images and not trainer.sanity_checking:  # a process may have none
             batches = (task.model.preprocess([image.to(task.device)]) for image in self.images)
             context = trainer.precision_plugin.val_step_context
             for row, seconds in latencies(task.ways(), batches, self.rounds, context, clock_of(task.device)).items():

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from src.data.annotations import image_sizes
 from src.data.exit_table import About
 from src.data.labelling import Batches, Labelling, as_it_is
 from src.data.problems import other_categories, refuse
-from src.data.samplers import RankSampler, StepSampler
+from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
@@ -132,10 +132,18 @@ class SegmentationData(LightningDataModule):
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
-        return self._loader(view, sampler, self.batch_size)
+        return DataLoader(  # by keyword: Lightning rebuilds loaders from what it can read
+            dataset=view,
+            sampler=sampler,
+            batch_size=self.batch_size,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+            **self.of_loaders,
+        )
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        return self._in_order(self.val_scenes)
+    def val_dataloader(self) -> DataLoader[Batch]:
+        batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
+        return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
     def label(self, folder: Path, split: str, **about: Any) -> Labelling:
         """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
@@ -147,29 +155,18 @@ class SegmentationData(LightningDataModule):
         return self.labelling
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        view = View(self.labelled, self.resize, self.seed)
         batches = self.labelling.share(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(
-            dataset=Batches(view, batches),
-            batch_size=None,
-            num_workers=self.num_workers,
-            collate_fn=as_it_is,
-            worker_init_fn=leave_signals_to_parent,
-        )
+        return self._in_order(self.labelled, batches)
 
-    def _in_order(self, scenes: Scenes) -> DataLoader[Sample]:
-        view = View(scenes, self.resize, self.seed)
-        sampler = RankSampler(view, self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(view, sampler, self.eval_batch_size)
+    def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[Batch]:
+        view = Batches(View(scenes, self.resize, self.seed), batches)
+        return DataLoader(dataset=view, batch_size=None, collate_fn=as_it_is, **settings, **self.of_loaders)
 
-    def _loader(self, view: View, sampler: DistributedSampler, batch_size: int) -> DataLoader[Sample]:
-        return DataLoader(  # by keyword: Lightning rebuilds loaders from what it can read
-            dataset=view,
-            sampler=sampler,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            worker_init_fn=leave_signals_to_parent,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    @property
+    def of_loaders(self) -> dict[str, Any]:
+        """What all loaders have."""
+        return {
+            "num_workers": self.num_workers,
+            "worker_init_fn": leave_signals_to_parent,
+            "pin_memory": torch.cuda.is_available(),
+        }

@@ -1,7 +1,4 @@
-"""Which image comes next: one stream of samples for training, a plain share of the images for evaluation.
-
-Both derive from DistributedSampler so that Lightning leaves them in place when there are several ranks.
-"""
+"""Which image comes next: one stream of samples for training, a plain share of the images for evaluation."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -16,7 +13,8 @@ class StepSampler(DistributedSampler):
     Draw d of the stream shows image permutation(d // I)[d mod I] of I images, so every I draws show each image once.
     Rank r of R takes draws r, r + R, ...: what the ranks see in one step is one run of the stream. `start` is asked
     at each iteration how many draws are done; `len` counts from the stream's beginning all the same, for
-    Lightning goes on counting batches where a resumed run stopped.
+    Lightning goes on counting batches where a resumed run stopped. It leaves a DistributedSampler in place when there
+    are several ranks.
     """
 
     def __init__(
@@ -39,15 +37,10 @@ class StepSampler(DistributedSampler):
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
 
 
-class RankSampler(DistributedSampler):
-    """Every num_ranks-th image, none twice: scores over all ranks are those of a single process."""
+def share(count: int, batch_size: int, rank: int, num_ranks: int) -> list[list[int]]:
+    """Batches of every num_ranks-th of so many images, none twice: scores over all ranks are those of one process.
 
-    def __init__(self, dataset: Dataset, rank: int = 0, num_ranks: int = 1) -> None:
-        super().__init__(dataset, num_ranks, rank, shuffle=False)
-        self.indices = range(rank, len(dataset), num_ranks)  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        return iter(self.indices)
+    Where there are fewer images than ranks, some have one batch without images: Lightning waits for every rank.
+    """
+    mine = range(rank, count, num_ranks)
+    return [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)] or [[]]

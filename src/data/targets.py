@@ -70,8 +70,8 @@ class Batch(NamedTuple):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples to a batch, nothing stacked."""
-    return Batch(*(list(field) for field in zip(*samples, strict=True)))
+    """Samples, possibly none, to a batch, nothing stacked."""
+    return Batch(*([getattr(sample, field) for sample in samples] for field in Sample._fields))
 
 
 SEGMENTATIONS = ("panoptic", "instance", "semantic")

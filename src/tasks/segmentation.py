@@ -16,6 +16,7 @@ from src.metrics.cost import ImageCost, pad
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
+from src.tasks.bad_step import keep_bad_step
 from src.tasks.evaluation import Answer, Evaluation
 from src.weights.checkpoint import check_state
 
@@ -75,6 +76,7 @@ class Segmentation(lightning.LightningModule):
         self.alpha = ALPHA[str(alpha)]
         self.patience = patience
         self.seed = seed
+        self.parts: list[tuple[Any, Tensor]] = []  # of the step that runs: batches, and their losses
         self.num_bad_costs = 0  # since the last step
         self.num_bad_steps = 0  # in all
         self.bad_streak = 0  # in a row
@@ -107,36 +109,30 @@ class Segmentation(lightning.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Draw what is left to chance from (seed, step, rank) alone, so that a resumed run repeats an unbroken one."""
         part = batch_index % self.trainer.accumulate_grad_batches  # of a step; batches may count anew after resuming
-        place = np.random.SeedSequence((self.seed, self.global_step, part, self.global_rank))
+        self.leave_to_chance(self.global_step, part, self.global_rank)
+
+    def leave_to_chance(self, step: int, part: int, rank: int) -> None:
+        """Have what is random in a part of a step follow from its place alone."""
+        place = np.random.SeedSequence((self.seed, step, part, rank))
         torch.manual_seed(int(place.generate_state(1)[0]))
 
-    def draw_exits(self) -> list[int]:
+    def draw_exits(self, step: int) -> list[int]:
         """Exits to supervise, uniformly drawn; those of a step are the same on every process, from (seed, step)."""
-        chance = np.random.default_rng((self.seed, self.global_step))
+        chance = np.random.default_rng((self.seed, step))
         return sorted(chance.choice(self.model.exits, self.num_drawn, replace=False).tolist())
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The loss summed over decoder layers and the exits drawn, each exit by its weight."""
-        images = self.model.preprocess(batch.images)
-        labels = [truth.labels for truth in batch.truths]
-        segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
-        exits = self.draw_exits()
-        by_exit = self.model(images, exits)
-        predictions = [prediction for layers in by_exit.values() for prediction in layers]
-        losses, num_bad = self.criterion(predictions, labels, segments)
+        total, losses, num_bad = self.loss(batch, self.global_step)
+        self.parts.append((batch, total.detach()))
         self.num_bad_costs += num_bad
-        weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
-        by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
-        total = (by_layer * weights).sum() + self.nothing_of_layers_after(exits[-1])
-        if num_bad:  # gradients carry it to every process, so that all of them skip the step
-            total = total * float("nan")
-        self.log("train/loss", total, prog_bar=True, batch_size=len(images))
-        for name in ("class", "mask", "dice"):  # of the last layer, where the answer comes from
-            self.log(f"train/{name}", losses[f"{name}/layer{len(predictions) - 1}"], batch_size=len(images))
-        self.log_layers(losses, by_exit)
+        self.log("train/loss", total, prog_bar=True, batch_size=len(batch.images))
+        for name, last in {place.split("/")[0]: place for place in losses}.items():  # where the answer comes from
+            self.log(f"train/{name}", losses[last], batch_size=len(batch.images))
+        self.log_layers(losses)
         return total
 
-    def log_layers(self, losses: dict[str, Tensor], by_exit: dict[int, Any]) -> None:
+    def log_layers(self, losses: dict[str, Tensor]) -> None:
         """Tell loggers each part of the loss at each decoder layer, at steps that they write: there are many.
 
         Not by `self.log`, which tells what it was told last again: of exits that this step did not draw, too.
@@ -144,14 +140,30 @@ class Segmentation(lightning.LightningModule):
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or (self.global_step + 1) % every or self.trainer.fit_loop.epoch_loop._should_accumulate():
             return
+        for logger in self.loggers:
+            logger.log_metrics({f"layers/{place}": loss.item() for place, loss in losses.items()}, self.global_step)
+
+    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor], int]:
+        """The loss of a batch at a step, its parts {"class/exit3/layer0": ...}, and how many costs were not finite."""
+        images = self.model.preprocess(batch.images)
+        labels = [truth.labels for truth in batch.truths]
+        segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
+        exits = self.draw_exits(step)
+        by_exit = self.model(images, exits)
+        predictions = [prediction for layers in by_exit.values() for prediction in layers]
+        losses, num_bad = self.criterion(predictions, labels, segments)
+        weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
+        by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
+        total = (by_layer * weights).sum() + self.nothing_of_layers_after(exits[-1])
+        if num_bad:  # gradients carry it to every process, so that all of them skip the step
+            total = total * float("nan")
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
         parts = {
-            f"layers/{part}/{place}": losses[f"{part}/layer{number}"].item()
+            f"{part}/{place}": losses[f"{part}/layer{number}"]
             for part in ("class", "mask", "dice")
             for number, place in enumerate(places)
         }
-        for logger in self.loggers:
-            logger.log_metrics(parts, self.global_step)
+        return total, parts, num_bad
 
     def nothing_of_layers_after(self, depth: int) -> Tensor | int:
         """Zero, made of the layers that did not run, for several processes wait for the gradient of every parameter."""
@@ -168,6 +180,8 @@ class Segmentation(lightning.LightningModule):
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         bad = not norm.isfinite()
         if bad:
+            if not self.num_bad_steps:
+                keep_bad_step(self, optimizer, self.parts)
             optimizer.zero_grad()
         self.num_bad_steps += bad
         self.bad_streak = self.bad_streak + 1 if bad else 0
@@ -181,6 +195,7 @@ class Segmentation(lightning.LightningModule):
                 f"{self.trainer.precision}: try a smaller lr, a larger batch_size or trainer.precision=32-true"
             )
         self.num_bad_costs = 0
+        self.parts.clear()
 
     def configure_optimizers(self) -> Any:
         """Optimizer, and a schedule that moves with every optimiser step."""

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from src.data.module import SegmentationData
-from src.data.samplers import RankSampler, StepSampler
+from src.data.samplers import StepSampler, share
 from src.data.scenes import View
 from src.data.shapes import Shapes
-from src.data.targets import Batch
+from src.data.targets import Batch, collate
 from src.data.transforms import LargeScaleJitter, ResizeShortestEdge
 
 SCENES = Shapes(10, size=32)
@@ -44,12 +44,18 @@ def test_a_stream_goes_on_where_it_stopped(start: int):
     assert len(StepSampler(SCENES, 30, lambda: start, 0)) == 30
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 12])
 def test_evaluation_sees_every_image_once(num_ranks: int):
-    """Ranks together see every image, none twice, and each knows how many are its own."""
-    shares = [RankSampler(SCENES, rank, num_ranks) for rank in range(num_ranks)]
-    assert sorted(index for share in shares for index in share) == list(range(10))
-    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+    """Ranks together see every image, none twice; one without images has a batch all the same."""
+    batches = [batch for rank in range(num_ranks) for batch in share(10, 3, rank, num_ranks)]
+    assert sorted(chain(*batches)) == list(range(10))
+    assert max(map(len, batches)) <= 3
+    assert len([batch for batch in batches if not batch]) == max(num_ranks - 10, 0)
+
+
+def test_a_batch_may_be_empty():
+    """As that of a process without images is."""
+    assert collate([]) == Batch([], [], [], [])
 
 
 def test_a_sample_depends_on_seed_index_and_draw():

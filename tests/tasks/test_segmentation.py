@@ -153,8 +153,8 @@ class Watch(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
         draw = task.draw_exits
 
-        def watched() -> list[int]:
-            self.exits.append(draw())
+        def watched(step: int) -> list[int]:
+            self.exits.append(draw(step))
             return self.exits[-1]
 
         task.draw_exits = watched

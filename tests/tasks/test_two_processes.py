@@ -117,6 +117,19 @@ def test_scores_are_those_of_one_process(together: Path, configure: Callable[...
             assert found[depth] == pytest.approx(alone[depth], rel=1e-6, nan_ok=True)
 
 
+def test_fewer_images_than_processes_are_scored(
+    together: Path, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """The process that has none waits for the other, and the scores are those of one process."""
+    checkpoint, one = the_file(together, "last.ckpt"), "data.val.num_scenes=1"
+    task, data, trainer = compose(configure(*SETTINGS, f"model.weights={checkpoint}", one))
+    trainer.validate(task, data, verbose=False)
+    launch("src.evaluate", *TWO, f"ckpt_path={checkpoint}", f"paths.runs={tmp_path / 'two'}", one)
+    alone, two = scores(tmp_path / "run"), scores(tmp_path / "two")
+    for depth in alone:
+        assert two[depth] == pytest.approx(alone[depth], rel=1e-6, nan_ok=True)
+
+
 def test_settings_are_taken_up_once(tmp_path: Path) -> None:
     """The second process is started with what the first has taken up from the checkpoint, and adds nothing to it."""
     torch.save({"hyper_parameters": {"overrides": ["+new=1", "dim=32"]}}, file := tmp_path / "last.ckpt")

@@ -1,0 +1,124 @@
+"""Run the first step again that was not finite: python -m scripts.replay runs/NAME/TIME/bad_step.
+
+Says which module, which part of the loss and which parameter's gradient is not finite first.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from src.data.targets import Batch, Category, Truth
+from src.settings import check_settings
+from src.tasks.bad_step import STATE
+from src.weights.files import load
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="bad_step/ of a run folder")
+    parser.add_argument("--accelerator", default="auto", help="cpu or gpu (default: a GPU if there is one)")
+    parser.add_argument("--precision", help="another than in training, for example 32-true")
+    given = parser.parse_args(arguments)
+    try:
+        replay(given.folder, given.accelerator, given.precision)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def replay(folder: Path, accelerator: str = "auto", precision: str | None = None) -> None:
+    """Run the parts of the step of all processes, one after the other, from the weights before it."""
+    files = sorted(folder.glob("process*.pt"))
+    if not files:
+        raise ValueError(f"{folder}: no process0.pt; expected the folder bad_step of a run")
+    state = load(folder / STATE, "folder", mmap=True)
+    shares = [load(file, "folder") for file in files]
+    chosen: Any = precision or shares[0]["precision"]
+    fabric: Any = lightning.Fabric(accelerator=accelerator, devices=1, precision=chosen)
+    task = task_of(state["hyper_parameters"]).to(fabric.device).train()
+    task.load_state_dict(state["state_dict"])
+    print(
+        f"step {shares[0]['step']}, seed {shares[0]['seed']}, {fabric.device}, precision {fabric._precision.precision}"
+    )
+    seen: dict[str, list[str]] = {"module": [], "gradient": []}
+    num_parts = len(shares[0]["batches"])
+    with watched(task, seen):
+        for share in shares:
+            for number, content in enumerate(share["batches"]):
+                batch = fabric.to_device(batch_of(content))
+                print(f"process {share['rank']}, part {number + 1} of {num_parts}: images {', '.join(batch.names)}")
+                task.leave_to_chance(share["step"], number, share["rank"])
+                with fabric.autocast():
+                    total, losses, num_bad = task.loss(batch, share["step"])
+                say_losses(total, losses, num_bad)
+                (total / num_parts).backward()
+    say_first("output of a module", seen["module"])
+    say_first("gradient of a parameter", seen["gradient"])
+
+
+def task_of(hyper_parameters: dict[str, Any]) -> Any:
+    """The task that a checkpoint's settings build, its weights still random."""
+    settings = hyper_parameters["config"]
+    check_settings(settings)
+    cfg: Any = OmegaConf.create(settings)
+    model = cfg.task.model
+    model.weights, model.drop_class_head, model.backbone.pretrained = None, False, False
+    model.compile, model.activation_checkpointing = False, False  # of either a module's output may not be seen
+    categories = [Category(**category) for category in hyper_parameters["categories"]]
+    return instantiate(cfg.task, categories=categories, _convert_="all")
+
+
+def batch_of(content: dict[str, Any]) -> Batch:
+    """A batch from what `keep_bad_step` made of it."""
+    return Batch(**{**content, "truths": [Truth(**truth) for truth in content["truths"]]})
+
+
+@contextmanager
+def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
+    """Note, in the order that they come, modules and parameters whose output or gradient is not finite."""
+
+    def note(kind: str, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and not value.isfinite().all() and name not in seen[kind]:
+            seen[kind].append(name)
+
+    def of_module(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            for value in output if isinstance(output, list | tuple) else [output]:
+                note("module", name, value)
+
+        return hook
+
+    def of_parameter(name: str) -> Any:
+        return lambda gradient: note("gradient", name, gradient)
+
+    handles = [module.register_forward_hook(of_module(name)) for name, module in task.named_modules() if name]
+    handles += [p.register_hook(of_parameter(name)) for name, p in task.named_parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def say_losses(total: Tensor, losses: dict[str, Tensor], num_bad: int) -> None:
+    """Print the loss, and those of its parts that are not finite."""
+    print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
+    for name, value in losses.items():
+        if not value.isfinite():
+            print(f"  {name}: {value.item():g}")
+
+
+def say_first(what: str, names: list[str]) -> None:
+    """Print the first of what is not finite, and how many there are."""
+    print(f"first {what} that is not finite: {names[0]} ({len(names)} in all)" if names else f"{what}: all finite")
+
+
+if __name__ == "__main__":
+    main()

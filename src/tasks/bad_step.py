@@ -1,0 +1,67 @@
+"""The first step of a run whose loss or gradients are not finite, kept so that it can be run again alone."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from src.atomic import atomic_write
+
+FOLDER, STATE = "bad_step", "state.ckpt"
+
+
+def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple[Any, Tensor]]) -> None:
+    """Keep a step in the run folder, once, and say how to replay it: weights before it, and each process's batches.
+
+    Gradients that are not finite change nothing, so the weights of now are those before the step. In float16 only a
+    loss that is not finite counts: gradients overflow until the scale has settled. What cannot be written is said, and
+    does not end the training.
+
+    Args:
+        parts: batches of the step, each with its loss.
+    """
+    trainer = task.trainer
+    folder = Path(trainer.default_root_dir) / FOLDER
+    file = folder / f"process{trainer.global_rank}.pt"
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if file.exists() or (scaled and all(bool(loss.isfinite()) for _, loss in parts)):
+        return
+    step = {"step": task.global_step, "seed": task.seed, "rank": trainer.global_rank, "precision": trainer.precision}
+    try:
+        save({**step, "batches": [plain(batch) for batch, _ in parts]}, file)
+        if not trainer.is_global_zero:
+            return
+        state = {
+            "global_step": task.global_step,
+            "hyper_parameters": dict(task.hparams),
+            "optimizer_states": [optimizer.state_dict()],
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": task.state_dict(),
+        }
+        save(state, folder / STATE)
+    except OSError as error:
+        print(f"the first step that is not finite cannot be kept: {error}", file=sys.stderr)
+        return
+    print(
+        f"step {task.global_step}: the first whose loss or gradients are not finite; it changed nothing. Kept in "
+        f"{folder}, look at it with: python -m scripts.replay {folder}",
+        file=sys.stderr,
+    )
+
+
+def save(content: dict[str, Any], file: Path) -> None:
+    """Write what torch saves, whole or not at all."""
+    with atomic_write(file) as part:
+        torch.save(content, part)
+
+
+def plain(record: Any) -> Any:
+    """Records as dictionaries and tensors on the CPU, which torch reads without running code."""
+    if isinstance(record, Tensor):
+        return record.cpu()
+    if hasattr(record, "_asdict"):
+        return {name: plain(value) for name, value in record._asdict().items()}
+    return [plain(one) for one in record] if isinstance(record, list) else record
