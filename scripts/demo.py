@@ -20,11 +20,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from src.command_line import configure, quote_path, saved_overrides
+from src.command_line import configure, quote_path
 from src.compose import compose
 from src.jobs import Job, run_all
 from src.models.postprocess import Frame
 from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
+from src.saved_settings import saved_overrides
 
 MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes", "ECO-M2F": "eco_parent_shapes"}
 PICTURES = 8

@@ -50,7 +50,7 @@ OF_A_STREAM = {  # training on images is one endless stream, an epoch that ends 
 }
 CHECKPOINT = {
     "save_last": Instead("callbacks.last, which writes last.ckpt", (None, False)),
-    "train_time_interval": Instead("every_n_train_steps=N"),
+    "train_time_interval": Instead("callbacks.last.minutes=N, which writes last.ckpt, or every_n_train_steps=N"),
     "verbose": Instead("false: the run folder says what was saved", (False,)),
 }
 CHECKPOINT_OF_A_STREAM = {"every_n_epochs": Instead("every_n_train_steps=N", (None, 0, 1))}

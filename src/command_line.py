@@ -22,13 +22,10 @@ from src.mistakes import explain, fail
 from src.settings import check_settings, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, check_subdir, jobs, sweep_of
-from src.weights.files import load
 
 CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-# Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
-NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
 if PLUGINS not in sys.path:
     sys.path.append(PLUGINS)
 
@@ -137,46 +134,3 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryDirectory(dir=there).cleanup()
     except OSError as error:
         raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error
-
-
-def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
-    """As `with_saved`; mistakes end in one line."""
-    try:
-        return with_saved(arguments, below_experiment, setting)
-    except ValueError as error:
-        fail(str(error))
-
-
-def with_saved(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
-    """The settings that the checkpoint some setting names was trained with, then what was typed.
-
-    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
-    for a file that is no checkpoint of a whole model of ours.
-    """
-    arguments = [*map(expand_home, arguments)]
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    file = Path(given.get(setting, ""))
-    if file == Path("last"):
-        file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
-    experiment = bool({"+experiment", "experiment"} & set(given))
-    if (experiment and not below_experiment) or not file.is_file():
-        return arguments
-    left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
-    content = load(file, setting, mmap=True)
-    try:
-        settings = content["hyper_parameters"]
-        gate = settings.get("gate")
-        saved = [str(override) for override in ([] if gate else settings["overrides"])]
-    except Exception as error:
-        raise ValueError(
-            f"{setting}={file}: not a checkpoint of this project; weights from elsewhere go to model.weights="
-        ) from error
-    if gate is not None:
-        raise ValueError(f"{setting}={file}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
-    return [*(o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments), *arguments]
-
-
-def newest(runs: Path, name: str) -> Path | None:
-    """The last checkpoint of the newest run of a name."""
-    found = (runs / name).rglob("checkpoints/last.ckpt")
-    return max(found, key=lambda file: file.stat().st_mtime, default=None)

@@ -16,10 +16,10 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import newest
 from src.completion import finished
 from src.mistakes import reason
 from src.processors import processors
+from src.saved_settings import newest, settings_to_keep
 from src.settings import check_settings
 from src.weights.checkpoint import fitting, read
 from src.weights.files import load
@@ -65,8 +65,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         cfg.model.backbone.pretrained = False  # they would be overwritten
     elif OmegaConf.select(cfg, "model.drop_class_head"):
         raise ValueError("model.drop_class_head=true: of which weights? Expected model.weights=SOURCE beside it")
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    check_settings(settings)
+    kept = settings_to_keep(cfg, overrides)
+    check_settings(kept["config"])
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     trainer = build_trainer(cfg)
     per_device, accumulate = split_batch(cfg.batch_size, cfg.batch_size_per_device, trainer.world_size)
@@ -76,11 +76,9 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         trainer.check_val_every_n_epoch = None
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
     task = instantiate(cfg.task, **data.for_task, _convert_="all")
-    task.hparams.update(
-        {"batch_size": cfg.batch_size, "overrides": overrides or [], "config": settings, **data.for_checkpoint}
-    )
+    task.hparams.update({"batch_size": cfg.batch_size, **kept, **data.for_checkpoint})
     for logger in trainer.loggers:
-        logger.log_hyperparams({"config": settings})
+        logger.log_hyperparams({"config": kept["config"]})
     return Run(task, data, trainer)
 
 

@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from src.command_line import CONF, run, saved_overrides
+from src.command_line import CONF, run
 from src.compose import find_checkpoint, sketch
 from src.mistakes import guarded
+from src.saved_settings import saved_overrides
 
 UNIT = "GMAC (1e9 multiply-adds, which the papers call GFLOPs)"
 UNCOUNTED = ("sampling", "query_key_product")  # by the papers; in no sum

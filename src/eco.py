@@ -14,13 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import CONF, check, configure, quote, run, saved_overrides
+from src.command_line import CONF, check, configure, quote, run
 from src.folders import folder_name, locked
 from src.home import expand_home
 from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail, guarded
 from src.outcomes import failures, front_of, marked, rows_of, table_of
 from src.rows import write_csv
+from src.saved_settings import saved_overrides
 from src.settings import spell
 
 OWN = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # of the chain, not of its parent

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src import completion
-from src.command_line import CONF, run, saved_overrides
+from src.command_line import CONF, run
 from src.compose import compose, take_weights
 from src.mistakes import guarded
+from src.saved_settings import saved_overrides
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")

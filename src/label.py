@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src import completion
-from src.command_line import CONF, run, saved_overrides
+from src.command_line import CONF, run
 from src.compose import compose, take_weights
 from src.mistakes import guarded
+from src.saved_settings import saved_overrides
 from src.weights.files import load
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on

@@ -13,9 +13,11 @@ from omegaconf import DictConfig
 
 from src import completion
 from src.command_line import CONF, run
-from src.compose import compose, find_progress, is_finished
+from src.compose import compose, find_progress, is_finished, read_checkpoint
 from src.folders import locked
 from src.mistakes import guarded
+from src.resuming import check_resumed
+from src.saved_settings import resumed
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -28,6 +30,9 @@ def train(cfg: DictConfig) -> None:
         print(f"{checkpoint}: has all {cfg.trainer.max_steps} steps, nothing is left to train", file=sys.stderr)
         return
     cfg.ckpt_path = checkpoint
+    if checkpoint is not None:
+        content = read_checkpoint(Path(checkpoint))
+        check_resumed(cfg, Path(checkpoint), content.get("hyper_parameters", {}), content["global_step"])
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes
     with locked(folder, "hydra.run.dir", "a training") if first else nullcontext():
         completion.begin(folder)
@@ -53,4 +58,4 @@ def why_it_ended(trainer: lightning.Trainer) -> str:
 
 
 if __name__ == "__main__":
-    run(train)
+    run(train, resumed(sys.argv[1:]))

@@ -13,11 +13,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from src.atomic import atomic_write
-from src.command_line import CONF, run, saved_overrides
+from src.command_line import CONF, run
 from src.compose import data_of, find_checkpoint
 from src.mistakes import guarded
 from src.painting import side_by_side
 from src.rows import write_csv
+from src.saved_settings import saved_overrides
 
 EXAMPLES = 3  # of each kind that are printed
 SIZES = ("small", "medium", "large", "unknown size", "crowd")

@@ -18,12 +18,13 @@ from huggingface_hub import constants
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from src.command_line import check, quote_path, run, saved_overrides
+from src.command_line import check, quote_path, run
 from src.compose import compose, find_checkpoint
 from src.data.export import export_coco
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
 from src.mistakes import guarded
+from src.saved_settings import saved_overrides
 from src.train import train
 from tests.conftest import ROOT, TINY, TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL

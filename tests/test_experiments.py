@@ -8,13 +8,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.command_line import saved_overrides
 from src.compose import compose, take_weights
 from src.data.categories import read_categories
 from src.data.exit_table import read
 from src.data.export import export_cityscapes, export_coco, export_index_masks
 from src.data.shapes import Shapes
 from src.models.gate import INPUTS
+from src.saved_settings import saved_overrides
 from tests.conftest import ROOT, TINY, TINY_SHAPES
 from tests.tables import write_table
 

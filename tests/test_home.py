@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import with_saved
 from src.home import expand_home
+from src.saved_settings import with_saved
 from src.settings import check_settings
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.command_line import saved_overrides
 from src.data.exit_table import present, read
 from src.label import check_trained
+from src.saved_settings import saved_overrides
 from tests.conftest import ROOT, TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
 

@@ -16,12 +16,13 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from src.command_line import configure, run, saved_overrides
+from src.command_line import configure, run
 from src.compose import compose
 from src.data.shapes import Shapes
 from src.metrics.cost import count
 from src.predict import gathered, predict
 from src.predictor import Predictor
+from src.saved_settings import saved_overrides
 from tests.conftest import ROOT, TINY_SHAPES
 from tests.test_command_line import said
 from tests.test_experiments import SMALL_MODEL

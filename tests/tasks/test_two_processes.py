@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.command_line import saved_overrides
 from src.compose import compose
+from src.saved_settings import saved_overrides
 from tests.conftest import TINY_SHAPES, launch
 from tests.offline_runs import offline_runs
 from tests.test_experiments import SMALL_MODEL

@@ -1,0 +1,179 @@
+"""The settings that a checkpoint was trained with, and how commands take them up."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.command_line import initialized, quote
+from src.differences import Difference, Missing, differences, listed
+from src.home import expand_home
+from src.mistakes import fail
+from src.settings import spell
+from src.weights.files import load
+
+# Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
+RUN = ("-", "hydra", "ckpt_path", "paths", "model.weights", "model.drop_class")
+NOT_TAKEN_UP = (*RUN, "logger", "callbacks", "task=")
+# Settings that say where and how a command runs, not what comes of it.
+HOW = (
+    *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "task._target_", "task.model"),
+    *("model.weights", "model.drop_class_head", "model.backbone.pretrained", "model.compile"),
+    *("model.activation_checkpointing", "data.num_workers", "batch_size_per_device"),
+    *(f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "num_nodes", "plugins", "profiler")),
+    *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_model_summary", "default_root_dir")),
+)
+
+
+def settings_to_keep(cfg: DictConfig, overrides: list[str] | None) -> dict[str, Any]:
+    """What a checkpoint keeps of a configuration, in plain containers.
+
+    `overrides` as they were typed; `config` with every value; `composed` as files and overrides had it, with pointers.
+    """
+    return {
+        "overrides": overrides or [],
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "composed": OmegaConf.to_container(cfg, resolve=False),
+    }
+
+
+# ---- taken up by a command
+
+
+def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
+    """As `with_saved`; mistakes end in one line."""
+    try:
+        return with_saved(arguments, below_experiment, setting)
+    except ValueError as error:
+        fail(str(error))
+
+
+def with_saved(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
+    """The settings that the checkpoint some setting names was trained with, then what was typed.
+
+    They are those of its training also where files of the configuration have changed since, or are gone; that is said.
+    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
+    for a file that is no checkpoint of a whole model of ours.
+    """
+    arguments = [*map(expand_home, arguments)]
+    file, experiment = named(arguments, setting)
+    if (experiment and not below_experiment) or not file.is_file():
+        return arguments
+    kept = kept_in(file, setting)
+    if gate := kept.get("gate"):
+        raise ValueError(f"{setting}={file}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
+    left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
+    return taken_up(kept, left, arguments, f"{setting}={file}")
+
+
+def resumed(arguments: list[str]) -> list[str]:
+    """What was typed to train on from a checkpoint, with its settings before that unless an experiment was typed."""
+    arguments = [*map(expand_home, arguments)]
+    file, experiment = named(arguments, "ckpt_path")
+    if experiment or not file.is_file():
+        return arguments
+    try:
+        kept = kept_in(file, "ckpt_path")
+        again = taken_up(kept, RUN, arguments, f"ckpt_path={file}")
+    except ValueError as error:
+        fail(str(error))
+    from_weights = any(one.lstrip("+").startswith("model.weights=") for one in kept["overrides"])
+    weights = ["model.weights=null", "model.drop_class_head=false"]  # which the checkpoint has learnt on from
+    return [*(weights if from_weights and weights[0] not in again else []), *again]
+
+
+def named(arguments: Sequence[str], setting: str) -> tuple[Path, bool]:
+    """The file that a setting names, and whether an experiment was typed."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    file = Path(given.get(setting, "").strip("'\""))
+    if file == Path("last"):
+        file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
+    return file, bool({"+experiment", "experiment"} & set(given))
+
+
+def newest(runs: Path, name: str) -> Path | None:
+    """The last checkpoint of the newest run of a name."""
+    found = (runs / name).rglob("checkpoints/last.ckpt")
+    return max(found, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def kept_in(file: Path, setting: str) -> dict[str, Any]:
+    """What a checkpoint of ours keeps of its settings. Raises ValueError for any other file."""
+    content = load(file, setting, mmap=True)
+    try:
+        kept = dict(content["hyper_parameters"])
+        kept["overrides"] = [*map(str, kept["overrides"])] if "gate" not in kept else kept.get("overrides", [])
+        return kept
+    except Exception as error:
+        raise ValueError(
+            f"{setting}={file}: not a checkpoint of this project; weights from elsewhere go to model.weights="
+        ) from error
+
+
+def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str], source: str) -> list[str]:
+    """Overrides that give the settings kept, but for those that begin with names left, then what was typed."""
+    saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left) and one not in arguments]
+    if not kept.get("config"):
+        return [*saved, *arguments]
+    composing, changes = changes_since(kept, [one for one in kept["overrides"] if not one.startswith(RUN)])
+    gone = [one for one in saved if one not in composing]
+    pins = [pinned(change) for change in changes if not isinstance(change.before, Missing)]
+    pins = [pin for pin in pins if pin not in arguments]  # as they are where a process has started this one
+    if pins:
+        lost = f" ({', '.join(gone)} cannot be composed any more)" if gone else ""
+        print(
+            f"{source}: the files of the configuration have changed since it was trained{lost}: {listed(changes)}; "
+            "the checkpoint's settings are used",
+            file=sys.stderr,
+        )
+    saved = [one for one in saved if one not in gone]
+    return [*saved, *pins, *arguments]
+
+
+def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[str], list[Difference]]:
+    """Which overrides can still be composed, and what they compose to that is not as it was kept."""
+    with initialized():
+        composing = composable(overrides)
+        now: Any = compose("config", composing)
+    if "composed" in kept:
+        before, plain = kept["composed"], OmegaConf.to_container(now, resolve=False)
+    else:  # by an earlier version, which kept values alone
+        for name in ("paths", "callbacks", "logger"):  # point to the run folder, which is not known here
+            now.pop(name, None)
+        before, plain = kept["config"], OmegaConf.to_container(now, resolve=True)
+    return composing, differences(before, plain, HOW)
+
+
+def composable(overrides: list[str]) -> list[str]:
+    """The overrides, less those that name what is there no more, such as an experiment."""
+    try:
+        compose("config", overrides)
+        return overrides
+    except (HydraException, OmegaConfBaseException):
+        kept: list[str] = []
+        for override in overrides:
+            try:
+                compose("config", [*kept, override])
+                kept.append(override)
+            except (HydraException, OmegaConfBaseException):
+                continue
+        return kept
+
+
+def pinned(change: Difference) -> str:
+    """The override that gives a setting the value that it had."""
+    return f"++{change.name}={typed(change.before)}"
+
+
+def typed(value: Any) -> str:
+    """A value as Hydra reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{typed(one)}" for key, one in value.items()) + "}"
+    return quote(value) if isinstance(value, str) else spell(value)
