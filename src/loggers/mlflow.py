@@ -20,24 +20,24 @@ class MlflowRun(MLFlowLogger):
     """One run; a job that goes on in its run folder goes on in its run.
 
     Scores have the names that they have everywhere; letters that MLflow refuses become `_`.
+    A store of files has `val.pq` for `val/pq`, for there no file `val/pq` can lie beside `val/pq/exit3`.
 
     Args:
         save_dir: the run folder.
         experiment_name, run_name: as MLflow shows them.
-        tracking_uri: the server or store; null: MLFLOW_TRACKING_URI, else mlflow.db in the run folder.
+        tracking_uri: the server or store; null: MLFLOW_TRACKING_URI, else files in `mlruns/` of the run folder.
     """
 
     def __init__(self, save_dir: str, experiment_name: str, run_name: str, tracking_uri: str | None = None):
         require("mlflow")
         store = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if store is None:
-            folder = Path(save_dir).absolute()  # a database: as files, val/pq could not lie beside val/pq/exit3
-            folder.mkdir(parents=True, exist_ok=True)
-            store = f"sqlite:///{folder / 'mlflow.db'}"
-        artifacts = (Path(save_dir).absolute() / "mlflow_files").as_uri() if store.startswith("sqlite:") else None
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else recent MLflow wants a database
+            store = (Path(save_dir).absolute() / "mlruns").as_uri()
+        self.in_files = store.startswith("file:")
         self.kept = Path(save_dir) / KEPT
         identity = self.kept.read_text().strip() if self.kept.is_file() else None
-        super().__init__(experiment_name, run_name, store, run_id=identity, artifact_location=artifacts)
+        super().__init__(experiment_name, run_name, store, run_id=identity)
 
     @property
     def save_dir(self) -> str:
@@ -63,7 +63,8 @@ class MlflowRun(MLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Scores by their names."""
-        super().log_metrics({allowed(name): value for name, value in metrics.items()}, step)
+        names = {name: allowed(name.replace("/", ".") if self.in_files else name) for name in metrics}
+        super().log_metrics({names[name]: value for name, value in metrics.items()}, step)
 
 
 def allowed(name: str) -> str:
