@@ -1,10 +1,8 @@
 """Scores for TensorBoard, in the run folder: tensorboard --logdir runs."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -24,19 +22,8 @@ class TensorBoardRun(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Settings as a text each: a whole configuration as JSON, and every single setting by its name."""
-        for name, value in dict(params).items():
-            content = json.dumps(value, indent=1, default=str)
-            self.experiment.add_text(f"settings/{name}", f"```json\n{content}\n```", 0)
+        """Every setting by its name; a whole configuration also as a text, in JSON."""
+        if "config" in dict(params):
+            content = json.dumps(dict(params)["config"], indent=1, default=str)
+            self.experiment.add_text("settings/config", f"```json\n{content}\n```", 0)
         super().log_hyperparams(flat(params))
-
-    @rank_zero_only
-    def log_pictures(self, files: list[Path], step: int) -> None:
-        """Pictures by their file names."""
-        from PIL import Image
-
-        for file in files:
-            with Image.open(file) as picture:
-                self.experiment.add_image(
-                    f"pictures/{file.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC"
-                )
