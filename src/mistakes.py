@@ -24,6 +24,8 @@ from src.memory import memory_reason
 from src.settings import parameters_of, suggest
 
 EXTRAS = {  # of pyproject.toml, by what they bring
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
     "hydra/sweeper/optuna": "search",
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
@@ -100,7 +102,7 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
     if text.startswith("Error merging override") and error.__cause__:
         return f"{text}: {str(error.__cause__).splitlines()[0]}"
     if "Config group override must be" in text:
-        return f"{text}; to have none of a group, write ~logger or callbacks=[]"
+        return f"{text}; to have none of a group, write logger=[] or callbacks=[]"
     if "missing EQUAL" in text:
         return f"{text.splitlines()[0]}: expected NAME=VALUE"
     return text

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 KEPT = "wandb_id"  # the file in a run folder that keeps the id of its run
+LONGEST = 64  # letters of a name, a group or a tag
 RESUMES = ("parent", "gate")  # types of jobs whose checkpoint is one to go on from
 
 
@@ -32,10 +33,13 @@ class WandbRun(WandbLogger):
         import wandb  # takes a second, which only those pay who use it
 
         resumed = Path(ckpt_path).parent.parent if ckpt_path and job_type in RESUMES else None
-        identity = run_id(Path(save_dir), resumed)
         decided = "WANDB_MODE" in os.environ or wandb.login(prompt=False, verify=False)
         mode = None if decided else "offline"
-        super().__init__(save_dir=save_dir, job_type=job_type, id=identity, mode=mode, **others)
+        if os.environ.get("WANDB_SWEEP_ID"):  # the agent names the run by WANDB_RUN_ID
+            identity, others = os.environ.get("WANDB_RUN_ID"), {**others, "group": None, "resume": None}
+        else:
+            identity = run_id(Path(save_dir), resumed)
+        super().__init__(save_dir=save_dir, job_type=job_type, id=identity, mode=mode, **shortened(others))
         self.job_type = job_type
         self.checkpoints: set[str] = set()
 
@@ -99,6 +103,18 @@ def log_trade_off(
             table = wandb.Table(columns=["exit", "gflops", "quality"], data=data)
             chart: Any = wandb.plot.scatter(table, "gflops", "quality", f"{quality} against {cost}")
             logger.log_metrics({"trade_off": chart}, step)
+
+
+def shortened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run with its name, group and tags as long as W&B takes them."""
+    short = {key: fitting(settings[key]) for key in ("name", "group") if settings.get(key)}
+    tags = {"tags": [fitting(tag) for tag in settings["tags"]]} if settings.get("tags") else {}
+    return {**settings, **short, **tags}
+
+
+def fitting(text: str) -> str:
+    """A text of 64 letters at most: its beginning, and of a longer one a digest that tells it from others."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 9]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def run_id(folder: Path, resumed: Path | None) -> str:

@@ -63,6 +63,7 @@ class MaskAP(Metric):
     """
 
     full_state_update = False
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     higher_is_better = True
 
     def __init__(
@@ -113,9 +114,8 @@ class MaskAP(Metric):
 
         Raises ValueError if an image was scored twice, is not in the truth file, or is of another size there.
         """
-        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
         values = torch.tensor(self._evaluate().stats[:6], dtype=torch.float32, device=self.device)
-        return dict(zip(names, values.where(values > -1, torch.nan), strict=True))
+        return dict(zip(self.names, values.where(values > -1, torch.nan), strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """ap in 0..1 of each class that the mean is of, those annotated; to be asked by every process, as `compute` is.

@@ -30,6 +30,8 @@ class MeanIoU(MulticlassJaccardIndex):
     the others no weight); if none does it is nan.
     """
 
+    names = ("miou",)
+
     def __init__(self, num_classes: int) -> None:
         if num_classes > VOID:
             raise ValueError(f"at most {VOID} classes, since {VOID} is void in the truth, got {num_classes}")
@@ -47,7 +49,7 @@ class MeanIoU(MulticlassJaccardIndex):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """The scalar miou, in 0..1."""
-        return {"miou": super().compute()}
+        return dict(zip(self.names, [super().compute()], strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """iou in 0..1 of each class that the mean is of; to be asked by every process, as `compute` is."""

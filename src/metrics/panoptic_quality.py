@@ -91,6 +91,7 @@ class PanopticQuality(Metric):
     """
 
     full_state_update = False
+    names = ("pq", "sq", "rq", "pq_things", "sq_things", "rq_things", "pq_stuff", "sq_stuff", "rq_stuff")
     higher_is_better = True
     isthing: Tensor
     counts: Tensor
@@ -111,14 +112,10 @@ class PanopticQuality(Metric):
         self.counts += counts.to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars in 0..1: pq, sq, rq, then the same with _things and with _stuff."""
+        """Scalars in 0..1 by their `names`: pq, sq, rq, then the same with _things and with _stuff."""
         quality = class_quality(self.counts)
-        groups = {"": quality, "_things": quality[self.isthing], "_stuff": quality[~self.isthing]}
-        return {
-            f"{name}{group}": value
-            for group, rows in groups.items()
-            for name, value in zip(("pq", "sq", "rq"), rows.nanmean(0), strict=True)
-        }
+        groups = (quality, quality[self.isthing], quality[~self.isthing])
+        return dict(zip(self.names, torch.cat([rows.nanmean(0) for rows in groups]), strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """pq, sq and rq in 0..1 of each class that the means are of; to be asked by every process, as `compute` is."""

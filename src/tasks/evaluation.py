@@ -64,6 +64,11 @@ class Evaluation(nn.Module):
         """The score that counts."""
         return SCORES[self.segmentation][0]
 
+    @property
+    def names(self) -> list[str]:
+        """Of all scores, in the order of `compute`."""
+        return [name for metric in self.metrics.values() for name in metric.names]
+
     def answer(self, prediction: Prediction, image: int, frame: Frame) -> Answer:
         """What is scored of one image of a batch."""
         post, panoptic, instances, semantic = self.postprocess, None, None, None

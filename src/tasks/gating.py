@@ -171,6 +171,13 @@ class Gating(lightning.LightningModule):
         """Score a part of the holdout."""
         self.seen.append({"scores": self(batch["inputs"]), "quality": batch["quality"], "cost": batch["cost"]})
 
+    def score_names(self) -> list[str]:
+        """What checkpoints and early stopping can go by: the scores of a validation, and the loss."""
+        others = ("random", "oracle", *(f"exit{depth}" for depth in self.exits))
+        by_other = [f"val/{name}/{who}" for who in others for name in Outcome._fields]
+        own = [f"val/{name}" for name in ("loss", "accuracy", "regret", "beta", *Outcome._fields)]
+        return [*own, *by_other, "train/loss"]
+
     def on_validation_epoch_end(self) -> None:
         """Log what the gate's choices come to: `val/quality`, and `val/quality/random` and so on to compare with."""
         scores, quality, cost = (

@@ -249,6 +249,12 @@ class Segmentation(lightning.LightningModule):
         by_exit = self.model(images)
         return [self.evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
 
+    def score_names(self) -> list[str]:
+        """What checkpoints and early stopping can go by: the scores of a validation, and the loss."""
+        rows, names = list(self.evaluations), self.evaluation.names
+        by_row = [f"val/{name}/{row}" for row in rows for name in (*names, "image_gflops")]
+        return ["val/quality", *(f"val/{name}" for name in names), *by_row, "train/loss"]
+
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/exit4` and so on; `val/pq` is the deepest exit, `val/quality` its score that counts.
 
