@@ -20,6 +20,7 @@ from src.home import expand_home
 from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail, guarded
 from src.outcomes import failures, front_of, marked, rows_of, table_of
+from src.resuming import check_unchanged
 from src.rows import write_csv
 from src.saved_settings import saved_overrides
 from src.settings import spell
@@ -56,6 +57,9 @@ def eco(cfg: DictConfig) -> None:
     folder, typed = Path(config.run.dir), of_parent(config.overrides.task)
     check_parent(cfg, typed)
     steps = list(chain(cfg, typed, folder))
+    for step in steps:
+        if step.job.arguments[0] == "src.train":
+            check_unchanged(step.job, configure(step.job.arguments[1:]), "hydra.run.dir")
     jobs = {step.job.name: step.job for step in steps}
     with locked(folder, "hydra.run.dir"):
         os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together

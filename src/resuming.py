@@ -8,7 +8,9 @@ from typing import Any
 import yaml  # comes with OmegaConf
 from omegaconf import DictConfig, OmegaConf
 
-from src.differences import SHOWN, Difference, Missing, below, differences, spelled
+from src.differences import SHOWN, Difference, Missing, below, differences, listed, spelled
+from src.jobs import Job
+from src.mistakes import fail
 from src.nested import flat
 from src.saved_settings import HOW
 
@@ -70,10 +72,20 @@ def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def changed_in(folder: Path, cfg: DictConfig) -> list[Difference]:
-    """Settings of a configuration that a run in a folder, as Hydra noted when it began, had otherwise."""
+def check_unchanged(job: Job, cfg: DictConfig, setting: str) -> None:
+    """Refuse to go on with jobs, some of which have results by other settings than the files of today give.
+
+    Raises SystemExit, in one line; `setting` is what gives the jobs another folder.
+    """
+    if not job.begun or not (job.done or (job.folder / "checkpoints" / "last.ckpt").is_file()):
+        return
     try:
-        before = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        before = yaml.safe_load((job.folder / ".hydra" / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
-        return []
-    return differences(before, OmegaConf.to_container(OmegaConf.masked_copy(cfg, [*before]), resolve=False), HOW)
+        return
+    now = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]))
+    if changes := differences(before, now, HOW):
+        fail(
+            f"{job.folder}: files of the configuration have changed since this job began: {listed(changes)}; its results "
+            f"would stand beside others. Expected the settings as they were, or {setting}=FOLDER for new results"
+        )

@@ -22,6 +22,7 @@ from src.folders import digest, folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail
 from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
+from src.resuming import check_unchanged
 from src.rows import write_csv
 from src.settings import RULES
 
@@ -123,7 +124,9 @@ class ProcessLauncher(Launcher, Callback):
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
-        return Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
+        job = Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
+        check_unchanged(job, cfg, "hydra.sweep.dir")
+        return job
 
 
 def swept(config: DictConfig) -> list[str]:
