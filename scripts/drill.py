@@ -219,9 +219,9 @@ def drill(scene: Scene, place: Path, kills: int, seconds: float, chance: random.
         done |= {file: file.stat().st_mtime for file in folder.rglob("done.json") if file.parent != folder}
         words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         said = (words or [""])[-1].replace(f"{folder}/", "").replace(str(folder), scene.name)
-        row = {"scene": scene.name, "start": number, **row, "status": status, "said": said[:90], "verdict": verdict}
-        print(*row.values(), sep="  ", flush=True)  # it takes minutes
-        yield row
+        about = {"scene": scene.name, "start": number, **row, "status": status, "said": said[:90], "verdict": verdict}
+        print(*about.values(), sep="  ", flush=True)  # it takes minutes
+        yield about
 
 
 def wait(process: subprocess.Popen, seconds: float) -> int | None:

@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.ending import Interrupted, signals
+from src.folders import claim
 from src.home import expand_home
 from src.mistakes import explain, fail
+from src.processors import processors
 from src.settings import check_settings, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, check_subdir, jobs, sweep_of
@@ -26,6 +28,8 @@ from src.sweeps import check_alone, check_subdir, jobs, sweep_of
 CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
+TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # what run folders are called unless something else is said
+OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
 if PLUGINS not in sys.path:
     sys.path.append(PLUGINS)
 
@@ -41,7 +45,7 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
-        sys.argv += check(flags.overrides, flags.multirun, primary)
+        sys.argv += check(flags.overrides, flags.multirun, primary, claims=True)
     try:
         with signals.caught():
             entry()
@@ -76,10 +80,11 @@ def initialized() -> Iterator[None]:
             yield
 
 
-def check(overrides: list[str], multirun: bool = False, primary: str = "config") -> list[str]:
+def check(overrides: list[str], multirun: bool = False, primary: str = "config", claims: bool = False) -> list[str]:
     """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps.
 
-    Returns further overrides: what the weights to start from settle.
+    Returns further overrides: what the weights to start from settle, and if `claims`, a run folder that is nobody
+    else's, where it is called by the time: two commands may start in one second.
     """
     with initialized():
         known = roots(primary)
@@ -108,7 +113,10 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
             fail(explain(error, job, primary))
     if settled:
         print(f"model.weights settles: {', '.join(settled)}", file=sys.stderr)
-    return settled or []
+    named = any(override.lstrip("+").startswith(("hydra.run.dir=", "out=")) for override in overrides)
+    timed = claims and swept is None and cfg.hydra.output_subdir is not None and TIME.fullmatch(folder.name)
+    own = [f"hydra.run.dir={quote(str(claim(folder)))}"] if timed and not named else []
+    return [*(settled or []), *own]
 
 
 def configure(overrides: list[str], primary: str = "config") -> DictConfig:

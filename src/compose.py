@@ -2,10 +2,7 @@
 
 import logging
 import os
-import sys
 import warnings
-import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +13,13 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
+from src.checkpoints import newest, read_checkpoint, whole
 from src.completion import finished
 from src.mistakes import reason
 from src.processors import processors
-from src.saved_settings import newest, settings_to_keep
+from src.saved_settings import settings_to_keep
 from src.settings import check_settings
 from src.weights.checkpoint import fitting, read
-from src.weights.files import load
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -36,7 +33,6 @@ warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 if "OMP_NUM_THREADS" not in os.environ:  # torch starts as many threads as affinity allows, whatever the quota is
     torch.set_num_threads(min(torch.get_num_threads(), processors()))
 
-OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
 JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "Gating": "gate", "Gated": "evaluation"}
 OmegaConf.register_new_resolver(
     "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
@@ -226,31 +222,13 @@ def take_weights(cfg: DictConfig, purpose: str) -> str | None:
 def find_progress(cfg: DictConfig) -> str | None:
     """The checkpoint that a training goes on from: as above, or of `auto` the last one in its run folder.
 
-    With `auto`, none that is there means to start from scratch; so does, in one line, that none is whole.
+    With `auto`, none that is there, or none that is whole, means to start from scratch.
     """
     if cfg.ckpt_path != "auto":
         return find_checkpoint(cfg)
-    file = Path(cfg.paths.run) / "checkpoints" / "last.ckpt"
-    if not file.is_file():
-        return None
-    try:
-        read_checkpoint(file, to_the_end=True)
-        return str(file)
-    except ValueError as error:
-        other, step = newest_whole(file.parent)
-        then = f"goes on from {other}, of step {step}" if other else "starts from scratch"
-        print(f"{error}; the training {then}", file=sys.stderr)
-        return None if other is None else str(other)
-
-
-def newest_whole(folder: Path) -> tuple[Path | None, int]:
-    """The checkpoint in a folder that has most steps, of those that can be read to the end, and its step."""
-    found: tuple[Path | None, int] = None, 0
-    for file in folder.glob("[!.]*.ckpt"):
-        with suppress(ValueError):
-            step = read_checkpoint(file, to_the_end=True)["global_step"]
-            found = max(found, (file, step), key=lambda one: one[1])
-    return found
+    last = Path(cfg.paths.run) / "checkpoints" / "last.ckpt"
+    file = whole(last) if last.is_file() else None
+    return None if file is None else str(file)
 
 
 def is_finished(cfg: DictConfig, checkpoint: str | None) -> bool:
@@ -258,19 +236,3 @@ def is_finished(cfg: DictConfig, checkpoint: str | None) -> bool:
     if cfg.ckpt_path != "auto" or checkpoint is None:
         return False
     return finished(Path(cfg.paths.run)) and read_checkpoint(Path(checkpoint))["global_step"] >= cfg.trainer.max_steps
-
-
-def read_checkpoint(file: Path, to_the_end: bool = False) -> dict[str, Any]:
-    """What a checkpoint of ours holds, tensors left on disk. Raises ValueError for any other file.
-
-    Args:
-        to_the_end: look at every byte, as the checksums in the file have it.
-    """
-    content = load(file, "ckpt_path", mmap=True)
-    if to_the_end and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if (part := archive.testzip()) is not None:
-                raise ValueError(f"ckpt_path={file}: not a readable checkpoint ({part} in it is damaged)")
-    if not {"state_dict", "pytorch-lightning_version"} <= set(content):
-        raise ValueError(f"ckpt_path={file}: not a checkpoint of this project; model.weights= takes plain weights")
-    return content

@@ -33,7 +33,8 @@ missing = Missing()
 def differences(before: Any, now: Any, left: Sequence[str] = ()) -> list[Difference]:
     """Settings that differ, but for those below some names."""
     old, new = flat(before), flat(now)
-    names = [name for name in dict.fromkeys([*old, *new]) if not below(name, left)]
+    added = [name for name in new if name not in old and not any(below(name, [o]) or below(o, [name]) for o in old)]
+    names = [name for name in [*old, *added] if not below(name, left)]  # what replaces another is not told twice
     return [
         Difference(name, old.get(name, missing), new.get(name, missing))
         for name in names

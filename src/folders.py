@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 from src.mistakes import fail
@@ -21,6 +22,18 @@ def folder_name(name: str) -> str:
 def digest(text: str) -> str:
     """Eight letters that stand for a text."""
     return sha256(text.encode()).hexdigest()[:8]
+
+
+def claim(folder: Path) -> Path:
+    """Make a folder that nobody else has made: this one, or FOLDER_2 and so on."""
+    for number in count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+        try:
+            place.mkdir(parents=True)
+            return place
+        except FileExistsError:
+            continue
+    raise AssertionError  # there is always another number
 
 
 @contextmanager

@@ -86,6 +86,6 @@ def check_unchanged(job: Job, cfg: DictConfig, setting: str) -> None:
     now = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"]))
     if changes := differences(before, now, HOW):
         fail(
-            f"{job.folder}: files of the configuration have changed since this job began: {listed(changes)}; its results "
-            f"would stand beside others. Expected the settings as they were, or {setting}=FOLDER for new results"
+            f"{job.folder}: files of the configuration have changed since this job began: {listed(changes)}; old and "
+            f"new results would be mixed. Expected the settings as they were, or {setting}=FOLDER for new results"
         )

@@ -10,8 +10,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.checkpoints import newest
 from src.command_line import initialized, quote
-from src.differences import Difference, Missing, differences, listed
+from src.differences import Difference, Missing, below, differences, listed
 from src.home import expand_home
 from src.mistakes import fail
 from src.settings import spell
@@ -96,12 +97,6 @@ def named(arguments: Sequence[str], setting: str) -> tuple[Path, bool]:
     return file, bool({"+experiment", "experiment"} & set(given))
 
 
-def newest(runs: Path, name: str) -> Path | None:
-    """The last checkpoint of the newest run of a name."""
-    found = (runs / name).rglob("checkpoints/last.ckpt")
-    return max(found, key=lambda file: file.stat().st_mtime, default=None)
-
-
 def kept_in(file: Path, setting: str) -> dict[str, Any]:
     """What a checkpoint of ours keeps of its settings. Raises ValueError for any other file."""
     content = load(file, setting, mmap=True)
@@ -122,7 +117,12 @@ def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str
         return [*saved, *arguments]
     composing, changes = changes_since(kept, [one for one in kept["overrides"] if not one.startswith(RUN)])
     gone = [one for one in saved if one not in composing]
-    pins = [pinned(change) for change in changes if not isinstance(change.before, Missing)]
+    others = [change.name.removesuffix("._target_") for change in changes if change.name.endswith("._target_")]
+    pins = [
+        pinned(change)
+        for change in changes
+        if not isinstance(change.before, Missing) or below(change.name, others)  # arguments of another class
+    ]
     pins = [pin for pin in pins if pin not in arguments]  # as they are where a process has started this one
     if pins:
         lost = f" ({', '.join(gone)} cannot be composed any more)" if gone else ""
@@ -143,9 +143,8 @@ def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[s
     if "composed" in kept:
         before, plain = kept["composed"], OmegaConf.to_container(now, resolve=False)
     else:  # by an earlier version, which kept values alone
-        for name in ("paths", "callbacks", "logger"):  # point to the run folder, which is not known here
-            now.pop(name, None)
-        before, plain = kept["config"], OmegaConf.to_container(now, resolve=True)
+        named = [str(name) for name in now if name not in ("paths", "callbacks", "logger")]  # of a run folder
+        before, plain = kept["config"], OmegaConf.to_container(OmegaConf.masked_copy(now, named), resolve=True)
     return composing, differences(before, plain, HOW)
 
 
@@ -166,7 +165,9 @@ def composable(overrides: list[str]) -> list[str]:
 
 
 def pinned(change: Difference) -> str:
-    """The override that gives a setting the value that it had."""
+    """The override that gives a setting the value that it had, or takes it away."""
+    if isinstance(change.before, Missing):
+        return f"~{change.name}"
     return f"++{change.name}={typed(change.before)}"
 
 

@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from src import completion
+from src.checkpoints import read_checkpoint
 from src.command_line import CONF, run
-from src.compose import compose, find_progress, is_finished, read_checkpoint
+from src.compose import compose, find_progress, is_finished
 from src.folders import locked
 from src.mistakes import guarded
 from src.resuming import check_resumed

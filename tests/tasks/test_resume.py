@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from src.completion import finish
 from src.compose import compose, find_checkpoint, find_progress, is_finished
 from tests.conftest import TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
@@ -87,14 +88,35 @@ def test_a_run_goes_on_in_its_own_folder(configure: Callable[..., DictConfig], t
 def test_a_last_checkpoint_that_is_not_whole_is_said(
     content: bytes, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Whoever wrote it was killed: `auto` starts from scratch, in one line."""
+    """Whoever wrote it was killed: `auto` starts from the beginning, or from what is whole beside it, and says so."""
     file = tmp_path / "run" / "checkpoints" / "last.ckpt"
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
     assert find_progress(configure("ckpt_path=auto")) is None
     (line,) = capsys.readouterr().err.splitlines()
     assert f"ckpt_path={file}" in line
-    assert "starts from scratch" in line
+    assert "no checkpoint beside it is whole" in line
+    others = {"best": 4, "best_step2": 2, ".last.part": 9}
+    for name, step in others.items():
+        content = {"state_dict": {"x": torch.ones(9)}, "pytorch-lightning_version": "2.6.6", "global_step": step}
+        torch.save(content, file.with_name(f"{name}.ckpt"))
+    assert find_progress(configure("ckpt_path=auto")) == str(file.with_name("best.ckpt"))
+    assert "best.ckpt is taken, of step 4" in capsys.readouterr().err
+    newest = find_checkpoint(configure(f"paths.runs={tmp_path.parent}", f"name={tmp_path.name}", "ckpt_path=last"))
+    assert newest == str(file.with_name("best.ckpt"))
+
+
+def test_a_checkpoint_whose_bytes_were_changed_is_damaged(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """In the middle too, where it still opens."""
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    content = {"state_dict": {"x": torch.zeros(9999)}, "pytorch-lightning_version": "2.6.6", "global_step": 3}
+    torch.save(content, file)
+    assert find_progress(configure("ckpt_path=auto")) == str(file)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    assert find_progress(configure("ckpt_path=auto")) is None
 
 
 @pytest.mark.parametrize(("step", "finished"), [(19, False), (20, True)])
@@ -106,6 +128,7 @@ def test_a_run_that_has_all_its_steps_is_finished(
     file.parent.mkdir(parents=True)
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6", "global_step": step}, file)
     for typed, expected in (("auto", finished), (file, False)):
+        finish(file.parents[1], "all steps", step)
         cfg = configure("trainer.max_steps=20", f"ckpt_path={typed}")
         assert find_progress(cfg) == str(file)
         assert is_finished(cfg, str(file)) == expected
