@@ -30,6 +30,9 @@ sweep-schedule: setup ## train every schedule of conf/sweep/schedule.yaml on mad
 sweep-beta: setup ## train a gate for each beta of conf/sweep/beta.yaml from TABLE (default: that of make eco)
 	$(RUN) -m src.train +experiment=eco_gate_shapes +sweep=beta data.table=$(or $(TABLE),eco/mask2former_seed0/label_train/table)
 
+drill: setup ## kill runs at random moments and start them again: drill/kills.md (10 to 20 minutes; KILLS=30)
+	$(RUN) -m scripts.drill --kills $(or $(KILLS),30)
+
 report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
 	$(RUN) -m src.report $(or $(RUNS),runs)
 
@@ -52,7 +55,7 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs and the demo's results
-	rm -rf $(VENV) runs demo eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) runs demo drill eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco camvid sweep-schedule sweep-beta report published test check format smoke clean
+.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report published test check format smoke clean
 .DEFAULT_GOAL := help
