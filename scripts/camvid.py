@@ -21,6 +21,7 @@ from rich.markdown import Markdown
 
 from scripts.eco_table import spell, table
 from scripts.latency import timed, ways_of
+from src.atomic import write_text
 from src.command_line import configure
 from src.data.inputs import Inputs
 from src.folders import folder_name
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shares = latencies_of({MODELS[name]: runs[name, args.seeds[0]] for name in args.models}, folder)
     write_csv([{**row._asdict(), "latency": shares[row.name]} for row in rows], args.folder / "table.csv")
     text = markdown(rows, shares)
-    (args.folder / "table.md").write_text(text)
+    write_text(text, args.folder / "table.md")
     Console().print(Markdown(text))
     print(f"{args.folder}/table.md, table.csv")
 

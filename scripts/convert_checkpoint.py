@@ -21,6 +21,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from src.atomic import atomic_write, write_text
 from src.command_line import configure
 from src.compose import sketch
 from src.settings import spell
@@ -100,16 +101,12 @@ def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) ->
         raise ValueError(
             f"{beside}: is there already, and is no configuration of ours; move it, or choose another target"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = beside.with_name(f"{beside.name}.part")
     try:
-        part.write_text(experiment(checkpoint, architecture, target))
-        write(checkpoint, target)
-        part.replace(beside)
+        with atomic_write(beside) as part:  # which is there when both are
+            part.write_text(experiment(checkpoint, architecture, target))
+            write(checkpoint, target)
     except OSError as error:
         raise OSError(f"{target}: cannot be written ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return [target, beside]
 
 
@@ -143,7 +140,7 @@ def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: 
     target.mkdir(parents=True, exist_ok=True)
     save(state, target / "model.safetensors", {"terms": checkpoint.terms() or ""})
     about = json.dumps(config(checkpoint.state, architecture), indent=1)
-    (target / "config.json").write_text(about + "\n")
+    write_text(about + "\n", target / "config.json")
     return [target / "model.safetensors", target / "config.json"]
 
 

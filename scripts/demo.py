@@ -4,7 +4,6 @@ Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already 
 """
 
 import argparse
-import csv
 import json
 import random
 import statistics
@@ -20,11 +19,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from src.atomic import atomic_write, write_text
 from src.command_line import configure, quote_path
 from src.compose import compose
 from src.jobs import Job, run_all
 from src.models.postprocess import Frame
 from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
+from src.rows import write_csv
 from src.saved_settings import saved_overrides
 
 MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes", "ECO-M2F": "eco_parent_shapes"}
@@ -114,10 +115,9 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
             quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
             cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
             rows.append([name, schedule, depth, *quality, *cost, f"{seconds[name, int(depth)]:.4f}"])
-    with open(folder / "table.csv", "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_csv([dict(zip(header, row, strict=True)) for row in rows], folder / "table.csv")
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    write_text("\n".join(lines) + "\n", folder / "table.md")
     table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the exits taking turns")
     table.columns[0].min_width = max(map(len, models))
     for row in rows:
@@ -131,7 +131,8 @@ def save_pictures(folder: Path, models: Mapping[str, Any]) -> list[Path]:
     scenes = scenes_of(models)
     files = [folder / f"{number:02d}.png" for number in range(min(PICTURES, len(scenes)))]
     for number, file in enumerate(files):
-        draw(scenes[number], models).save(file)
+        with atomic_write(file) as part:
+            draw(scenes[number], models).save(part)
     return files
 
 

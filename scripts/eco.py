@@ -7,7 +7,6 @@ leavers.png, table.md and table.csv. What is done already is not done again.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,13 @@ from torch import Tensor
 
 from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
+from src.atomic import write_text
 from src.command_line import configure
 from src.data.exit_table import ExitTable, read
 from src.jobs import Job, run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.processors import processors
+from src.rows import write_csv
 from src.tasks.gated import read_gate
 
 BETAS = (0.001, 0.002, 0.003, 0.005, 0.01)
@@ -72,9 +73,8 @@ def main() -> None:
     rows = [
         row for one in models for row in rows_of(one, folder / one.folder, other_table(one, folder, arguments.seeds))
     ]
-    with open(folder / "table.csv", "w", newline="") as file:
-        csv.writer(file).writerows([Row._fields, *rows])
-    (folder / "table.md").write_text(markdown(rows))
+    write_csv([row._asdict() for row in rows], folder / "table.csv")
+    write_text(markdown(rows), folder / "table.md")
     draw_curve(rows, folder / "curve.png")
     parent = folder / models[0].folder
     table = judged(parent)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from scripts.eco_table import Row
+from src.atomic import atomic_write
 from src.command_line import configure
 from src.compose import compose
 from src.data.exit_table import ExitTable
@@ -43,7 +44,8 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
         axes.set(xlabel="GFLOPs of an image (multiply-adds, mean)", ylabel="PQ of an image (mean), %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(file, dpi=110)
+    with atomic_write(file) as part:
+        figure.savefig(part, dpi=110)
 
 
 def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: str) -> None:
@@ -85,7 +87,8 @@ def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, score
     sheet = Image.new("RGB", (rows[0].width, len(rows) * rows[0].height), "white")
     for place, row in enumerate(rows):
         sheet.paste(row, (0, place * row.height))
-    sheet.save(file)
+    with atomic_write(file) as part:
+        sheet.save(part)
 
 
 def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> Image.Image:
