@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.ending import Interrupted, signals
 from src.home import expand_home
 from src.mistakes import explain, fail
+from src.search_path import names_search_path, refuse_commands, remembered, with_search_path
 from src.settings import check_settings, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, check_subdir, jobs, sweep_of
@@ -28,7 +29,10 @@ CONF = Path(__file__).parents[1] / "conf"
 PLUGINS = str(Path(__file__).parent / "plugins")  # where Hydra finds what runs sweeps
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
-NOT_TAKEN_UP = ("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class")
+NOT_TAKEN_UP = (
+    *("-", "hydra", "ckpt_path", "logger", "callbacks", "paths", "task=", "model.weights", "model.drop_class"),
+    "allow",  # a checkpoint does not say for itself whose classes may run
+)
 if PLUGINS not in sys.path:
     sys.path.append(PLUGINS)
 
@@ -41,6 +45,10 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     typed = [
         quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
     ]
+    try:
+        typed = with_search_path(typed)
+    except ValueError as error:
+        fail(str(error))
     sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args()
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
@@ -99,6 +107,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config")
                     cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+                refuse_commands(cfg, job, primary)
                 if swept is not None:
                     check_subdir(cfg)
                 if swept is not None and primary != "cost":  # which trains nothing
@@ -150,10 +159,11 @@ def saved_overrides(arguments: list[str], below_experiment: bool = False, settin
 def with_saved(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
     """The settings that the checkpoint some setting names was trained with, then what was typed.
 
-    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
+    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Folders of
+    configuration that the checkpoint names are searched where none were typed, but allow no classes. Raises ValueError
     for a file that is no checkpoint of a whole model of ours.
     """
-    arguments = [*map(expand_home, arguments)]
+    arguments = with_search_path([*map(expand_home, arguments)])
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get(setting, ""))
     if file == Path("last"):
@@ -173,7 +183,10 @@ def with_saved(arguments: list[str], below_experiment: bool = False, setting: st
         ) from error
     if gate is not None:
         raise ValueError(f"{setting}={file}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
-    return [*(o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments), *arguments]
+    kept = [o for o in saved if not o.lstrip("+~ ").startswith(left) and o not in arguments]
+    if names_search_path(arguments) or not (folders := remembered(saved, f"{setting}={file}")):
+        return [*kept, *arguments]
+    return [*folders, *kept, *([] if "allow" in given else ["allow=[]"]), *arguments]
 
 
 def newest(runs: Path, name: str) -> Path | None:

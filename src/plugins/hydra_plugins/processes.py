@@ -6,6 +6,7 @@ The same command again goes on: what is finished is kept, what was broken off is
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail
 from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
 from src.rows import write_csv
+from src.search_path import search_path
 from src.settings import RULES
 
-OmegaConf.register_new_resolver("digest", lambda value: digest(" ".join(sorted(map(str, value)))), replace=True)
+OmegaConf.register_new_resolver(
+    "digest", lambda value, *more: digest(" ".join(sorted(map(str, [*value, *chain(*more)])))), replace=True
+)
 
 
 class ProcessLauncher(Launcher, Callback):
@@ -123,7 +127,12 @@ class ProcessLauncher(Launcher, Callback):
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
-        return Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
+        return Job(
+            name,
+            [module, *search_path(self.config.hydra), *overrides, *alone],
+            place,
+            steps=cfg.trainer.max_steps if bounded else None,
+        )
 
 
 def swept(config: DictConfig) -> list[str]:
