@@ -45,14 +45,15 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     typed = [
         quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
     ]
-    try:
-        typed = with_search_path(typed)
-    except ValueError as error:
-        fail(str(error))
-    sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
-    flags = get_args_parser().parse_args()
+    typed.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
+    flags = get_args_parser().parse_args(typed)
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
-        sys.argv += check(flags.overrides, flags.multirun, primary)
+        try:
+            typed = with_search_path(typed)
+        except ValueError as error:
+            fail(str(error))
+        typed += check(get_args_parser().parse_args(typed).overrides, flags.multirun, primary)
+    sys.argv[1:] = typed
     try:
         with signals.caught():
             entry()
@@ -69,7 +70,8 @@ def add_plus(argument: str) -> str:
 def quote_path(argument: str) -> str:
     """`ckpt_path=runs/seed=0/last.ckpt` as Hydra reads it, in quotes, where there is such a file or folder."""
     name, _, value = argument.partition("=")
-    return f"{name}={quote(value)}" if re.search(r"[^\w./-]", value) and os.path.exists(value) else argument
+    special = not name.startswith("-") and re.search(r"[^\w./-]", value)
+    return f"{name}={quote(value)}" if special and os.path.exists(value) else argument
 
 
 def quote(value: str) -> str:

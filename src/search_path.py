@@ -19,7 +19,7 @@ PLUGINS = ("hydra.", "hydra_plugins.", "optuna.")
 
 
 def with_search_path(arguments: Sequence[str]) -> list[str]:
-    """The arguments with all folders of configuration in one override, `hydra.searchpath`, with absolute paths.
+    """The arguments with all folders of configuration in one override at their end, with absolute paths.
 
     Raises ValueError for a folder that does not exist.
     """
@@ -35,7 +35,7 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
         else:
             others.append(argument)
     found = len(others) < len(arguments)
-    return [spelled(dict.fromkeys(places)), *others] if found else others
+    return [*others, spelled(dict.fromkeys(places))] if found else others
 
 
 def names_search_path(arguments: Sequence[str]) -> bool:

@@ -195,17 +195,17 @@ def parameters_of(target: Any, path: str = "", allow: Sequence[str] = ()) -> dic
     """
     own = tuple(f"{package}." for package in allow)
     allowed = (*OURS, *FRAMEWORKS, *own)
-    refusal = f"{path}._target_={target}: expected a class or function below {', '.join(allowed)}"
+    refusal = f"expected a class or function below {', '.join(allowed)}"
     if not isinstance(target, str) or not target.startswith((*PACKAGES, *own)):
         package = str(target).partition(".")[0]
-        raise ValueError(f"{refusal}, or allow=[{package}] if you trust {package}")
+        raise ValueError(f"{path}._target_={target}: write allow=[{package}] if you trust {package}; {refusal}")
     try:
         found = get_object(target)
     except Exception as error:
         where = f", looked in {Path.cwd()} and PYTHONPATH" if own else ""
         raise ValueError(f"{path}._target_={target}: no such class or function{where} ({error})") from error
     if not f"{found.__module__}.".startswith(allowed):  # where it comes from, by whichever name it goes
-        raise ValueError(refusal)
+        raise ValueError(f"{path}._target_={target}: {refusal}")
     try:
         return dict(inspect.signature(found, eval_str=True).parameters)
     except NameError:  # types that are imported for type checkers only
