@@ -5,7 +5,7 @@ Says which module, which part of the loss and which parameter's gradient is not 
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="bad_step/ of a run folder")
     parser.add_argument("--accelerator", default="auto", help="cpu or gpu (default: a GPU if there is one)")
+    parser.add_argument("--allow", action="append", default=[], help="a package of your own whose classes may run")
     parser.add_argument("--precision", help="another than in training, for example 32-true")
     given = parser.parse_args(arguments)
     try:
-        replay(given.folder, given.accelerator, given.precision)
+        replay(given.folder, given.accelerator, given.precision, given.allow)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def replay(folder: Path, accelerator: str = "auto", precision: str | None = None) -> None:
+def replay(folder: Path, accelerator: str = "auto", precision: str | None = None, allow: Sequence[str] = ()) -> None:
     """Run the parts of the step of all processes, one after the other, from the weights before it."""
     files = sorted(folder.glob("process*.pt"))
     if not files:
@@ -42,7 +43,7 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
     shares = [load(file, "folder") for file in files]
     chosen: Any = precision or shares[0]["precision"]
     fabric: Any = lightning.Fabric(accelerator=accelerator, devices=1, precision=chosen)
-    task = task_of(state["hyper_parameters"]).to(fabric.device).train()
+    task = task_of(state["hyper_parameters"], allow).to(fabric.device).train()
     task.load_state_dict(state["state_dict"])
     print(
         f"step {shares[0]['step']}, seed {shares[0]['seed']}, {fabric.device}, precision {fabric._precision.precision}"
@@ -63,9 +64,9 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
     say_first("gradient of a parameter", seen["gradient"])
 
 
-def task_of(hyper_parameters: dict[str, Any]) -> Any:
-    """The task that a checkpoint's settings build, its weights still random."""
-    settings = hyper_parameters["config"]
+def task_of(hyper_parameters: dict[str, Any], allow: Sequence[str] = ()) -> Any:
+    """The task that a checkpoint's settings build, its weights still random; `allow` is not the checkpoint's to say."""
+    settings = hyper_parameters["config"] | {"allow": [*allow]}
     check_settings(settings)
     cfg: Any = OmegaConf.create(settings)
     model = cfg.task.model

@@ -21,6 +21,7 @@ from src.folders import claim
 from src.home import expand_home
 from src.mistakes import explain, fail
 from src.processors import processors
+from src.search_path import refuse_commands, with_search_path
 from src.settings import check_settings, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, check_subdir, jobs, sweep_of
@@ -42,10 +43,15 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     typed = [
         quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
     ]
-    sys.argv[1:] = sorted(typed, key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
-    flags = get_args_parser().parse_args()
+    typed.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
+    flags = get_args_parser().parse_args(typed)
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
-        sys.argv += check(flags.overrides, flags.multirun, primary, claims=True)
+        try:
+            typed = with_search_path(typed)
+        except ValueError as error:
+            fail(str(error))
+        typed += check(get_args_parser().parse_args(typed).overrides, flags.multirun, primary, claims=True)
+    sys.argv[1:] = typed
     try:
         with signals.caught():
             entry()
@@ -62,7 +68,8 @@ def add_plus(argument: str) -> str:
 def quote_path(argument: str) -> str:
     """`ckpt_path=runs/seed=0/last.ckpt` as Hydra reads it, in quotes, where there is such a file or folder."""
     name, _, value = argument.partition("=")
-    return f"{name}={quote(value)}" if re.search(r"[^\w./-]", value) and os.path.exists(value) else argument
+    special = not name.startswith("-") and re.search(r"[^\w./-]", value)
+    return f"{name}={quote(value)}" if special and os.path.exists(value) else argument
 
 
 def quote(value: str) -> str:
@@ -101,6 +108,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config",
                     cfg = compose(primary, [*job, *settled], return_hydra_config=True)
                 if unknown := set(cfg) - known:
                     fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+                refuse_commands(cfg, job, primary)
                 if swept is not None:
                     check_subdir(cfg)
                 if swept is not None and primary != "cost":  # which trains nothing

@@ -23,9 +23,11 @@ from src.outcomes import failures, front_of, marked, rows_of, table_of
 from src.resuming import check_unchanged
 from src.rows import write_csv
 from src.saved_settings import saved_overrides
+from src.search_path import search_path
 from src.settings import spell
 
 OWN = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # of the chain, not of its parent
+SHARED = ("logger", "allow")  # by all jobs
 GIVEN = ("beta", "budget_gflops", "data.table", "seed")  # to every gate
 QUIET = "trainer.enable_progress_bar=false"
 
@@ -98,18 +100,19 @@ def check_parent(cfg: DictConfig, typed: list[str]) -> None:
 
 def chain(cfg: DictConfig, typed: list[str], folder: Path) -> Iterator[Step]:
     """Parent, exit table, gates and their scores."""
-    gates, inputs, one_for_all = gates_of(cfg, folder)
+    search = search_path(HydraConfig.get())
+    shared = [*search, *(override for override in typed if name_of(override).split(".")[0] in SHARED)]
+    gates, inputs, one_for_all = gates_of(cfg, folder, shared)
     betas = [f"beta={float(beta)}" for beta in cfg.betas]
-    loggers = [override for override in typed if name_of(override).split(".")[0] == "logger"]
     place, after, alone = folder / "parent", ("parent",), ["trainer.devices=1", QUIET]
     if cfg.parent is None:
         last = f"{place}/checkpoints/last.ckpt"  # whose scores, being the newest, stand beside those of gates
-        frozen = [f"ckpt_path={last}", *loggers, *alone]  # other settings come back from the checkpoint
+        frozen = [f"ckpt_path={last}", *shared, *alone]  # other settings come back from the checkpoint
         steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
-        yield Step(job("parent", place, ["src.train", *typed], steps=steps), {})
+        yield Step(job("parent", place, ["src.train", *search, *typed], steps=steps), {})
     else:
         others = [override for override in typed if name_of(override) != "parent"]
-        frozen = [f"ckpt_path={cfg.parent}", *others, *alone]
+        frozen = [f"ckpt_path={cfg.parent}", *search, *others, *alone]
         yield Step(job("parent", place, ["src.evaluate", *frozen]), {})
 
     place = folder / folder_name(f"label_{'+'.join(inputs)}")
@@ -118,7 +121,7 @@ def chain(cfg: DictConfig, typed: list[str], folder: Path) -> Iterator[Step]:
     yield Step(job("exit table", place, label, after), {})
 
     place = folder / folder_name(" ".join(gates).removeprefix("+experiment="))
-    train = ["src.train", *gates, *loggers, f"data.table={quote(str(table))}", f"seed={cfg.seed}", QUIET]
+    train = ["src.train", *gates, *shared, f"data.table={quote(str(table))}", f"seed={cfg.seed}", QUIET]
     learnt: dict[str, list[str]] = {"gate": []} if one_for_all else {f"gate {beta}": [beta] for beta in betas}
     for name, own in learnt.items():
         yield Step(job(name, place / folder_name(name), [*train, *own], ("exit table",)), given(own))
@@ -138,15 +141,15 @@ def job(name: str, place: Path, arguments: list[str], after: tuple[str, ...] = (
     return Job(name, [*arguments, f"hydra.run.dir={quote(str(place))}"], place, after, steps)
 
 
-def gates_of(cfg: DictConfig, folder: Path) -> tuple[list[str], list[str], bool]:
+def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> tuple[list[str], list[str], bool]:
     """Overrides of every gate, what it sees, and whether one gate serves all betas; refuses what is no gate."""
     name = cfg.gates or f"eco_gate_{HydraConfig.get().runtime.choices['data'].split('_')[0]}"
     for override in cfg.gate_overrides:
         if name_of(override) in GIVEN:
             fail(f"gates.{override}: every gate has that from the chain; expected another setting, or betas=[...]")
     gates = [f"+experiment={name}", *cfg.gate_overrides]
-    check([*gates, f"hydra.run.dir={quote(str(folder))}"])
-    task = configure(gates).task
+    check([*shared, *gates, f"hydra.run.dir={quote(str(folder))}"])
+    task = configure([*shared, *gates]).task
     if task._target_ != "src.tasks.gating.Gating":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
     return gates, list(task.gate.inputs), task.target == "quality" and cfg.evaluate

@@ -15,6 +15,7 @@ from src.command_line import CONF, run
 from src.compose import compose, take_weights
 from src.mistakes import guarded
 from src.saved_settings import saved_overrides
+from src.search_path import overrides_of
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
@@ -25,7 +26,7 @@ def evaluate(cfg: DictConfig) -> None:
         raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
     take_weights(cfg, "evaluate")
     completion.begin(Path(cfg.paths.run))
-    task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
+    task, data, trainer = compose(cfg, overrides_of(HydraConfig.get()))
     trainer.validate(task, data, verbose=False)
     if trainer.is_global_zero:
         completion.finish(Path(cfg.paths.run), "scored")

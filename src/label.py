@@ -16,6 +16,7 @@ from src.command_line import CONF, run
 from src.compose import compose, take_weights
 from src.mistakes import guarded
 from src.saved_settings import saved_overrides
+from src.search_path import overrides_of
 from src.weights.files import load
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
@@ -30,7 +31,7 @@ def label(cfg: DictConfig) -> None:
     folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
     source = cfg.model.weights
-    task, data, trainer = cast(Any, compose(cfg, list(HydraConfig.get().overrides.task)))
+    task, data, trainer = cast(Any, compose(cfg, overrides_of(HydraConfig.get())))
     check_trained(source, task.model.exits)
     about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
     labelling = data.label(folder, cfg.split, **about)

@@ -97,7 +97,9 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
         return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
     if option:
         folder, _, name = option[1].rpartition("/")
-        names = GlobalHydra.instance().config_loader().get_group_options(folder)
+        names = (
+            GlobalHydra.instance().config_loader().get_group_options(folder, config_name=primary, overrides=overrides)
+        )
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
     if text.startswith("Error merging override") and error.__cause__:
         return f"{text}: {str(error.__cause__).splitlines()[0]}"
@@ -118,7 +120,7 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
     parent, _, name = key.rpartition(".")
     try:
         target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
-        parameters = parameters_of(target, parent) if target else {}
+        parameters = parameters_of(target, parent, cfg.allow) if target else {}
     except (ValueError, OmegaConfBaseException):
         parameters = {}
     if parent and (other := instead(cfg, parent, OmegaConf.select(cfg, parent)).get(name)):

@@ -15,15 +15,16 @@ from src.command_line import initialized, quote
 from src.differences import Difference, Missing, below, differences, listed
 from src.home import expand_home
 from src.mistakes import fail
+from src.search_path import names_search_path, remembered, with_search_path
 from src.settings import spell
 from src.weights.files import load
 
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
-RUN = ("-", "hydra", "ckpt_path", "paths", "model.weights", "model.drop_class")
+RUN = ("-", "hydra", "ckpt_path", "paths", "model.weights", "model.drop_class", "allow")
 NOT_TAKEN_UP = (*RUN, "logger", "callbacks", "task=")
 # Settings that say where and how a command runs, not what comes of it.
 HOW = (
-    *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "task._target_", "task.model"),
+    *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "allow", "task._target_", "task.model"),
     *("model.weights", "model.drop_class_head", "model.backbone.pretrained", "model.compile"),
     *("model.activation_checkpointing", "data.num_workers", "batch_size_per_device"),
     *(f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "num_nodes", "plugins", "profiler")),
@@ -61,7 +62,7 @@ def with_saved(arguments: list[str], below_experiment: bool = False, setting: st
     An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
     for a file that is no checkpoint of a whole model of ours.
     """
-    arguments = [*map(expand_home, arguments)]
+    arguments = with_search_path([*map(expand_home, arguments)])
     file, experiment = named(arguments, setting)
     if (experiment and not below_experiment) or not file.is_file():
         return arguments
@@ -74,11 +75,11 @@ def with_saved(arguments: list[str], below_experiment: bool = False, setting: st
 
 def resumed(arguments: list[str]) -> list[str]:
     """What was typed to train on from a checkpoint, with its settings before that unless an experiment was typed."""
-    arguments = [*map(expand_home, arguments)]
-    file, experiment = named(arguments, "ckpt_path")
-    if experiment or not file.is_file():
-        return arguments
     try:
+        arguments = with_search_path([*map(expand_home, arguments)])
+        file, experiment = named(arguments, "ckpt_path")
+        if experiment or not file.is_file():
+            return arguments
         kept = kept_in(file, "ckpt_path")
         again = taken_up(kept, RUN, arguments, f"ckpt_path={file}")
     except ValueError as error:
@@ -111,11 +112,17 @@ def kept_in(file: Path, setting: str) -> dict[str, Any]:
 
 
 def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str], source: str) -> list[str]:
-    """Overrides that give the settings kept, but for those that begin with names left, then what was typed."""
+    """Overrides that give the settings kept, but for those that begin with names left, then what was typed.
+
+    Folders of configuration that the checkpoint names are searched where none were typed, but allow no classes.
+    """
     saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left) and one not in arguments]
+    folders = [] if names_search_path(arguments) else remembered(kept["overrides"], source)
+    allowed = ["allow=[]"] if folders and not any(one.lstrip("+").startswith("allow=") for one in arguments) else []
     if not kept.get("config"):
-        return [*saved, *arguments]
-    composing, changes = changes_since(kept, [one for one in kept["overrides"] if not one.startswith(RUN)])
+        return [*folders, *saved, *allowed, *arguments]
+    search = folders or [one for one in arguments if names_search_path([one])]
+    composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
     gone = [one for one in saved if one not in composing]
     others = [change.name.removesuffix("._target_") for change in changes if change.name.endswith("._target_")]
     pins = [
@@ -132,7 +139,7 @@ def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str
             file=sys.stderr,
         )
     saved = [one for one in saved if one not in gone]
-    return [*saved, *pins, *arguments]
+    return [*folders, *saved, *pins, *allowed, *arguments]
 
 
 def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[str], list[Difference]]:

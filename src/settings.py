@@ -4,7 +4,8 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
@@ -23,6 +24,10 @@ FRAMEWORKS = (
         for part in ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
     ),
 )
+
+
+PACKAGES = ("src.", "torch.", "torchvision.", "lightning.")  # which hold these
+NAME_OF_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 class Rule(NamedTuple):
@@ -133,26 +138,37 @@ RULES = {  # by name: one name means one thing, wherever it stands
         "panoptic, instance or semantic", lambda v: isinstance(v, str) and v in ("panoptic", "instance", "semantic")
     ),
     "weights": Rule("a file, a folder or a hub name, or null", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "allow": Rule(
+        "a list of packages, for example [my_package]",
+        lambda v: isinstance(v, list) and all(isinstance(x, str) and NAME_OF_PACKAGE.fullmatch(x) for x in v),
+    ),
     "name": Rule("text", lambda value: isinstance(value, str)),
 }
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
-def check_settings(settings: Any, path: str = "") -> None:
+def check_settings(settings: Any, path: str = "", allow: Sequence[str] = ()) -> None:
     """Refuse what no class would take, or would take and get wrong; what is not resolved yet (`${}`) is passed over.
+
+    Args:
+        allow: packages whose classes may be named beside ours and the frameworks'; of the whole, its own setting says.
 
     Raises:
         ValueError: naming the setting, its value and what was expected.
     """
     if isinstance(settings, list):
         for i, value in enumerate(settings):
-            check_settings(value, f"{path}[{i}]")
+            check_settings(value, f"{path}[{i}]", allow)
     if not isinstance(settings, dict):
         return
+    if not path and "allow" in settings:
+        allow = settings["allow"]
+        if not RULES["allow"].holds(allow):  # it is relied on before its turn comes
+            raise ValueError(f"allow={spell(allow)}: expected {RULES['allow'].expected}")
     for name, value, use in refused(settings) if not path else ():
         raise ValueError(f"{name}={spell(value)}: not taken here; use {use}")
     target = settings.get("_target_")
-    parameters = None if target is None else parameters_of(target, path)
+    parameters = None if target is None else parameters_of(target, path, allow)
     ruled = not path or str(target).startswith(("src.", "lightning.Trainer"))
     for key, value in settings.items():
         here = f"{path}.{key}".lstrip(".")
@@ -169,21 +185,27 @@ def check_settings(settings: Any, path: str = "") -> None:
                 raise ValueError(f"{here}={spell(value)}: expected {RULES[key].expected}")
         elif parameters is not None and key in parameters:
             check_type(here, value, parameters[key].annotation)
-        check_settings(value, here)
+        check_settings(value, here, allow)
 
 
-def parameters_of(target: Any, path: str = "") -> dict[str, inspect.Parameter]:
-    """What a class or function takes, by name. Raises ValueError unless it is ours or one of the frameworks'."""
-    allowed = (*OURS, *FRAMEWORKS)
-    refusal = f"{path}._target_={target}: expected a class or function below {', '.join(allowed)}"
-    if not isinstance(target, str) or not target.startswith(("src.", "torch.", "torchvision.", "lightning.")):
-        raise ValueError(refusal)
+def parameters_of(target: Any, path: str = "", allow: Sequence[str] = ()) -> dict[str, inspect.Parameter]:
+    """What a class or function takes, by name.
+
+    Raises ValueError unless it is ours, one of the frameworks', or of a package that is allowed.
+    """
+    own = tuple(f"{package}." for package in allow)
+    allowed = (*OURS, *FRAMEWORKS, *own)
+    refusal = f"expected a class or function below {', '.join(allowed)}"
+    if not isinstance(target, str) or not target.startswith((*PACKAGES, *own)):
+        package = str(target).partition(".")[0]
+        raise ValueError(f"{path}._target_={target}: write allow=[{package}] if you trust {package}; {refusal}")
     try:
         found = get_object(target)
     except Exception as error:
-        raise ValueError(f"{path}._target_={target}: no such class or function ({error})") from error
+        where = f", looked in {Path.cwd()} and PYTHONPATH" if own else ""
+        raise ValueError(f"{path}._target_={target}: no such class or function{where} ({error})") from error
     if not f"{found.__module__}.".startswith(allowed):  # where it comes from, by whichever name it goes
-        raise ValueError(refusal)
+        raise ValueError(f"{path}._target_={target}: {refusal}")
     try:
         return dict(inspect.signature(found, eval_str=True).parameters)
     except NameError:  # types that are imported for type checkers only

@@ -19,6 +19,7 @@ from src.folders import locked
 from src.mistakes import guarded
 from src.resuming import check_resumed
 from src.saved_settings import resumed
+from src.search_path import overrides_of
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -37,7 +38,7 @@ def train(cfg: DictConfig) -> None:
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes
     with locked(folder, "hydra.run.dir", "a training") if first else nullcontext():
         completion.begin(folder)
-        task, data, trainer = compose(cfg, list(HydraConfig.get().overrides.task))
+        task, data, trainer = compose(cfg, overrides_of(HydraConfig.get()))
         trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
         if trainer.is_global_zero:
             why = why_it_ended(trainer)

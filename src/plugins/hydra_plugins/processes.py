@@ -6,6 +6,7 @@ The same command again goes on: what is finished is kept, what was broken off is
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from src.mistakes import fail
 from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
 from src.resuming import check_unchanged
 from src.rows import write_csv
+from src.search_path import search_path
 from src.settings import RULES
 
-OmegaConf.register_new_resolver("digest", lambda value: digest(" ".join(sorted(map(str, value)))), replace=True)
+OmegaConf.register_new_resolver(
+    "digest", lambda value, *more: digest(" ".join(sorted(map(str, [*value, *chain(*more)])))), replace=True
+)
 
 
 class ProcessLauncher(Launcher, Callback):
@@ -124,7 +128,8 @@ class ProcessLauncher(Launcher, Callback):
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
         alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
         bounded = cfg.trainer.get("max_epochs") is None
-        job = Job(name, [module, *overrides, *alone], place, steps=cfg.trainer.max_steps if bounded else None)
+        arguments = [module, *search_path(self.config.hydra), *overrides, *alone]
+        job = Job(name, arguments, place, steps=cfg.trainer.max_steps if bounded else None)
         check_unchanged(job, cfg, "hydra.sweep.dir")
         return job
 
