@@ -416,7 +416,7 @@ def test_a_sweep_runs_every_value(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
-    """Interrupted, a run ends in one line, and the checkpoints of its validations are whole."""
+    """Interrupted, a run ends in one line, which says the step that is kept."""
     process = start("src.train", *SHAPES, f"paths.runs={tmp_path}", "trainer.max_steps=100000", "validate_every=2")
     for _ in range(600):
         if process.poll() is not None or list(tmp_path.glob("*/*/checkpoints/last.ckpt")):
@@ -425,9 +425,10 @@ def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "error: interrupted; what was saved is in" in errors
+    step = find_step(last := next(tmp_path.glob("*/*/checkpoints/last.ckpt")))
+    assert step >= 2
+    assert f"error: interrupted (SIGINT); {last} is of step {step}\n" in errors
     assert "Traceback" not in errors
-    assert find_step(next(tmp_path.glob("*/*/checkpoints/last.ckpt"))) >= 2
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def launcher(folder: Path, *values: str, others: tuple[str, ...] = (), devices: 
     """What Hydra would start a sweep over x with."""
     hydra = {
         "sweep": {"dir": str(folder / "sweep")},
+        "searchpath": [],
         "overrides": {"task": [f"x={','.join(values)}", *others]},
         "sweeper": {"params": None} | settings.pop("sweeper", {}),
     }
