@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.checkpoints import newest, read_checkpoint, whole
 from src.completion import finished
 from src.mistakes import reason
+from src.monitors import check_monitors
 from src.processors import processors
 from src.saved_settings import settings_to_keep
 from src.settings import check_settings
@@ -72,6 +73,8 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         trainer.check_val_every_n_epoch = None
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
     task = instantiate(cfg.task, **data.for_task, _convert_="all")
+    if hasattr(task, "score_names"):
+        check_monitors(trainer.callbacks, task.score_names())  # type: ignore[attr-defined]
     task.hparams.update({"batch_size": cfg.batch_size, **kept, **data.for_checkpoint})
     for logger in trainer.loggers:
         logger.log_hyperparams({"config": kept["config"]})

@@ -1,5 +1,7 @@
 """How a command ends before its time: a signal ends it, but not in the middle of what must not be cut in two."""
 
+import atexit
+import multiprocessing.util  # which ends workers at exit by a signal that ours ignore: what is registered later runs first
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -98,3 +100,13 @@ def leave_signals_to_parent(*_: object) -> None:
     """
     for signum in ENDING:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """End the workers that are left when a process ends, by the signal that nobody can ignore; else it would wait."""
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
+
+
+atexit.register(end_workers)

@@ -229,3 +229,13 @@ def test_a_sweep_that_is_ended_ends_its_jobs_and_goes_on(name: str, status: int,
     assert "error: interrupted (SIGTERM)" in (tmp_path / "seed=0" / "log.txt").read_text()
     assert not finished(tmp_path / "seed=0")
     assert 0 < step_of(tmp_path / "seed=0") < 40
+
+
+def test_workers_end_with_the_command_that_started_them() -> None:
+    """Although they ignore the signals that end it: also where an error leaves them behind."""
+    script = "import multiprocessing, time\nfrom src.ending import leave_signals_to_parent\n"
+    script += "def work(ready): leave_signals_to_parent(); ready.set(); time.sleep(600)\n"
+    script += "context = multiprocessing.get_context('fork'); ready = context.Event()\n"
+    script += "context.Process(target=work, args=(ready,), daemon=True).start(); ready.wait(); raise SystemExit(3)"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 3

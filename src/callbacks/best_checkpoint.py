@@ -13,9 +13,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from src.atomic import atomic_write, write_text
-from src.settings import suggest
-
-OF_THE_TRAINER = ("epoch", "step")  # what a checkpoint may go by beside the scores of a task
 
 OURS = {
     "auto_insert_metric_name": False,  # it would write equals signs, and Hydra cannot read those in paths
@@ -67,11 +64,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Refuse, before training, what could not be saved. Raises ValueError or OSError."""
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
-            return
-        check_monitors(trainer, pl_module)
-        check_names([callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)])
-        if trainer.is_global_zero:
+        if stage == "fit" and trainer.is_global_zero:
             check_writable(Path(str(self.dirpath)))
 
     def on_load_checkpoint(
@@ -113,38 +106,6 @@ def file_name(monitor: str, mode: str, usual: tuple[str, ...]) -> str:
     if (monitor, mode) == usual:
         return "best"
     return f"best_{re.sub(r'[^A-Za-z0-9]+', '_', monitor)}{'_min' if mode == 'min' else ''}"
-
-
-def check_monitors(trainer: Any, task: Any) -> None:
-    """Refuse a callback that goes by a score which the task does not log. Raises ValueError, the closest name first."""
-    if not hasattr(task, "score_names"):
-        return
-    names = task.score_names()
-    for callback in trainer.callbacks:
-        monitor = getattr(callback, "monitor", None)
-        allowed = (*names, *OF_THE_TRAINER) if isinstance(callback, ModelCheckpoint) else names
-        if isinstance(monitor, str) and monitor not in allowed:
-            close = suggest(monitor, names)
-            raise ValueError(
-                f"monitor={monitor} of {type(callback).__name__}: no score is called so{close}; there are: "
-                f"{', '.join(names)}"
-            )
-
-
-def check_names(callbacks: list[ModelCheckpoint]) -> None:
-    """Refuse callbacks that would overwrite each other's files. Raises ValueError."""
-    seen: dict[tuple[str, str], str] = {}
-    for callback in callbacks:
-        if callback.filename is None:
-            continue
-        place = str(callback.dirpath), callback.filename
-        who = f"{type(callback).__name__} (monitor={callback.monitor})"
-        if place in seen:
-            raise ValueError(
-                f"callbacks: {seen[place]} and {who} would both write {Path(place[0]) / place[1]}.ckpt; "
-                "give one of them another filename"
-            )
-        seen[place] = who
 
 
 def check_writable(folder: Path) -> None:

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.atomic import write_text
+
 KEPT = "wandb_id"  # the file in a run folder that keeps the id of its run
 LONGEST = 64  # letters of a name, a group or a tag
 RESUMES = ("parent", "gate")  # types of jobs whose checkpoint is one to go on from
@@ -122,8 +124,7 @@ def run_id(folder: Path, resumed: Path | None) -> str:
     kept = [place / KEPT for place in (folder, resumed) if place is not None and (place / KEPT).is_file()]
     identity = kept[0].read_text().strip() if kept else secrets.token_hex(4)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / KEPT).write_text(identity)
+        write_text(identity, folder / KEPT)
     return identity
 
 
