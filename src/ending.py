@@ -1,7 +1,7 @@
 """How a command ends before its time: a signal ends it, but not in the middle of what must not be cut in two."""
 
 import atexit
-import multiprocessing.util  # which ends workers at exit by a signal that ours ignore: what is registered later runs first
+import multiprocessing.util  # registers what ends workers at exit, before ours, which therefore runs first
 import signal
 import threading
 from collections.abc import Callable, Iterator
