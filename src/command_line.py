@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,7 +75,7 @@ def quote_path(argument: str) -> str:
 
 def quote(value: str) -> str:
     """A value as Hydra reads it, whatever it contains."""
-    return "'" + value.replace("'", "\\'") + "'"
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Checkpoints bring the settings that they were trained with, whatever the files of the configuration say now."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,3 +176,17 @@ def test_a_sweep_does_not_mix_settings(
     with pytest.raises(SystemExit):
         check_unchanged(job, changed, "hydra.sweep.dir")
     assert "lr was 0.001 and is 0.5 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value", ["C:\\data\\", "it's", "\\'", "${dim}", "a: {b}, 'c'", "", "true", ["\\", {"k": "'"}]]
+)
+def test_a_setting_is_brought_back_whatever_it_contains(value: Any, conf: Path, tmp_path: Path) -> None:
+    """Backslashes and quotes too, which mean something to Hydra."""
+    file = conf / "config.yaml"
+    text = file.read_text()
+    file.write_text(f"{text}\nextra: {json.dumps(value)}\n")
+    checkpoint = trained(tmp_path / "run")
+    file.write_text(f"{text}\nextra: 7\n")
+    cfg = compose_as_typed([*saved_overrides([f"ckpt_path={checkpoint}"]), "paths.run=x"])
+    assert OmegaConf.to_container(cfg, resolve=False)["extra"] == value  # type: ignore[call-overload, index]
