@@ -16,7 +16,7 @@ from src.differences import Difference, Missing, below, differences, listed
 from src.home import expand_home
 from src.mistakes import fail
 from src.search_path import names_search_path, remembered, with_search_path
-from src.settings import spell
+from src.settings import parameters_of, spell
 from src.weights.files import load
 
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
@@ -124,12 +124,8 @@ def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str
     search = folders or [one for one in arguments if names_search_path([one])]
     composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
     gone = [one for one in saved if one not in composing]
-    others = [change.name.removesuffix("._target_") for change in changes if change.name.endswith("._target_")]
-    pins = [
-        pinned(change)
-        for change in changes
-        if not isinstance(change.before, Missing) or below(change.name, others)  # arguments of another class
-    ]
+    own = [one.lstrip("+~").split("=")[0].replace("/", ".") for one in arguments]
+    pins = [pinned(change) for change in changes if goes_back(change, changes, kept, own)]
     pins = [pin for pin in pins if pin not in arguments]  # as they are where a process has started this one
     if pins:
         lost = f" ({', '.join(gone)} cannot be composed any more)" if gone else ""
@@ -169,6 +165,36 @@ def composable(overrides: list[str]) -> list[str]:
             except (HydraException, OmegaConfBaseException):
                 continue
         return kept
+
+
+def goes_back(change: Difference, changes: Sequence[Difference], kept: Mapping[str, Any], own: Sequence[str]) -> bool:
+    """Whether a setting is to be as it was; one that is new stays where it is typed, or where nothing works without."""
+    if not isinstance(change.before, Missing):
+        return True
+    if below(change.name, own):
+        return False
+    others = [one.name.removesuffix("._target_") for one in changes if one.name.endswith("._target_")]
+    return below(change.name, others) or optional(change.name, kept.get("composed", kept["config"]))
+
+
+def optional(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether some settings work without another one: it goes to a class that has a default for it, or to its options.
+
+    A later version of ours may add one that a class needs, or that others point to.
+    """
+    *above, key = name.split(".")
+    node: Any = settings
+    for part in above:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not above or not isinstance(node, dict):
+        return False
+    if "_target_" not in node:
+        return True
+    try:
+        parameter = parameters_of(node["_target_"]).get(key)
+    except ValueError:  # a class of another package, or one that is gone
+        return False
+    return parameter is not None and parameter.default is not parameter.empty
 
 
 def pinned(change: Difference) -> str:

@@ -190,3 +190,18 @@ def test_a_setting_is_brought_back_whatever_it_contains(value: Any, conf: Path, 
     file.write_text(f"{text}\nextra: 7\n")
     cfg = compose_as_typed([*saved_overrides([f"ckpt_path={checkpoint}"]), "paths.run=x"])
     assert OmegaConf.to_container(cfg, resolve=False)["extra"] == value  # type: ignore[call-overload, index]
+
+
+@pytest.mark.parametrize("above", ["", "model.backbone.options.drop_path_rate=0.1"])
+def test_a_setting_that_files_have_only_now_is_left_out(
+    above: str, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the class works without it; else, and where it is typed, it stays."""
+    file = trained(tmp_path / "run", "+experiment=proscale_coco")
+    experiment = conf / "experiment" / "proscale_coco.yaml"
+    new = "model: {backbone: {options: {drop_path_rate: 0.5}}}\ntask: {alpha: 1, mine: 2}\n"
+    experiment.write_text(experiment.read_text() + new)
+    cfg = compose_as_typed([*saved_overrides([f"ckpt_path={file}", *above.split()]), "paths.run=x"], "evaluate")
+    assert cfg.model.backbone.options == ({"drop_path_rate": 0.1} if above else {})
+    assert cfg.task.mine == 2
+    assert "model.backbone.options.drop_path_rate was not there and is 0.5 now" in capsys.readouterr().err or above
