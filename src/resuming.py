@@ -12,7 +12,7 @@ from src.differences import SHOWN, Difference, Missing, below, differences, list
 from src.jobs import Job
 from src.mistakes import fail
 from src.nested import flat
-from src.saved_settings import HOW
+from src.saved_settings import HOW, optional
 
 # Settings by which a training is the run that it is: one that goes on keeps them.
 KEPT = (
@@ -38,7 +38,7 @@ def check_resumed(cfg: DictConfig, file: Path, kept: Mapping[str, Any], step: in
     changes = [
         change
         for change in differences(moved(before), moved(now), HOW)
-        if not isinstance(change.before, Missing) or change.name.startswith("data")
+        if not isinstance(change.before, Missing) or change.name.startswith("data") or optional(change.name, before)
     ]
     changes.sort(key=lambda change: next((i for i, name in enumerate(KEPT) if below(change.name, [name])), len(KEPT)))
     for change in changes:
@@ -57,8 +57,9 @@ def refusal(change: Difference, now: Mapping[str, Any], file: Path) -> str:
             f"trainer.max_steps={change.now}: ckpt_path={file} was trained for a learning rate that reaches zero at "
             f"step {change.before}; expected that, {new}"
         )
+    kept = "without it" if isinstance(change.before, Missing) else f"with {spelled(change.before)}"
     return (
-        f"{change.name}={spelled(change.now)}: ckpt_path={file} goes on with {spelled(change.before)}, as it was "
+        f"{change.name}={spelled(change.now)}: ckpt_path={file} goes on {kept}, as it was "
         f"trained; leave {change.name} out, {new}"
     )
 
