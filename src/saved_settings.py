@@ -125,17 +125,19 @@ def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str
     composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
     gone = [one for one in saved if one not in composing]
     own = [one.lstrip("+~").split("=")[0].replace("/", ".") for one in arguments]
-    pins = [pinned(change) for change in changes if goes_back(change, changes, kept, own)]
-    pins = [pin for pin in pins if pin not in arguments]  # as they are where a process has started this one
-    if pins:
+    back = [change for change in changes if goes_back(change, changes, kept, own)]
+    back = [change for change in back if pinned(change) not in arguments]  # as in a process that this one has started
+    if back:
         lost = f" ({', '.join(gone)} cannot be composed any more)" if gone else ""
         print(
-            f"{source}: the files of the configuration have changed since it was trained{lost}: {listed(changes)}; "
+            f"{source}: the files of the configuration have changed since it was trained{lost}: {listed(back)}; "
             "the checkpoint's settings are used",
             file=sys.stderr,
         )
+    if new := [change for change in changes if not goes_back(change, changes, kept, own) and change.name not in own]:
+        print(f"{source}: settings that it was trained without are used: {listed(new)}", file=sys.stderr)
     saved = [one for one in saved if one not in gone]
-    return [*folders, *saved, *pins, *allowed, *arguments]
+    return [*folders, *saved, *map(pinned, back), *allowed, *arguments]
 
 
 def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[str], list[Difference]]:

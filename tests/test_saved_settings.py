@@ -117,6 +117,7 @@ REFUSED = {
     "data.train.num_scenes=9": "data.train.num_scenes=9: ckpt_path=FILE goes on with 20000",
     "data.augment.max_scale=2.0": "data.augment.max_scale=2.0: ckpt_path=FILE goes on with 1.0",
     "segmentation=semantic": "segmentation=semantic: ckpt_path=FILE goes on with panoptic",
+    "+model.backbone.options.drop_rate=0.1": "model.backbone.options.drop_rate=0.1: ckpt_path=FILE goes on without it",
     "trainer.max_steps=900": "trainer.max_steps=900: ckpt_path=FILE was trained for a learning rate that reaches zero",
 }
 TAKEN = {
@@ -197,11 +198,12 @@ def test_a_setting_that_files_have_only_now_is_left_out(
     above: str, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the class works without it; else, and where it is typed, it stays."""
-    file = trained(tmp_path / "run", "+experiment=proscale_coco")
-    experiment = conf / "experiment" / "proscale_coco.yaml"
-    new = "model: {backbone: {options: {drop_path_rate: 0.5}}}\ntask: {alpha: 1, mine: 2}\n"
-    experiment.write_text(experiment.read_text() + new)
+    file = trained(tmp_path / "run", "+experiment=mask2former_coco")
+    experiment = conf / "experiment" / "mask2former_coco.yaml"
+    edit(experiment, "\ntask:\n", "\nmodel: {backbone: {options: {drop_path_rate: 0.5}}}\ntask:\n  mine: 2\n")
     cfg = compose_as_typed([*saved_overrides([f"ckpt_path={file}", *above.split()]), "paths.run=x"], "evaluate")
     assert cfg.model.backbone.options == ({"drop_path_rate": 0.1} if above else {})
     assert cfg.task.mine == 2
-    assert "model.backbone.options.drop_path_rate was not there and is 0.5 now" in capsys.readouterr().err or above
+    said = capsys.readouterr().err
+    assert above or "model.backbone.options.drop_path_rate was not there and is 0.5 now; the checkpoint's" in said
+    assert "trained without are used: task.mine was not there and is 2 now" in said
