@@ -18,18 +18,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 from rich.console import Console
 from rich.table import Table
 
 from src.atomic import write_text
+from src.data.exit_table import About, read_about
 from src.jobs import die_with_parent
 from src.rows import write_csv
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 # Ended in order, killed by the signal (before or after anybody handles it), or finished before it came.
 STATUSES = {signal.SIGTERM: (143, -15, 0), signal.SIGINT: (130, -2, 0), signal.SIGKILL: (-9, 0)}
-CALM, KILLED = "calm", "kill"  # folders of unbroken and of killed runs: as long as each other, for shards name them
 MODEL = ["dim=32", "num_queries=5", "model.decoder.num_layers=1", "trainer.log_every_n_steps=1"]
 TINY = [
     "batch_size=2",
@@ -101,8 +103,16 @@ def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
             state = {key: value.tolist() for key, value in content["state_dict"].items()}
             yield f"{name}.ckpt", (content["global_step"], state)
     for shard in sorted(folder.glob("table/*.parquet")):
-        yield shard.name, shard.read_bytes().replace(f"/{CALM}/".encode(), f"/{KILLED}/".encode())
+        yield shard.name, content_of(shard)
     yield "parts left behind", [str(part) for part in folder.rglob(".*.part*")]
+
+
+def content_of(shard: Path) -> tuple[About, bytes]:
+    """All that a shard holds, but for the path of its parent, which is another one in another folder."""
+    table, stream = parquet.read_table(shard).replace_schema_metadata(None), pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return read_about(shard)._replace(source=""), stream.getvalue().to_pybytes()
 
 
 def results_of_jobs(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -186,19 +196,19 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen:
 
 def run_unbroken(scene: Scene, place: Path) -> float:
     """Run a scene as it is to end; returns the seconds that it takes."""
-    folder, log = place / CALM / scene.name.replace(" ", "_"), place / "calm.log"
+    folder, log = place / "unbroken" / scene.name.replace(" ", "_"), place / "unbroken.log"
     folder.mkdir(parents=True)
     began = time.monotonic()
-    if start(scene.command(folder, place / CALM), log).wait():
+    if start(scene.command(folder, place / "unbroken"), log).wait():
         sys.exit(f"error: {scene.name} fails even when nobody kills it\n{log.read_text()[-2000:]}")
     return time.monotonic() - began
 
 
 def drill(scene: Scene, place: Path, kills: int, seconds: float, chance: random.Random) -> Iterator[dict[str, Any]]:
     """Kill a scene so many times, let it end, and compare; a row for each start."""
-    folder, log = place / KILLED / scene.name.replace(" ", "_"), place / f"{scene.name}.log"
+    folder, log = place / "killed" / scene.name.replace(" ", "_"), place / f"{scene.name}.log"
     folder.mkdir(parents=True)
-    command = scene.command(folder, place / CALM)
+    command = scene.command(folder, place / "unbroken")
     done: dict[Path, float] = {}  # jobs that were done, and when
     for number in range(1, kills + 2):
         log.write_text("")
@@ -235,7 +245,7 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 
 def compare(scene: Scene, folder: Path, place: Path) -> str:
     """`equal`, or what differs from the unbroken run."""
-    unbroken = place / CALM / folder.name
+    unbroken = place / "unbroken" / folder.name
     expected, found = dict(scene.results(unbroken)), dict(scene.results(folder))
     differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
     return f"differs: {', '.join(sorted(differing))}" if differing else "equal"
