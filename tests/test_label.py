@@ -15,6 +15,7 @@ from src.label import check_trained
 from src.saved_settings import saved_overrides
 from tests.conftest import ROOT, TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
+from tests.test_saved_settings import trained
 
 
 def checkpoint(folder: Path, exits: list[int] | None) -> Path:
@@ -39,7 +40,8 @@ def test_exits_the_parent_never_trained_are_refused(tmp_path: Path) -> None:
 
 def test_a_typed_experiment_takes_the_place_of_the_parents(tmp_path: Path) -> None:
     """Its other settings stay, its name does not; without that wish a typed experiment stands alone."""
-    typed = ["+experiment=eco_oracle_shapes", f"ckpt_path={checkpoint(tmp_path, None)}"]
+    file = trained(tmp_path, "+experiment=eco_parent_shapes", "name=mine", "dim=32")
+    typed = ["+experiment=eco_oracle_shapes", f"ckpt_path={file}"]
     assert saved_overrides(typed, below_experiment=True) == ["dim=32", *typed]
     assert saved_overrides(typed) == typed
 
