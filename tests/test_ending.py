@@ -190,6 +190,24 @@ def test_signals_wait_while_they_are_held_and_the_second_does_not() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_the_signal_to_requeue_waits_for_the_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the cluster's client does what it wanted to do; of other signals it hears nothing."""
+    ours, heard = Signals(), list[int]()
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: heard.append(signum))
+    try:
+        with ours.caught():
+            ours.hold()
+            signal.raise_signal(signal.SIGUSR2)
+            assert not heard
+            with pytest.raises(Interrupted):
+                ours.release()
+            ours.requeue(signal.SIGTERM)
+            ours.requeue(signal.SIGUSR2)
+            assert heard == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [(None, True), ('{"exits": {}, "step": 5}', True), ('{"exits": {}, "step": 4}', False), ('{"exits": {', False)],
