@@ -190,7 +190,7 @@ def test_signals_wait_while_they_are_held_and_the_second_does_not() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_signal_to_requeue_waits_for_the_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_signal_to_requeue_waits_for_the_step_too() -> None:
     """Then the cluster's client does what it wanted to do; of other signals it hears nothing."""
     ours, heard = Signals(), list[int]()
     before = signal.signal(signal.SIGUSR2, lambda signum, frame: heard.append(signum))
