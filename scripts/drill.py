@@ -4,8 +4,6 @@ python -m scripts.drill [SCENE ...] [--kills 30] [--seed 0] [--folder FOLDER]
 """
 
 import argparse
-import csv
-import json
 import os
 import random
 import shutil
@@ -18,14 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import torch
-from pyarrow import parquet
 from rich.console import Console
 from rich.table import Table
 
-from src.atomic import write_text
-from src.data.exit_table import About, read_about
+from scripts.drill_results import results_of_jobs, results_of_run
+from src.atomic import disk_of, write_text
 from src.jobs import die_with_parent
 from src.rows import write_csv
 
@@ -85,44 +80,6 @@ def chain(folder: Path, unbroken: Path) -> list[str]:
     return ["src.eco", "+experiment=eco_parent_shapes", *TINY, *short, *gates]
 
 
-def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Logs, weights and scores of one run folder."""
-    for name in ("scores.json", "gate.json"):
-        if (folder / name).is_file():
-            content = json.loads((folder / name).read_text())
-            yield name, {key: value for key, value in content.items() if key != "made_by"}
-    logged: dict[str, dict[str, str]] = {}
-    if (folder / "metrics.csv").is_file():
-        with open(folder / "metrics.csv") as stream:
-            for row in csv.DictReader(stream):
-                logged.setdefault(row["step"], {}).update({name: value for name, value in row.items() if value})
-    yield "metrics.csv", logged
-    for name in ("last", "best"):
-        if (file := folder / "checkpoints" / f"{name}.ckpt").exists():
-            content = torch.load(file, weights_only=True)
-            state = {key: value.tolist() for key, value in content["state_dict"].items()}
-            yield f"{name}.ckpt", (content["global_step"], state)
-    for shard in sorted(folder.glob("table/*.parquet")):
-        yield shard.name, content_of(shard)
-    yield "parts left behind", [str(part) for part in folder.rglob(".*.part*")]
-
-
-def content_of(shard: Path) -> tuple[About, bytes]:
-    """All that a shard holds, but for the path of its parent, which is another one in another folder."""
-    table, stream = parquet.read_table(shard).replace_schema_metadata(None), pa.BufferOutputStream()
-    with pa.ipc.new_stream(stream, table.schema) as writer:
-        writer.write_table(table)
-    return read_about(shard)._replace(source=""), stream.getvalue().to_pybytes()
-
-
-def results_of_jobs(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The table of all jobs, and what each came to."""
-    yield "table.csv", (folder / "table.csv").read_text().replace(str(folder), "")
-    for begun in sorted(folder.rglob("begun")):
-        for name, value in results_of_run(begun.parent):
-            yield f"{begun.parent.relative_to(folder)}/{name}", value
-
-
 SCENES = (
     Scene("training", training("validate_every=9"), results_of_run, 0.2),
     Scene("validation", training("validate_every=5", "data.val.num_scenes=60"), results_of_run, 0.13),
@@ -173,11 +130,6 @@ def another_disk() -> str | None:
     shared = Path("/dev/shm")
     different = shared.is_dir() and shared.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev
     return str(shared) if different else None
-
-
-def disk_of(folder: Path) -> str:
-    """Where the disk of a folder is mounted."""
-    return str(next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(place)))
 
 
 def start(command: Sequence[str], log: Path) -> subprocess.Popen:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +51,28 @@ def write_json(content: Any, file: Path, indent: int | None = 1) -> None:
     write_text(json.dumps(content, indent=indent), file)
 
 
+def check_writable(folder: Path) -> None:
+    """Try whether something can be written in a folder, without making it. Raises OSError if not."""
+    tempfile.TemporaryDirectory(dir=nearest(folder)).cleanup()
+
+
+def nearest(place: Path) -> Path:
+    """A file or folder, or the first one above it that is there."""
+    return next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+
+
+def disk_of(place: Path) -> Path:
+    """Where the disk is mounted that a file or folder lies on, or would lie on."""
+    there = nearest(place)
+    return next(one for one in (there, *there.parents) if os.path.ismount(one))
+
+
 def explain_full_disk(error: Exception, file: Path) -> Exception:
     """The error, or, where a disk without space is behind it, one that says which disk that is."""
-    there = next(place for place in (file.absolute(), *file.absolute().parents) if place.exists())
-    usage = shutil.disk_usage(there)
+    usage = shutil.disk_usage(nearest(file))
     if getattr(error, "errno", None) not in FULL and usage.free > ALMOST_NOTHING:
         return error
-    disk = next(place for place in (there, *there.parents) if os.path.ismount(place))
     return OSError(
-        f"{file}: cannot be written, the disk {disk} is full ({usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB are "
-        "free); make space there and start the same command again"
+        f"{file}: cannot be written, the disk {disk_of(file)} is full ({usage.free / 1e6:.1f} of "
+        f"{usage.total / 1e6:.0f} MB are free); make space there and start the same command again"
     )

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,18 +11,18 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.atomic import check_writable, nearest
 from src.ending import Interrupted, signals
 from src.folders import claim
 from src.home import expand_home
 from src.mistakes import explain, fail
 from src.processors import processors
 from src.search_path import refuse_commands, with_search_path
-from src.settings import check_settings, suggest
+from src.settings import check_settings, quote, suggest
 from src.starting_point import settle
 from src.sweeps import check_alone, check_subdir, jobs, sweep_of
 
@@ -73,11 +72,6 @@ def quote_path(argument: str) -> str:
     return f"{name}={quote(value)}" if special and os.path.exists(value) else argument
 
 
-def quote(value: str) -> str:
-    """A value as Hydra reads it, whatever it contains."""
-    return QuotedString(value, Quote.single).with_quotes()
-
-
 @contextmanager
 def initialized() -> Iterator[None]:
     """Hydra, so that it can compose; inside of an entry point it can already."""
@@ -116,7 +110,7 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config",
                     check_alone(cfg)
                 folder = Path(cfg.hydra.run.dir if swept is None else cfg.hydra.sweep.dir)
                 if cfg.hydra.output_subdir is not None or not folder.exists():  # else nothing is written there
-                    check_writable(folder)
+                    check_run_folder(folder)
                 check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             fail(explain(error, job, primary))
@@ -144,10 +138,10 @@ def roots(primary: str) -> set[str]:
     return {*map(str, compose("config")), *map(str, compose(primary)), "hydra"}
 
 
-def check_writable(folder: Path) -> None:
+def check_run_folder(folder: Path) -> None:
     """Refuse a run folder that cannot be made, without making it."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
-        tempfile.TemporaryDirectory(dir=there).cleanup()
+        check_writable(folder)
     except OSError as error:
+        there = nearest(folder)
         raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import CONF, check, configure, quote, run
+from src.command_line import CONF, check, configure, run
 from src.folders import folder_name, locked
 from src.home import expand_home
 from src.jobs import Job, run_all, visible_gpus, wants_several
@@ -24,7 +24,7 @@ from src.resuming import check_unchanged
 from src.rows import write_csv
 from src.saved_settings import saved_overrides
 from src.search_path import search_path
-from src.settings import spell
+from src.settings import quote, spell
 
 OWN = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # of the chain, not of its parent
 SHARED = ("logger", "allow")  # by all jobs

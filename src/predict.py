@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from src.command_line import CONF, quote, run
+from src.command_line import CONF, run
 from src.mistakes import fail, guarded
 from src.predictor import Predictor
 from src.saved_settings import saved_overrides
+from src.settings import quote
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="predict")

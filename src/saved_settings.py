@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.checkpoints import newest
-from src.command_line import initialized, quote
+from src.command_line import initialized
 from src.differences import Difference, Missing, below, differences, listed
 from src.home import expand_home
 from src.mistakes import fail
 from src.search_path import names_search_path, remembered, with_search_path
-from src.settings import parameters_of, spell
+from src.settings import parameters_of, quote, spell
 from src.weights.files import load
 
 # Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.

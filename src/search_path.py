@@ -8,9 +8,10 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+
+from src.settings import quote
 
 FLAG = re.compile(r"(?:-cd|--config-d(?:ir?)?)(?:=(.*))?")  # argparse takes abbreviations
 SETTING = re.compile(r"\+*hydra\.searchpath=")
@@ -55,7 +56,7 @@ def overrides_of(hydra: Any) -> list[str]:
 
 def spelled(places: Any) -> str:
     """A search path as an override."""
-    return f"hydra.searchpath=[{','.join(QuotedString(place, Quote.single).with_quotes() for place in places)}]"
+    return f"hydra.searchpath=[{','.join(map(quote, places))}]"
 
 
 def places_of(override: str) -> list[str]:

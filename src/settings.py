@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import get_object
 
 from src.arguments import refused
@@ -230,6 +231,11 @@ def check_type(here: str, value: Any, annotation: Any) -> None:
     wider = (*options, int) if float in options else options
     if type(value) not in wider:
         raise ValueError(f"{here}={spell(value)}: expected {' or '.join(TYPES[option] for option in options)}")
+
+
+def quote(value: str) -> str:
+    """A text as Hydra reads it, whatever it contains."""
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def spell(value: Any) -> str:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from src.atomic import atomic_write, write_text
+from src.atomic import atomic_write, check_writable
 
 OURS = {
     "auto_insert_metric_name": False,  # it would write equals signs, and Hydra cannot read those in paths
@@ -65,7 +65,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Refuse, before training, what could not be saved. Raises ValueError or OSError."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero:
-            check_writable(Path(str(self.dirpath)))
+            check_folder(Path(str(self.dirpath)))
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -108,12 +108,10 @@ def file_name(monitor: str, mode: str, usual: tuple[str, ...]) -> str:
     return f"best_{re.sub(r'[^A-Za-z0-9]+', '_', monitor)}{'_min' if mode == 'min' else ''}"
 
 
-def check_writable(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Refuse a folder in which no file can be made. Raises OSError."""
-    trial = folder / "writable"
     try:
-        write_text("", trial)
-        trial.unlink()
+        check_writable(folder)
     except OSError as error:
         raise OSError(
             f"{folder}: checkpoints cannot be written there ({error}); set paths.run or paths.runs"

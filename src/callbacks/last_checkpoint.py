@@ -10,8 +10,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.atomic import atomic_write
 from src.ending import Interrupted, signals
+from src.weights.files import write_tensors
 
 STOP, SAVE = 2, 1  # what a process wants at the end of a step; the greatest of all processes counts
 
@@ -21,8 +21,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint. Raises OSError if it cannot be written, naming a disk that is full."""
-        with atomic_write(Path(path)) as part, part.open("wb") as stream:
-            torch.save(checkpoint, stream)
+        write_tensors(checkpoint, Path(path))
 
 
 class LastCheckpoint(Checkpoint):

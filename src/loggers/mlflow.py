@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.atomic import write_text
-from src.loggers.settings import flat, require
+from src.loggers.settings import require, shown
 
 KEPT = "mlflow_id"  # the file in a run folder that keeps the id of its run
 LONGEST = 500  # letters of a parameter's value that every MLflow since 1.28 takes
@@ -53,7 +53,7 @@ class MlflowRun(MLFlowLogger):
         if isinstance(dict(params).get("config"), Mapping):
             client.log_dict(run, dict(params)["config"], "config.json")
         known = client.get_run(run).data.params
-        new = {allowed(name): str(value)[:LONGEST] for name, value in flat(params).items()}
+        new = {allowed(name): str(value)[:LONGEST] for name, value in shown(dict(params)).items()}
         from mlflow.entities import Param
 
         listed = [Param(name, value) for name, value in new.items() if name not in known]

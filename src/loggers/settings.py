@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from src.mistakes import EXTRAS
+from src.nested import flat
 
 
 def require(package: str) -> None:
@@ -13,12 +14,9 @@ def require(package: str) -> None:
         raise ValueError(f"logger={package}: {package} is not installed: pip install '.[{EXTRAS[package]}]'")
 
 
-def flat(settings: Any, path: str = "") -> dict[str, Any]:
+def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their names as typed (`data.train.num_scenes`); those of `config` without that word."""
-    if not isinstance(settings, Mapping):
-        return {path: settings if isinstance(settings, bool | int | float | str) else str(settings)}
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        below = "" if not path and name == "config" and isinstance(value, Mapping) else f"{path}.{name}".lstrip(".")
-        found |= flat(value, below)
-    return found
+    config = settings.get("config")
+    others = {name: value for name, value in settings.items() if name != "config"}
+    named = flat({**others, **config} if isinstance(config, Mapping) else dict(settings))
+    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in named.items()}

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.loggers.settings import flat, require
+from src.loggers.settings import require, shown
 
 
 class TensorBoardRun(TensorBoardLogger):
@@ -26,4 +26,4 @@ class TensorBoardRun(TensorBoardLogger):
         if "config" in dict(params):
             content = json.dumps(dict(params)["config"], indent=1, default=str)
             self.experiment.add_text("settings/config", f"```json\n{content}\n```", 0)
-        super().log_hyperparams(flat(params))
+        super().log_hyperparams(shown(dict(params)))

@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from src.atomic import atomic_write
+from src.weights.files import write_tensors
 
 FOLDER, STATE = "bad_step", "state.ckpt"
 
@@ -31,7 +31,7 @@ def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple
         return
     step = {"step": task.global_step, "seed": task.seed, "rank": trainer.global_rank, "precision": trainer.precision}
     try:
-        save({**step, "batches": [plain(batch) for batch, _ in parts]}, file)
+        write_tensors({**step, "batches": [plain(batch) for batch, _ in parts]}, file)
         if not trainer.is_global_zero:
             return
         state = {
@@ -41,7 +41,7 @@ def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": task.state_dict(),
         }
-        save(state, folder / STATE)
+        write_tensors(state, folder / STATE)
     except OSError as error:
         print(f"the first step that is not finite cannot be kept: {error}", file=sys.stderr)
         return
@@ -50,12 +50,6 @@ def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple
         f"{folder}, look at it with: python -m scripts.replay {folder}",
         file=sys.stderr,
     )
-
-
-def save(content: dict[str, Any], file: Path) -> None:
-    """Write what torch saves, whole or not at all."""
-    with atomic_write(file) as part:
-        torch.save(content, part)
 
 
 def plain(record: Any) -> Any:

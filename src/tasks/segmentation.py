@@ -18,6 +18,7 @@ from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.evaluation import Answer, Evaluation
+from src.tasks.progress import set_progress
 from src.weights.checkpoint import check_state
 
 ALPHA: dict[str, Callable[[int], float]] = {  # weight of the loss of exit k (ECO-M2F, step A)
@@ -270,26 +271,6 @@ class Segmentation(lightning.LightningModule):
             self.image_gflops[name].reset()
         self.log_dict({f"val/{score}": value for score, value in scores.items()})
         self.log("val/quality", scores[evaluation.quality], prog_bar=True)
-
-
-def set_progress(checkpoint: dict[str, Any], batches_per_step: int) -> None:
-    """Have Lightning's loops go on after the step of a checkpoint, wherever in them it was saved.
-
-    Lightning tells from counters of batches what was done besides steps, and cannot tell every place; nor do counters
-    hold when a step is made of another number of batches. Here steps alone tell: `FinalValidation` keeps the rest.
-    """
-    loops, step = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
-    batches = step * batches_per_step
-    at_the_end_of_a_batch = {"ready": batches, "started": batches, "processed": batches, "completed": batches - 1}
-    loops["epoch_loop.batch_progress"] |= {
-        "total": at_the_end_of_a_batch,
-        "current": dict(at_the_end_of_a_batch),
-        "is_last_batch": False,
-    }
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
-    nothing = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
-    loops["epoch_progress"] |= {"total": nothing, "current": dict(nothing)}
-    loops["epoch_loop.val_loop.batch_progress"] |= {"total": dict(nothing), "current": dict(nothing)}
 
 
 def class_names(categories: Sequence[Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files of tensors, read without running what is in them."""
+"""Files of tensors, written whole, and read without running what is in them."""
 
 import pickle
 import re
@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from src.atomic import atomic_write
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, 2)  # how torch.save began before 1.6
@@ -129,6 +131,12 @@ def load(file: Path, setting: str, mmap: bool = False) -> Any:
     except Exception as error:
         raise ValueError(f"{setting}={file}: not a readable checkpoint ({explain(error)})") from error
     raise ValueError(f"{setting}={file}: not a checkpoint, it {look(head)}")
+
+
+def write_tensors(content: dict[str, Any], file: Path) -> None:
+    """Write what torch saves, whole or not at all. Raises as `atomic_write`."""
+    with atomic_write(file) as part, part.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def look(head: bytes) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.callbacks.best_checkpoint import BestCheckpoint, check_writable, file_name
+from src.callbacks.best_checkpoint import BestCheckpoint, check_folder, file_name
 
 
 def best(folder: Path, **settings: int) -> BestCheckpoint:
@@ -40,4 +40,4 @@ def test_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     with pytest.raises(OSError, match="cannot be written"):
-        check_writable(tmp_path / "checkpoints")
+        check_folder(tmp_path / "checkpoints")

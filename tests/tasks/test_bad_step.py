@@ -74,7 +74,7 @@ def test_a_full_disk_does_not_end_the_training(
     def fail(*_: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(bad_step, "save", fail)
+    monkeypatch.setattr(bad_step, "write_tensors", fail)
     assert diverge(configure(*BROKEN, *PARTS)).bad_streak == 3
     assert "cannot be kept: the disk is full" in capsys.readouterr().err
 

@@ -18,7 +18,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import quote
 from src.folders import digest, folder_name, locked
 from src.jobs import Job, run_all, visible_gpus, wants_several
 from src.mistakes import fail
@@ -26,7 +25,7 @@ from src.outcomes import failures, front_of, marked, objectives, rows_of, scores
 from src.resuming import check_unchanged
 from src.rows import write_csv
 from src.search_path import search_path
-from src.settings import RULES
+from src.settings import RULES, quote
 
 OmegaConf.register_new_resolver(
     "digest", lambda value, *more: digest(" ".join(sorted(map(str, [*value, *chain(*more)])))), replace=True
