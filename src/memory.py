@@ -22,6 +22,7 @@ def memory_reason(error: BaseException, cfg: DictConfig) -> str | None:
     """Which settings to lower, of an error of memory or of a worker that was killed; None for any other error."""
     settings = settings_of(error)
     if isinstance(error, RuntimeError) and (died := WORKER.search(str(error))):
+        settings = settings or TRAINING  # torch raises wherever the signal finds it, outside of all loops too
         said = f"a data worker was {died[1]}" if died[1].startswith("killed") else f"a data worker {died[1]}"
         workers = values(cfg, "data.num_workers", *settings[:1])
         if "Bus error" in said:

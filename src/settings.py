@@ -2,9 +2,11 @@
 
 import difflib
 import inspect
+import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -189,6 +191,17 @@ def check_settings(settings: Any, path: str = "", allow: Sequence[str] = ()) -> 
         check_settings(value, here, allow)
 
 
+@contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """A place where a logger says nothing; Hydra logs the stack trace of what it raises."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def parameters_of(target: Any, path: str = "", allow: Sequence[str] = ()) -> dict[str, inspect.Parameter]:
     """What a class or function takes, by name.
 
@@ -201,7 +214,8 @@ def parameters_of(target: Any, path: str = "", allow: Sequence[str] = ()) -> dic
         package = str(target).partition(".")[0]
         raise ValueError(f"{path}._target_={target}: write allow=[{package}] if you trust {package}; {refusal}")
     try:
-        found = get_object(target)
+        with silenced("hydra.utils"):
+            found = get_object(target)
     except Exception as error:
         where = f", looked in {Path.cwd()} and PYTHONPATH" if own else ""
         raise ValueError(f"{path}._target_={target}: no such class or function{where} ({error})") from error

@@ -92,6 +92,14 @@ def test_a_worker_that_is_killed_is_named(step: str, configure: Callable[..., Di
     assert "most likely for lack of memory (data.num_workers=1, " in said
 
 
+def test_a_worker_that_is_killed_outside_of_all_loops_is_named(configure: Callable[..., DictConfig]) -> None:
+    """torch raises it wherever the main process happens to be."""
+    cfg = configure(*SETTINGS, "data.num_workers=1")
+    said = memory_reason(RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"), cfg)
+    assert said is not None
+    assert "(data.num_workers=1, batch_size_per_device=" in said
+
+
 def test_other_errors_are_left_alone(configure: Callable[..., DictConfig]) -> None:
     """Those that are ours to mend keep their stack trace."""
     assert memory_reason(RuntimeError("shapes do not fit"), configure()) is None

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.data.annotations import Annotations, Grouping, Objects, instances, panoptic
+from src.data.annotations import Annotations, Objects
+from src.data.coco_file import Grouping, instances, panoptic
 from src.data.files import SOURCE, found
 from src.data.outlines import decode, outline_flaws
 from src.data.photos import read_photo
@@ -181,10 +182,10 @@ class CocoInstances(Coco):
 
 
 def truth(segments: np.ndarray, objects: Objects) -> Truth:
-    """The record of one image; areas the file does not give are counted."""
+    """The record of one image; areas the file does not give, or gives as 0, are counted."""
     areas = objects.areas
-    if np.isnan(areas).any():
+    if not (areas > 0).all():  # NaN, or 0
         counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
-        areas = np.where(np.isnan(areas), counted, areas).astype(np.float32)
+        areas = np.where(areas > 0, areas, counted).astype(np.float32)
     columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
     return Truth(torch.from_numpy(segments), *columns)

@@ -12,6 +12,6 @@ Entry = dict[str, Any]
 def read_json(file: Path) -> Any:
     """What a JSON file holds. Raises DataError for one that cannot be read."""
     try:
-        return json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(file.read_bytes())  # which knows byte order marks
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         refuse([Problem(Kind.UNREADABLE, str(file), "", f"not readable as JSON ({error})", "a file that is whole")])

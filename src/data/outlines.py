@@ -12,17 +12,24 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from src.data.annotations import Objects, no_outline
+from src.data.annotations import Objects
 from src.data.problems import DataError, Kind, Problem, refuse
 
-Outline = list[list[float]] | dict[str, Any]  # polygons x, y, x, y ...; or run lengths, size (height, width) and counts
+Polygons = list[list[float]]  # x, y, x, y ...
+Runs = dict[str, Any]  # run lengths: size, (height, width), and counts
+Outline = Polygons | Runs | None  # None: the file has none
 SAME = 0.9  # intersection over union from which two objects of a class are taken for one
 EDGE = 1.0  # pixels that a polygon may pass the edge by, as COCO's own do
 FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes where it cannot count them
 
 
 def decode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.ndarray:
-    """An annotation's mask, (height, width) uint8 for an image of that size. Raises DataError if it is none."""
+    """An annotation's mask, (height, width) uint8 for an image of that size; nothing where there was no outline.
+
+    Raises DataError for an outline that is none.
+    """
+    if outline is None:  # which is said on reading
+        return np.zeros(size, np.uint8)
     runs = encode(file, id_, outline, size)
     with drawable(file, id_):
         mask = run_lengths.decode(runs)
@@ -37,7 +44,7 @@ def packed(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": runs["counts"].decode()}
 
 
-def encode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> dict[str, Any]:
+def encode(file: Path, id_: int, outline: Polygons | Runs, size: tuple[int, int]) -> dict[str, Any]:
     """Its run lengths, which `decode` alone sees to be whole."""
     with drawable(file, id_):
         refuse(malformed(file, id_, outline, size))
@@ -57,14 +64,9 @@ def drawable(file: Path, id_: int) -> Iterator[None]:
         refuse([Problem(Kind.OUTLINE, str(file), f"annotation {id_}", f"cannot be drawn ({error})", "a mask")])
 
 
-def malformed(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> Iterator[Problem]:
-    """Polygons that are none, of which pycocotools may draw nothing without a word, and run lengths of another size."""
-    if not outline:
-        yield no_outline(file, id_)
-    elif isinstance(outline, list):
-        for count in {len(polygon) for polygon in outline if len(polygon) < 6 or len(polygon) % 2}:
-            said = (f"has a polygon of {count} numbers", "an even number of them from 6: x, y, x, y ...")
-            yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
+def malformed(file: Path, id_: int, outline: Polygons | Runs, size: tuple[int, int]) -> Iterator[Problem]:
+    """Polygons too far off to be drawn, and run lengths of another size."""
+    if isinstance(outline, list):
         if far := [number for polygon in outline for number in polygon if not abs(number) <= FAR]:  # NaN too
             said = (f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
             yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
@@ -87,6 +89,8 @@ def outline_flaws(file: Path, objects: Objects, outlines: list[Outline], size: t
     """All that is wrong with the masks of one image of a size (height, width)."""
     encoded: dict[int, dict[str, Any]] = {}  # by place among the objects
     for place, (id_, outline) in enumerate(zip(objects.ids.tolist(), outlines, strict=True)):
+        if outline is None:  # which is said on reading
+            continue
         try:
             if isinstance(outline, dict):
                 decode(file, id_, outline, size)

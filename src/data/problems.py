@@ -21,16 +21,32 @@ class Kind(StrEnum):
     CATEGORIES = "categories of train and val differ"
     REPEATED = "repeated id"
     UNLISTED = "annotation of an unlisted image"
+    VALUE = "value that cannot be"
     OUTLINE = "unreadable mask"
     EMPTY = "empty mask"
     OUTSIDE = "polygon outside the image"
     OVER_EDGE = "polygon over the edge of the image"
     SPECK = "mask smaller than a pixel"
     OVERLAP = "overlapping masks"
+    READ_AS = "read differently than written"
+    UNSEEN = "class that is never seen"
+    IGNORED = "pixels that are ignored"
+    UNSCORED = "nothing to score"
     BARE = "image without objects"
 
 
-WARNINGS = frozenset({Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE})  # neither break nor falsify training
+WARNINGS = frozenset(  # neither break nor falsify training
+    {
+        Kind.OVER_EDGE,
+        Kind.SPECK,
+        Kind.OVERLAP,
+        Kind.READ_AS,
+        Kind.UNSEEN,
+        Kind.IGNORED,
+        Kind.UNSCORED,
+        Kind.BARE,
+    }
+)
 
 
 class Problem(NamedTuple):

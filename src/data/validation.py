@@ -156,7 +156,8 @@ def sample_flaws(sample: Sample, scenes: Scenes) -> Iterator[Problem]:
         yield Problem(Kind.CATEGORY, file, "", f"has class {label}", f"0 to {num_classes - 1}")
     for id_ in range(number + 1, len(areas)):
         yield Problem(Kind.MASK_ONLY, file, f"segment {id_}", "has no class", f"segments up to {number}")
-    for id_ in np.flatnonzero(areas[1 : number + 1] == 0).tolist() if not scenes.covered else ():
+    known = truth.labels.numpy() >= 0
+    for id_ in np.flatnonzero((areas[1 : number + 1] == 0) & known).tolist() if not scenes.covered else ():
         yield Problem(Kind.EMPTY, file, f"segment {id_ + 1}", "has a mask of 0 pixels", "a pixel or more")
     if not number:
         yield Problem(Kind.BARE, file, "", "has no object", "one")
@@ -168,7 +169,7 @@ def count(images: list[Objects], categories: list[Category]) -> list[dict[str, A
     labels, crowd, areas = (np.concatenate(column) for column in list(zip(empty, *images, strict=True))[1:])
     once = np.concatenate([np.unique(objects.labels) for objects in (empty, *images)])
     kinds = np.array(["small", "medium", "large", "unknown size", "crowd"])
-    sizes = np.where(crowd, 4, np.where(np.isnan(areas), 3, np.digitize(areas, (SMALL, MEDIUM))))
+    sizes = np.where(crowd, 4, np.where(~(areas > 0), 3, np.digitize(areas, (SMALL, MEDIUM))))
     return [
         {"class": category.name, "thing": category.isthing, "images": int((once == label).sum())}
         | {str(kind): int(((labels == label) & (sizes == n)).sum()) for n, kind in enumerate(kinds)}

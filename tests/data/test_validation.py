@@ -208,7 +208,7 @@ FAULTS: list[tuple[Callable[[Path, str], str], tuple[str, ...], Kind, bool]] = [
     (unlisted, BOTH, Kind.UNLISTED, True),
     (outline(), INSTANCES, Kind.OUTLINE, True),
     (outline([1, 1, 9, 9]), INSTANCES, Kind.OUTLINE, True),
-    (outline([1, 1, 9, 1, 9, 9], [1, 1, 9, 9]), INSTANCES, Kind.OUTLINE, True),
+    (outline([1, 1, 9, 1, 9, 9], [1, 1, 9, 9]), INSTANCES, Kind.READ_AS, True),
     (outline([1, 1, 9, 9, 5, 1, 3]), INSTANCES, Kind.OUTLINE, True),
     (outline([1, 1, 9, 1, float("nan"), 9]), INSTANCES, Kind.OUTLINE, True),
     (outline([1, 1, 9, 1, 1e30, 1e30]), INSTANCES, Kind.OUTLINE, True),

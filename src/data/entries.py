@@ -1,0 +1,155 @@
+"""Values in the entries of COCO's JSON files, as tools write them, put into the form that COCO itself has.
+
+A value that is written differently and can mean one thing only is read so, and all of a kind are said once. One that
+means nothing is a problem of its entry.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.data.documents import Entry
+from src.data.problems import Kind, Problem, refuse
+
+LARGEST = 2**63  # ids below it, with either sign, fit the arrays that hold them
+MOST_PIXELS = 2**31  # of a side
+
+
+class Value(NamedTuple):
+    """What entries hold under a key."""
+
+    key: str
+    expected: str
+    fits: Callable[[Any], bool]  # whether a value is as COCO writes it
+    read: Callable[[Any], Any] = lambda value: None  # what another value means; None: nothing
+    default: Any = ...  # of an entry that does not say; without one, all must
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that stands as text or with a point; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else None
+
+
+def is_id(value: Any) -> bool:
+    return type(value) is int and -LARGEST <= value < LARGEST
+
+
+def image_id(value: Any) -> int | str | None:
+    """A number with a point is one without; numbers too large for arrays are names."""
+    return str(value) if type(value) is int else whole(value)
+
+
+def side(value: Any) -> int | None:
+    """The pixels of a side; 0, not known, for what some tools write instead."""
+    number = value if type(value) is int else whole(value)
+    return None if number is None or number >= MOST_PIXELS else max(number, 0)
+
+
+def crowd(value: Any) -> int | None:
+    number = int(value) if isinstance(value, bool) else whole(value)
+    return number if number in (0, 1) else None
+
+
+def color(value: Any) -> int | None:
+    """The id of a segment, which a colour can hold."""
+    number = whole(value)
+    return number if number is not None and 0 < number < 2**24 else None
+
+
+def area(value: Any) -> float | None:
+    """An area that stands as text; NaN, to be counted, for a number that is none."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    except (ValueError, OverflowError):
+        return None
+    return math.nan if number is not None and not 0 <= number < math.inf else number
+
+
+def is_area(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+IMAGES = (
+    Value("id", "a number or a name", lambda v: is_id(v) or (type(v) is str and v != ""), image_id),
+    Value("file_name", "the name of a picture", lambda v: type(v) is str and v != ""),
+    *(Value(key, "pixels", lambda v: type(v) is int and 0 < v < MOST_PIXELS, side, 0) for key in ("height", "width")),
+)
+CATEGORIES = (
+    Value("id", "a whole number", is_id, whole),
+    Value("name", "text", lambda v: type(v) is str, lambda v: str(v) if type(v) is int else None),
+    Value("isthing", "0 or 1", lambda v: type(v) in (int, bool) and v in (0, 1), crowd),
+)
+CLASS = Value("category_id", "the id of a category", is_id, whole)
+OWNER = IMAGES[0]._replace(key="image_id")
+CROWD = Value("iscrowd", "0 or 1", lambda v: type(v) is int and v in (0, 1), crowd, 0)
+AREA = Value("area", "pixels", is_area, area, math.nan)
+OBJECTS = (CLASS, CROWD, AREA, OWNER)
+MASKS = (OWNER, Value("file_name", "the name of a mask", lambda v: type(v) is str and v != ""))
+SEGMENTS = (
+    CLASS,
+    CROWD,
+    AREA,
+    Value("id", "a whole number from 1 to 16777215, R + 256 G + 65536 B", lambda v: is_id(v) and 0 < v < 2**24, color),
+)
+
+
+def part(document: Any, key: str, file: Path) -> list[Entry]:
+    """One of the lists of a document. Raises DataError, in words, where it has none."""
+    wanted = f"COCO's layout, an object with {key!r}, a list of objects"
+    if not isinstance(document, dict):
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"holds a {type(document).__name__}", wanted)])
+    if key not in document:
+        has = ", ".join(map(repr, [*document][:6])) or "nothing"
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"has no {key!r}; it has {has}", wanted)])
+    return objects(document[key], key, file)
+
+
+def objects(entries: Any, key: str, file: Path, of: str = "") -> list[Entry]:
+    """A list of objects. Raises DataError for anything else."""
+    if not isinstance(entries, list) or not all(type(entry) is dict for entry in entries):
+        odd = next((e for e in entries if type(e) is not dict), None) if isinstance(entries, list) else entries
+        found = f"has {type(odd).__name__} {short(odd)} in {key!r}"
+        refuse([Problem(Kind.UNREADABLE, str(file), of, found, f"{key!r} to be a list of objects")])
+    return entries
+
+
+def put_right(
+    entries: list[Entry], value: Value, file: Path, called: Callable[[Entry], str], plural: str
+) -> Iterator[Problem]:
+    """Put the values under a key right, in place; one that means nothing becomes None, and its class too."""
+    odd = [entry for entry in entries if not value.fits(entry.get(value.key))]
+    read: dict[str, list[str]] = {}  # who has it, by what is written and what was read
+    for entry in odd:
+        before = entry.get(value.key)
+        after = (None if value.default is ... else value.default) if before is None else value.read(before)
+        if after is None:
+            yield means_nothing(entry, value, file, called(entry))
+            entry["category_id"] = None
+        elif before is not None:
+            shown = "not known" if after is value.default or after != after else repr(after)
+            read.setdefault(f"{value.key} is {short(before)}, read as {shown}", []).append(called(entry))
+        entry[value.key] = after
+    first, count = next(iter(read.items()), ("", [])), sum(map(len, read.values()))
+    if count:
+        yield read_as(file, f"{first[0]}" + f" and the like, in {count} {plural}" * (count > 1), first[1][0], value)
+
+
+def read_as(file: Path, said: str, first: str, value: Value) -> Problem:
+    """What was read otherwise than it is written, and the first that has it."""
+    return Problem(Kind.READ_AS, str(file), first, said, value.expected)
+
+
+def means_nothing(entry: Entry, value: Value, file: Path, called: str) -> Problem:
+    """A value that is missing or cannot be."""
+    found = f"has {value.key} {short(entry[value.key])}" if entry.get(value.key) is not None else f"has no {value.key}"
+    return Problem(Kind.VALUE, str(file), called, found, value.expected)
+
+
+def short(value: Any) -> str:
+    """A value as a message can hold it."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
