@@ -16,6 +16,8 @@ from src.data.documents import Entry, read_json
 from src.data.entries import part
 from src.data.problems import Kind, Problem, Report, refuse, repeats
 
+LONE = "surrogatepass"  # halves of characters, which JSON may hold and names of files too
+
 
 class ByteRows:
     """Many byte strings in one buffer."""
@@ -30,6 +32,9 @@ class ByteRows:
 
     def __getitem__(self, index: int) -> bytes:
         return self.buffer[self.starts[index] : self.starts[index + 1]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[index] for index in range(len(self)))
 
 
 class Objects(NamedTuple):
@@ -72,9 +77,9 @@ class Annotations:
         ids = [image["id"] for image in images]
         self.image_ids = np.array(numbers(ids), np.int64)  # (I,)
         self.sizes = np.array([(i["height"], i["width"]) for i in images], np.int32)  # (I, 2), 0 unknown
-        self.image_names = ByteRows(image["file_name"].encode(errors="surrogatepass") for image in images)
+        self.image_names = ByteRows(image["file_name"].encode(errors=LONE) for image in images)
         marked = [groups.get(id_, ("", [])) for id_ in ids]
-        self.mask_names = ByteRows(name.encode(errors="surrogatepass") for name, _ in marked)
+        self.mask_names = ByteRows(name.encode(errors=LONE) for name, _ in marked)
         counts = [len(objects) for _, objects in marked]
         self.starts = np.cumsum([0, *counts])  # (I + 1,) into the objects of all images
         flat = [one for _, objects in marked for one in objects]

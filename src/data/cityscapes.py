@@ -3,8 +3,6 @@
 Its classes alone need no code: they are index masks (conf/data/cityscapes_semantic.yaml).
 """
 
-from pathlib import Path
-
 from src.data.coco import CocoPanoptic
 from src.data.index_masks import IndexMasks
 from src.data.targets import Category
@@ -20,10 +18,9 @@ class CityscapesPanoptic(CocoPanoptic):
 
     source = f"{LOGIN}, then run `pip install '.[cityscapes]'` and `CITYSCAPES_DATASET=FOLDER csCreatePanopticImgs`."
 
-    def _image_file(self, index: int) -> Path:
+    def _image_name(self, name: str) -> str:
         # The scripts name images after the labels they were made from: ulm_000000_000019_gtFine_leftImg8bit.png
-        name = self.annotations.image_names[index].decode()
-        return self.image_folder / name.split("_")[0] / name.replace("_gtFine", "")
+        return f"{name.split('_')[0]}/{name.replace('_gtFine', '')}"
 
 
 class CityscapesInstances(IndexMasks):

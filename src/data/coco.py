@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.data.annotations import Annotations, Objects
+from src.data.annotations import LONE, Annotations, ByteRows, Objects
 from src.data.coco_file import Grouping, instances, panoptic
 from src.data.files import SOURCE, found
 from src.data.outlines import decode, outline_flaws
 from src.data.photos import read_photo
-from src.data.pictures import absent, header_size, other_size, read_picture
+from src.data.picture_names import locate
+from src.data.pictures import header_size, other_size, read_picture
 from src.data.problems import DataError, Kind, Problem, Report, refuse
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth, pack
+
+ONE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "F")  # Pillow's modes; a palette holds colours
 
 
 class Coco(Scenes):
@@ -40,7 +43,8 @@ class Coco(Scenes):
         if not len(self):
             wanted = "images" if keep_empty else "images with an object that is no crowd"
             refuse([Problem(Kind.REFUSED, str(file), "", "has nothing to read", wanted)])
-        report(absent(map(self._image_file, range(len(self)))))
+        names = [self._image_name(name.decode(errors=LONE)) for name in self.annotations.image_names]
+        self.image_names = located(self.image_folder, names, "image_folder", report)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -57,8 +61,12 @@ class Coco(Scenes):
         """The id of an image in the annotation file; its place there if ids are names."""
         return int(self.annotations.image_ids[index])
 
+    def _image_name(self, name: str) -> str:
+        """Where an image lies in the image folder, by its name in the annotation file."""
+        return name
+
     def _image_file(self, index: int) -> Path:
-        return self.image_folder / self.annotations.image_names[index].decode()
+        return self.image_folder / self.image_names[index].decode(errors=LONE)
 
     def described(self, index: int) -> Objects:
         """The objects of an image, as the annotation file has them."""
@@ -116,10 +124,11 @@ class CocoPanoptic(Coco):
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty, report)
         self.mask_folder, self.covered = found(mask_folder, "mask folder", self.source), covered
-        report(absent(filter(None, map(self._mask_file, range(len(self))))))
+        names = [name.decode(errors=LONE) for name in self.annotations.mask_names]
+        self.mask_names = located(self.mask_folder, names, "mask_folder", report, suffix=".png")
 
     def _mask_file(self, index: int) -> Path | None:
-        name = self.annotations.mask_names[index].decode()
+        name = self.mask_names[index].decode(errors=LONE)
         return self.mask_folder / name if name else None
 
     def _mask_flaws(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
@@ -134,19 +143,23 @@ class CocoPanoptic(Coco):
         file = self._mask_file(index)
         if file is None:  # the annotation file lists the image and says nothing about it
             return np.zeros((1, height, width), np.int32)
-        colors = np.asarray(read_picture(file).convert("RGB").convert("RGBA"))
-        refuse(other_size(file, colors.shape[:2], (height, width), "as its image"))
+        picture = read_picture(file)
+        refuse(other_size(file, picture.size[::-1], (height, width), "as its image"))
+        colors = np.asarray(picture.convert("RGB").convert("RGBA"))
         pixels = (colors.view("<u4") & 0xFFFFFF).ravel()  # R + 256 G + 65536 B
 
         # Ids come in runs along the rows: looking up thousands of runs is many times faster than as many pixels.
         starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])
         values, places = np.unique(pixels[starts], return_inverse=True)
-        numbers = self._number(values, self.annotations.of(index).ids, file)
+        numbers = self._number(values, self.annotations.of(index).ids, file, picture.mode)
         runs = np.diff(starts, append=len(pixels))
         return np.repeat(numbers[places], runs).reshape(1, height, width)
 
-    def _number(self, values: np.ndarray, ids: np.ndarray, file: Path) -> np.ndarray:
+    def _number(self, values: np.ndarray, ids: np.ndarray, file: Path, mode: str) -> np.ndarray:
         """Place of each of the values in ids, from 1; 0, unlabelled, stays 0."""
+        if mode in ONE_CHANNEL and not set(values.tolist()) <= {0, *ids.tolist()}:
+            said = (f"is a picture in one channel ({mode})", "colours: a segment's id is R + 256 G + 65536 B")
+            refuse([Problem(Kind.MASK_ONLY, str(file), "", *said)])
         number_of = {0: 0} | {id_: number for number, id_ in enumerate(ids.tolist(), 1)}
         refuse(self._other_ids(set(values.tolist()) - {0}, set(ids.tolist()), file))
         return np.array([number_of[value] for value in values.tolist()], np.int32)
@@ -179,6 +192,12 @@ class CocoInstances(Coco):
         for mask, id_, outline in zip(masks, ids.tolist(), outlines, strict=True):
             mask[:] = decode(self.annotations.file, id_, outline, (height, width))
         return pack(masks)
+
+
+def located(folder: Path, names: list[str], setting: str, report: Report, suffix: str | None = None) -> ByteRows:
+    """The names of the files that some names stand for (see `picture_names.locate`)."""
+    found = locate(folder, names, f"data.train.{setting} or data.val.{setting}", report, suffix)
+    return ByteRows(name.encode(errors=LONE) for name in found)
 
 
 def truth(segments: np.ndarray, objects: Objects) -> Truth:

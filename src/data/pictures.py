@@ -1,7 +1,6 @@
 """Picture files: whether they are there, how large they are, and what is in them."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,6 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-
-def absent(files: Iterable[Path]) -> Iterator[Problem]:
-    """Files that are named and not there; better known now than hours into training."""
-    there: dict[Path, set[str]] = {}  # a listing of each folder is quicker than a look at each file
-    for file in files:
-        if file.parent not in there:
-            there[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
-        if file.name not in there[file.parent]:
-            yield missing(file)
 
 
 def read_picture(file: Path) -> Image.Image:

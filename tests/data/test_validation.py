@@ -240,7 +240,7 @@ def test_every_fault_is_found_and_named(
     assert any(sentence in str(problem) for problem in whole.problems)
     assert quick.problems == (whole.problems if seen else [])
     assert all(problem.breaks for problem in whole.problems) == (
-        kind not in (Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE)
+        kind not in (Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.READ_AS, Kind.BARE)
     )
 
 
