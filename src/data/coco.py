@@ -39,7 +39,7 @@ class Coco(Scenes):
         self.image_folder = found(image_folder, "image folder", self.source)
         file = found(annotation_file, "annotation file", self.source)
         self.annotations = Annotations(file, type(self).layout, keep_empty, report)
-        self.categories = self.annotations.categories
+        self.categories, self.place = self.annotations.categories, str(file)
         if not len(self):
             wanted = "images" if keep_empty else "images with an object that is no crowd"
             refuse([Problem(Kind.REFUSED, str(file), "", "has nothing to read", wanted)])

@@ -55,7 +55,8 @@ class IndexMasks(Scenes):
         self.class_list = classes
         self.categories = self._chosen(listed)
         self.label_of = {category.id: label for label, category in enumerate(self.categories)}
-        self.ignored = {*ignore} | {category.id for category in listed} - self.label_of.keys()
+        self.ignored = sorted({*ignore} | {category.id for category in listed} - self.label_of.keys())
+        self.place = str(mask_folder)
         images, masks = files(self.image_folder, image_suffixes), files(self.mask_folder, [mask_suffix])
         if not images:
             raise ValueError(f"{self.image_folder}: no picture in it, expected names that end in {image_suffixes}")
@@ -73,6 +74,11 @@ class IndexMasks(Scenes):
         image, values = read_photo(image_file), read_values(mask_file)
         refuse(other_size(mask_file, values.shape, (image.shape[1], image.shape[2]), "as its image"))
         return Sample(image, self._truth(values, mask_file), index, image_file.name)
+
+    def annotated(self, index: int) -> Truth:
+        """What is in an image, from its mask alone. Raises DataError for values of no class."""
+        file = self._files(index)[1]
+        return self._truth(read_values(file), file)
 
     def flaws(self, index: int) -> Iterator[Problem]:
         """What is wrong with an image, as far as the headers of its two files tell."""
@@ -99,9 +105,11 @@ class IndexMasks(Scenes):
         counts = np.bincount(values.ravel())
         present = np.flatnonzero(counts).tolist()
         classes = {value: self._class_of(value) for value in present}
-        if unknown := [value for value, (id_, _) in classes.items() if id_ not in self.label_of.keys() | self.ignored]:
+        if unknown := [
+            value for value, (id_, _) in classes.items() if id_ not in self.label_of.keys() | {*self.ignored}
+        ]:
             ids = f"{len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}"
-            known = f"those of the class list {self.class_list} ({ids}) or of ignore, {sorted(self.ignored)}"
+            known = f"those of the class list {self.class_list} ({ids}) or of ignore, {self.ignored}"
             refuse([Problem(Kind.CATEGORY, str(file), "", f"has the values {unknown[:5]}", known)])
         kept = [value for value, (id_, _) in classes.items() if id_ in self.label_of]
         numbers = np.zeros(len(counts), np.int32)

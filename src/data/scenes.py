@@ -1,13 +1,13 @@
 """What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from src.data.annotations import Objects
 from src.data.problems import Problem
-from src.data.targets import Category, Sample, for_task
+from src.data.targets import Category, Sample, Truth, for_task
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
@@ -17,6 +17,8 @@ class Scenes(Dataset[Sample]):
 
     categories: list[Category]
     covered = False  # whether segments may be listed that have no pixel
+    ignored: Sequence[int] = ()  # values of masks that are no class
+    place = "data"  # the file or folder that says what is in the images
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -26,6 +28,10 @@ class Scenes(Dataset[Sample]):
 
     def described(self, index: int) -> Objects | None:
         """What is annotated in an image, where that is known without reading its pictures."""
+        return None
+
+    def annotated(self, index: int) -> Truth | None:
+        """What is in an image, where that can be read without the image itself."""
         return None
 
     def flaws(self, index: int) -> Iterable[Problem]:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from src.data.class_counts import count
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
+from src.data.look import described
 from src.data.module import SegmentationData
 from src.data.pictures import header_size, read_picture
 from src.data.problems import Kind, Problem
@@ -20,7 +22,7 @@ from src.data.scenes import Scenes
 from src.data.shapes import Shapes
 from src.data.targets import Sample
 from src.data.transforms import ResizeShortestEdge
-from src.data.validation import Survey, Validation, count, described
+from src.data.validation import Survey, Validation
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
 SCENES = Shapes(8, size=64, seed=5, crowd=0.5)
