@@ -215,7 +215,6 @@ def test_a_value_that_cannot_be_is_named(override: str, capsys: pytest.CaptureFi
         ("model.backbone.name=vit_base_patch16_224", "unexpected keyword argument 'layers'"),
         ("model.backbone.pretrained=nothing.safetensors", "backbone.pretrained=nothing.safetensors: no such file"),
         ("model.weights=nothing.ckpt", "weights nothing.ckpt: no such file"),
-        ("task.instance_truth=nothing.json", "instance_truth=nothing.json: no such file"),
         ("lr=${foo}", "'foo' not found"),
     ],
 )

@@ -155,6 +155,7 @@ def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], ima
     return {
         "batch": f"{data.global_batch_size} = {data.batch_size} per device x "
         f"{trainer.world_size} devices x {trainer.accumulate_grad_batches} accumulated",
+        "images": ", ".join(images(data)),
         "steps": str(trainer.max_steps) + f", goes on from step {step} of {trainer.ckpt_path}" * bool(step),
         "learning rate": ", ".join(f"{rate:g}" for rate in rates) + " (highest: all but the backbone)",
         "precision": str(trainer.precision),
@@ -169,3 +170,11 @@ def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], ima
         },
         "run folder": str(trainer.default_root_dir),
     }
+
+
+def images(data: Any) -> list[str]:
+    """How many images each split has, and how many of them are left out for a flaw."""
+    return [
+        f"{split} {len(scenes)}" + f" ({data.num_skipped[split]} skipped)" * bool(data.num_skipped[split])
+        for split, scenes in (("train", data.train_scenes), ("val", data.val_scenes))
+    ]

@@ -17,7 +17,7 @@ from src.data.photos import read_photo
 from src.data.picture_names import locate
 from src.data.pictures import header_size, other_size, read_picture
 from src.data.problems import DataError, Kind, Problem, Report, refuse
-from src.data.scenes import Scenes
+from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth, pack
 
 ONE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "F")  # Pillow's modes; a palette holds colours
@@ -60,6 +60,11 @@ class Coco(Scenes):
     def image_id(self, index: int) -> int:
         """The id of an image in the annotation file; its place there if ids are names."""
         return int(self.annotations.image_ids[index])
+
+    def identified(self, index: int) -> Identity:
+        """Which image it is. Raises DataError where only its picture tells the size, and cannot be read."""
+        file, size = self._image_file(index), self._stated(index)
+        return Identity(self.image_id(index), file.name, header_size(file) if 0 in size else size)
 
     def _image_name(self, name: str) -> str:
         """Where an image lies in the image folder, by its name in the annotation file."""

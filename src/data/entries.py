@@ -25,6 +25,7 @@ class Value(NamedTuple):
     fits: Callable[[Any], bool]  # whether a value is as COCO writes it
     read: Callable[[Any], Any] = lambda value: None  # what another value means; None: nothing
     default: Any = ...  # of an entry that does not say; without one, all must
+    shown: Callable[[Any], str] = repr  # what a message calls a value
 
 
 def whole(value: Any) -> int | None:
@@ -73,10 +74,18 @@ def is_area(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
+def known(number: float) -> str:
+    """A number of pixels as a message calls it."""
+    return repr(number) if number > 0 else "not known"
+
+
 IMAGES = (
     Value("id", "a number or a name", lambda v: is_id(v) or (type(v) is str and v != ""), image_id),
     Value("file_name", "the name of a picture", lambda v: type(v) is str and v != ""),
-    *(Value(key, "pixels", lambda v: type(v) is int and 0 < v < MOST_PIXELS, side, 0) for key in ("height", "width")),
+    *(
+        Value(key, "pixels", lambda v: type(v) is int and 0 < v < MOST_PIXELS, side, 0, known)
+        for key in ("height", "width")
+    ),
 )
 CATEGORIES = (
     Value("id", "a whole number", is_id, whole),
@@ -86,7 +95,7 @@ CATEGORIES = (
 CLASS = Value("category_id", "the id of a category", is_id, whole)
 OWNER = IMAGES[0]._replace(key="image_id")
 CROWD = Value("iscrowd", "0 or 1", lambda v: type(v) is int and v in (0, 1), crowd, 0)
-AREA = Value("area", "pixels", is_area, area, math.nan)
+AREA = Value("area", "pixels", is_area, area, math.nan, known)
 OBJECTS = (CLASS, CROWD, AREA, OWNER)
 MASKS = (OWNER, Value("file_name", "the name of a mask", lambda v: type(v) is str and v != ""))
 SEGMENTS = (
@@ -130,8 +139,7 @@ def put_right(
             yield means_nothing(entry, value, file, called(entry))
             entry["category_id"] = None
         elif before is not None:
-            shown = "not known" if after is value.default or after != after else repr(after)
-            read.setdefault(f"{value.key} is {short(before)}, read as {shown}", []).append(called(entry))
+            read.setdefault(f"{value.key} is {short(before)}, read as {value.shown(after)}", []).append(called(entry))
         entry[value.key] = after
     first, count = next(iter(read.items()), ("", [])), sum(map(len, read.values()))
     if count:

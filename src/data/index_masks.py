@@ -16,7 +16,7 @@ from src.data.files import SOURCE, found
 from src.data.photos import read_photo
 from src.data.pictures import header_size, other_size, read_picture
 from src.data.problems import DataError, Kind, Problem, Report, refuse
-from src.data.scenes import Scenes
+from src.data.scenes import Identity, Scenes
 from src.data.targets import Category, Sample, Truth
 
 ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes; values of P are places in its palette
@@ -79,6 +79,11 @@ class IndexMasks(Scenes):
         """What is in an image, from its mask alone. Raises DataError for values of no class."""
         file = self._files(index)[1]
         return self._truth(read_values(file), file)
+
+    def identified(self, index: int) -> Identity:
+        """Which image it is. Raises DataError for a picture that cannot be read."""
+        file = self._files(index)[0]
+        return Identity(index, file.name, header_size(file))
 
     def flaws(self, index: int) -> Iterator[Problem]:
         """What is wrong with an image, as far as the headers of its two files tell."""

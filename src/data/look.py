@@ -1,6 +1,6 @@
 """Images looked at one by one: what is wrong with each, and what is annotated in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,15 +48,19 @@ def is_sound(finding: Finding) -> bool:
 
 
 class Looks(Dataset[Finding]):
-    """What comes of each image; those in `read` are decoded anyway."""
+    """What comes of each image, or of some by their indices; those in `read` are decoded anyway."""
 
-    def __init__(self, scenes: Scenes, decode: bool, read: frozenset[int]) -> None:
+    def __init__(
+        self, scenes: Scenes, decode: bool, read: frozenset[int], indices: Sequence[int] | None = None
+    ) -> None:
         self.scenes, self.decode, self.read = scenes, decode, read
+        self.indices = range(len(scenes)) if indices is None else indices
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> Finding:
+    def __getitem__(self, place: int) -> Finding:
+        index = self.indices[place]
         problems, objects, pixels = list(self.scenes.flaws(index)), self.scenes.described(index), (0, 0)
         if self.decode or objects is None or index in self.read:
             try:

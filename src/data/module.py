@@ -1,7 +1,7 @@
 """The data of one run: what Lightning trains on, scores, and labels."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 from src.data.annotations import image_sizes
 from src.data.exit_table import About
 from src.data.labelling import Batches, Labelling, as_it_is
-from src.data.problems import other_categories, refuse
+from src.data.problems import Problem, other_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
+from src.data.sound import glance, opened, sound
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
 from src.ending import leave_signals_to_parent
@@ -44,8 +45,14 @@ class SegmentationData(LightningDataModule):
         seed: int,
         root: str | None = None,  # the folder that `train` and `val` point into
         num_classes: int | None = None,  # of the benchmark these settings stand for; files that are there say more
+        on_flaw: str = "refuse",  # what becomes of images with a flaw that breaks or falsifies: refuse or skip
     ) -> None:
         super().__init__()
+        if on_flaw not in ("refuse", "skip"):
+            raise ValueError(f"data.on_flaw={on_flaw}: expected refuse or skip")
+        self.on_flaw = on_flaw
+        self.problems: list[tuple[str, Problem]] = []  # by split; of scenes that were opened
+        self.num_skipped: dict[str, int] = {}  # by split
         if segmentation not in SEGMENTATIONS:
             raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
         self.root, self._num_classes = root, num_classes
@@ -56,7 +63,7 @@ class SegmentationData(LightningDataModule):
     @cached_property
     def val_scenes(self) -> Scenes:
         """The validation scenes. Raises ValueError if instances are to be learnt and no class has any."""
-        scenes = self.val()
+        scenes = self._open(self.val, "val")
         if self.segmentation == "instance" and not any(category.isthing for category in scenes.categories):
             raise ValueError(
                 f"segmentation=instance: none of the data's {len(scenes.categories)} classes is a thing, "
@@ -67,8 +74,26 @@ class SegmentationData(LightningDataModule):
     @cached_property
     def train_scenes(self) -> Scenes:
         """The training scenes. Raises DataError if their categories are not those of the validation scenes."""
-        scenes = self.train()
+        scenes = self._open(self.train, "train")
         refuse(other_categories(scenes.categories, self.categories))
+        return scenes
+
+    def _open(self, make: Callable[[], Scenes], split: str) -> Scenes:
+        """The scenes of a recipe, without those that have a flaw where these are to be skipped."""
+        problems: list[Problem] = []
+
+        def report(found: Iterable[Problem]) -> None:
+            problems.extend(found)
+            if self.on_flaw == "refuse":
+                refuse(problems)
+
+        scenes, num_skipped = opened(make, report), 0
+        if self.on_flaw == "skip":
+            scenes, flaws, num_skipped = sound(scenes, split, self.num_workers)
+            problems += flaws
+        problems += glance(scenes)
+        self.problems += [(split, problem) for problem in dict.fromkeys(problems)]
+        self.num_skipped[split] = num_skipped
         return scenes
 
     @property

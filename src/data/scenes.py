@@ -1,6 +1,7 @@
 """What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -10,6 +11,14 @@ from src.data.problems import Problem
 from src.data.targets import Category, Sample, Truth, for_task
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class Identity(NamedTuple):
+    """Which image something is about: id and name as its sample has them."""
+
+    image_id: int
+    name: str
+    size: tuple[int, int]  # height, width
 
 
 class Scenes(Dataset[Sample]):
@@ -32,6 +41,10 @@ class Scenes(Dataset[Sample]):
 
     def annotated(self, index: int) -> Truth | None:
         """What is in an image, where that can be read without the image itself."""
+        return None
+
+    def identified(self, index: int) -> Identity | None:
+        """Which image it is, where that is known without reading it."""
         return None
 
     def flaws(self, index: int) -> Iterable[Problem]:

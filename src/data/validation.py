@@ -5,7 +5,6 @@ Works on any Scenes, by reading them; formats that know more without reading say
 
 import time
 from collections.abc import Callable
-from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from src.data.look import Looks, is_sound, look_at
 from src.data.module import SegmentationData
 from src.data.problems import DataError, Problem, other_categories
 from src.data.scenes import Scenes
+from src.data.sound import opened
 from src.data.targets import Category, Sample
 from src.painting import paint, photo_of, true_segments
 
@@ -93,7 +93,7 @@ def opened_by(make: Callable[..., Scenes]) -> tuple[Scenes | None, list[Problem]
     """The scenes that a recipe makes, if it can, and what it complained of."""
     problems: list[Problem] = []
     try:
-        return (make(report=problems.extend) if "report" in signature(make).parameters else make()), problems
+        return opened(make, problems.extend), problems
     except DataError as error:
         return None, [*problems, *error.problems]
 

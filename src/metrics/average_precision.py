@@ -7,8 +7,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -37,7 +36,7 @@ def encode(masks: Tensor) -> list[RLE]:
     return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
 
 
-def index(scored: Sequence[Scored], field: Literal["detections", "truths"], categories: Sequence[int]) -> COCO:
+def index(scored: Sequence[Scored], field: str, categories: Sequence[int]) -> COCO:
     """Images and one kind of their annotations as pycocotools wants them."""
     annotations = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
     coco = COCO()
@@ -57,30 +56,18 @@ def index(scored: Sequence[Scored], field: Literal["detections", "truths"], cate
 class MaskAP(Metric):
     """COCO's average precision of masks: the mean over the classes in `class_indices`, 100 detections an image.
 
-    Annotated segments of other classes, and detections of them, are left out. With `truth_file`, an annotation file in
-    COCO's instance format, the truth is read from there, for the images that were scored, instead of from `update`;
-    `category_ids` are then the file's ids of `class_indices`, in their order.
+    Annotated segments of other classes, and detections of them, are left out. With `truth`, which gives the objects of
+    an image by its id and size (see src/data/instance_truth.py), these are scored against instead of those of `update`.
     """
 
     full_state_update = False
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     higher_is_better = True
 
-    def __init__(
-        self,
-        class_indices: Sequence[int],
-        truth_file: str | None = None,
-        category_ids: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, class_indices: Sequence[int]) -> None:
         super().__init__()
-        if truth_file is not None and category_ids is None:
-            raise ValueError(f"category_ids must say how {truth_file} numbers the classes, got None")
-        if truth_file is not None and not Path(truth_file).is_file():
-            raise FileNotFoundError(f"instance_truth={truth_file}: no such file")
-        if category_ids is not None and len(category_ids) != len(class_indices):
-            raise ValueError(f"category_ids must number {len(class_indices)} classes, got {len(category_ids)}")
-        self.category_of = dict(zip(class_indices, category_ids or class_indices, strict=True))
-        self.truth_file = truth_file
+        self.classes = dict.fromkeys(class_indices)  # in order, and quick to look up
+        self.truth: Any = None
         self.scored: list[Scored] = []  # not a state of torchmetrics, which gathers tensors only
         self.evaluated: COCOeval | None = None  # those images, as long as no other comes
 
@@ -100,19 +87,30 @@ class MaskAP(Metric):
             {"category_id": category, "score": score, "segmentation": rle, "area": float(coco_mask.area(rle))}
             for category, rle, score in self._considered(labels, masks, scores)
         ]
-        given = () if self.truth_file else self._considered(truth_labels, truth_masks, crowd, areas)
-        truths = [
-            {"category_id": category, "iscrowd": int(is_crowd), "segmentation": rle, "area": area}
-            for category, rle, is_crowd, area in given
-        ]
         height, width = truth_masks.shape[-2:]
+        for detection in detections:  # pycocotools would silently overlap them by -1
+            if tuple(detection["segmentation"]["size"]) != (height, width):
+                found = detection["segmentation"]["size"]
+                raise ValueError(f"masks of image {image_id} must be of its size {[height, width]}, got {found}")
+        truths = self._truths(int(image_id), truth_labels, truth_masks, crowd, areas)
         self.scored.append(Scored(int(image_id), height, width, detections, truths))
         self.evaluated = None
+
+    def _truths(
+        self, image_id: int, labels: Tensor, masks: Tensor, crowd: Tensor, areas: Tensor
+    ) -> list[dict[str, Any]]:
+        """The objects that an image is scored against."""
+        if self.truth is not None:
+            return self.truth.of(image_id, tuple(masks.shape[-2:]))
+        return [
+            {"category_id": category, "iscrowd": int(is_crowd), "segmentation": rle, "area": area}
+            for category, rle, is_crowd, area in self._considered(labels, masks, crowd, areas)
+        ]
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars in 0..1: ap, ap50, ap75, ap_small, ap_medium, ap_large; nan where no such segment is annotated.
 
-        Raises ValueError if an image was scored twice, is not in the truth file, or is of another size there.
+        Raises ValueError if an image was scored twice.
         """
         values = torch.tensor(self._evaluate().stats[:6], dtype=torch.float32, device=self.device)
         return dict(zip(self.names, values.where(values > -1, torch.nan), strict=True))
@@ -125,11 +123,7 @@ class MaskAP(Metric):
         evaluation = self._evaluate()
         means = evaluation.eval["precision"][..., 0, -1].mean((0, 1))  # of all sizes, 100 detections; -1 if absent
         by_category = dict(zip(evaluation.params.catIds, means.tolist(), strict=True))  # which it has sorted
-        return {
-            index: {"ap": by_category[category]}
-            for index, category in self.category_of.items()
-            if by_category[category] > -1
-        }
+        return {index: {"ap": by_category[index]} for index in self.classes if by_category[index] > -1}
 
     def _evaluate(self) -> COCOeval:
         """pycocotools' evaluation of all processes' images."""
@@ -140,13 +134,10 @@ class MaskAP(Metric):
         if repeated:
             raise ValueError(f"every image must be scored once, got these twice or more: {repeated[:10]}")
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-            categories = list(self.category_of.values())
-            truth = COCO(self.truth_file) if self.truth_file else index(scored, "truths", categories)
-            for image in scored:
-                self._check_image(image, truth)
-            evaluation = COCOeval(truth, index(scored, "detections", categories), "segm")
+            truth, found = (index(scored, field, [*self.classes]) for field in ("truths", "detections"))
+            evaluation = COCOeval(truth, found, "segm")
             evaluation.params.imgIds = [image.image_id for image in scored]
-            evaluation.params.catIds = categories
+            evaluation.params.catIds = [*self.classes]
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -163,11 +154,10 @@ class MaskAP(Metric):
         self.update(*args, **kwargs)
 
     def _considered(self, labels: Tensor, masks: Tensor | Sequence[RLE], *others: Tensor) -> Iterator[tuple[Any, ...]]:
-        """(category id, run-length code, others...) of each segment whose class counts."""
-        keep = [i for i, label in enumerate(labels.tolist()) if label in self.category_of]
+        """(class index, run-length code, others...) of each segment whose class counts."""
+        keep = [i for i, label in enumerate(labels.tolist()) if label in self.classes]
         codes = encode(masks[keep]) if isinstance(masks, Tensor) else [masks[i] for i in keep]
-        categories = [self.category_of[label] for label in labels[keep].tolist()]
-        return zip(categories, codes, *(other[keep].tolist() for other in others), strict=True)
+        return zip(labels[keep].tolist(), codes, *(other[keep].tolist() for other in others), strict=True)
 
     def _gather(self) -> list[Scored]:
         """The images of all processes."""
@@ -176,13 +166,3 @@ class MaskAP(Metric):
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, self.scored)
         return [image for part in parts for image in part]
-
-    def _check_image(self, image: Scored, truth: COCO) -> None:
-        """ValueError if `truth` lacks the image, or has it in a size other than its detections'."""
-        if image.image_id not in truth.imgs:
-            raise ValueError(f"image {image.image_id} was scored but is not in {self.truth_file}")
-        size = [truth.imgs[image.image_id][side] for side in ("height", "width")]
-        for detection in image.detections:  # pycocotools would silently overlap them by -1
-            if list(detection["segmentation"]["size"]) != size:
-                found = detection["segmentation"]["size"]
-                raise ValueError(f"masks of image {image.image_id} must be of its size {size}, got {found}")

@@ -33,8 +33,6 @@ class Evaluation(nn.Module):
     Args:
         segmentation: panoptic, instance or semantic.
         isthing: of each class.
-        instance_truth: an annotation file that AP is scored against instead of the data set's own segments, and
-            the id of each class in it (COCO panoptic models are published with the AP of instances_val2017.json).
     """
 
     def __init__(
@@ -42,8 +40,6 @@ class Evaluation(nn.Module):
         segmentation: str,
         isthing: list[bool],
         postprocess: Postprocess,
-        instance_truth: str | None = None,
-        category_ids: list[int] | None = None,
     ):
         super().__init__()
         if segmentation not in SCORES:
@@ -51,13 +47,16 @@ class Evaluation(nn.Module):
         self.segmentation = segmentation
         self.postprocess = postprocess
         things = [index for index, thing in enumerate(isthing) if thing]
-        ids = [category_ids[index] for index in things] if category_ids else None
         metrics: dict[str, nn.Module] = {
             "pq": PanopticQuality(len(isthing), isthing),
-            "ap": MaskAP(things, instance_truth, ids),
+            "ap": MaskAP(things),
             "miou": MeanIoU(len(isthing)),
         }
         self.metrics: Any = nn.ModuleDict({name: metrics[name] for name in SCORES[segmentation]})
+
+    def take_truth(self, truth: Any) -> None:
+        """Score AP against objects from elsewhere (see `MaskAP`), not the data set's own segments."""
+        self.metrics["ap"].truth = truth
 
     @property
     def quality(self) -> str:

@@ -1,0 +1,147 @@
+"""Objects that AP is scored against where they stand in a file of their own, beside the data set's segments.
+
+COCO's panoptic models are published with the AP of instances_val2017.json. Classes of the two are matched by name,
+images by id and file name; what does not match is refused before the first step.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pycocotools import mask as run_lengths
+
+from src.data.annotations import Annotations
+from src.data.coco_file import instances
+from src.data.outlines import encode, short
+from src.data.problems import DataError, Kind, Problem, refuse
+from src.data.scenes import Identity, Scenes
+from src.data.targets import Category
+
+SOME = 5  # that a message names
+
+
+class InstanceTruth:
+    """The objects of images, as mask AP takes them: class index, crowd, run lengths and area.
+
+    Args:
+        file: annotations in COCO's instances layout.
+        categories: of the data set that is scored; its things are scored against the file.
+        scenes: the images that will be scored.
+
+    Raises FileNotFoundError, or ValueError for classes or images that do not match and for masks that cannot be drawn.
+    """
+
+    def __init__(self, file: str, categories: Sequence[Category], scenes: Scenes) -> None:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"task.instance_truth={file}: no such file")
+        self.file = Path(file)
+        self.problems: list[Problem] = []  # warnings: what is read differently than it is written
+        self.annotations = Annotations(self.file, instances, keep_empty=True, report=self.report)
+        self.class_of = self.match_classes(categories)  # class index by that of the file
+        images = [scenes.identified(index) for index in range(len(scenes))]
+        self.row_of = self.match_images([image for image in images if image is not None])  # by image id
+        for image in images:
+            if image is not None:
+                refuse(self.flaws(image))
+        self.of = lru_cache(maxsize=16)(self.read)  # every exit asks for the same image
+
+    def report(self, problems: Any) -> None:
+        """Refuse what breaks, keep the rest to be told."""
+        problems = list(problems)
+        refuse(problems)
+        self.problems += problems
+
+    def read(self, image_id: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+        """The objects of an image of a size (height, width), those whose class is scored."""
+        row = self.row_of[image_id]
+        objects, outlines = self.annotations.of(row), self.annotations.outlines_of(row)
+        found = []
+        for id_, label, crowd, area, outline in zip(*map(list, objects), outlines, strict=True):
+            if int(label) in self.class_of:
+                runs = encode(self.file, id_, outline, size)
+                stated = float(area) if area > 0 else float(run_lengths.area(runs))
+                found.append(
+                    {
+                        "category_id": self.class_of[int(label)],
+                        "iscrowd": int(crowd),
+                        "segmentation": runs,
+                        "area": stated,
+                    }
+                )
+        return found
+
+    def flaws(self, image: Identity) -> Iterator[Problem]:
+        """What keeps the objects of an image from being scored."""
+        row = self.row_of[image.image_id]
+        stated = tuple(self.annotations.sizes[row].tolist())
+        if 0 not in stated and stated != image.size:
+            found = "is {} x {} (height x width) there".format(*stated)
+            yield self.problem(
+                Kind.SIZE, f"image {image.name}", found, "{} x {}, as the data has it".format(*image.size)
+            )
+        ids, outlines = self.annotations.of(row).ids.tolist(), self.annotations.outlines_of(row)
+        for id_, outline in zip(ids, outlines, strict=True):
+            try:
+                runs = encode(self.file, id_, outline, image.size)
+                yield from short(self.file, id_, runs) if isinstance(outline, dict) else ()
+            except DataError as error:
+                yield from error.problems
+
+    def problem(self, kind: Kind, id_: str, found: str, expected: str) -> Problem:
+        return Problem(kind, f"task.instance_truth={self.file}", id_, found, expected)
+
+    def match_classes(self, categories: Sequence[Category]) -> dict[int, int]:
+        """Class index by that of the file. Raises DataError for things and annotated categories without counterpart."""
+        theirs = self.annotations.categories
+        used = {*self.annotations.objects.labels.tolist()}
+        places: dict[str, list[int]] = {}
+        for place, category in enumerate(theirs):
+            places.setdefault(plain(category.name), []).append(place)
+        class_of, lacking = {}, []
+        for index, category in enumerate(categories):
+            same = places.get(plain(category.name), [])
+            same = [place for place in same if place in used] or same[:1]
+            if category.isthing and len(same) == 1:
+                class_of[same[0]] = index
+            elif category.isthing:
+                lacking.append(f"{category.name} ({len(same)} there)")
+        others = [f"{theirs[place].name}" for place in sorted(used - class_of.keys())]
+        if lacking or others:
+            said = (
+                f"has other classes; of the data's things it lacks {some(lacking)}, and has objects of {some(others)}"
+            )
+            refuse([self.problem(Kind.CATEGORIES, "", said, "the things of the data, by name")])
+        return class_of
+
+    def match_images(self, images: Sequence[Identity]) -> dict[int, int]:
+        """The row of each image in the file. Raises DataError for images that are not there, or others by that id."""
+        names = [stem(name.decode(errors="replace")) for name in self.annotations.image_names]
+        by_id = {id_: row for row, id_ in enumerate(self.annotations.image_ids.tolist())}
+        if all(names[by_id.get(image.image_id, 0)] == stem(image.name) for image in images if image.image_id in by_id):
+            found = {image.image_id: by_id[image.image_id] for image in images if image.image_id in by_id}
+        else:  # the file numbers images otherwise
+            twice = {name for name, count in Counter(names).items() if count > 1}
+            by_name = {name: row for row, name in enumerate(names) if name not in twice}
+            found = {i.image_id: by_name[stem(i.name)] for i in images if stem(i.name) in by_name}
+        if lacking := [f"{image.image_id} ({image.name})" for image in images if image.image_id not in found]:
+            said = f"lacks {len(lacking)} of the {len(images)} images that are scored: {some(lacking)}"
+            refuse([self.problem(Kind.UNLISTED, "", said, "every one of them, by id and file name")])
+        return found
+
+
+def plain(name: str) -> str:
+    """A name without case and doubled spaces."""
+    return " ".join(name.casefold().split())
+
+
+def stem(name: str) -> str:
+    """A picture's name without folder, ending, case and Unicode form."""
+    return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()).stem
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return (", ".join(names[:SOME]) + f" and {len(names) - SOME} more" * (len(names) > SOME)) or "none"
