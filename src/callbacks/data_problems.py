@@ -62,7 +62,7 @@ def lines(problems: list[tuple[str, Any]], num_skipped: dict[str, int]) -> list[
         why = Counter(str(one.kind) for of, one in problems if of == split and one.breaks)
         if number and why:
             reasons = ", ".join(f"{kind} ({times})" for kind, times in why.items())
-            said.append(f"{split}: {number} images skipped: {reasons}")
+            said.append(f"{split}: {number} image{'s' * (number > 1)} skipped for a flaw: {reasons}")
     first: dict[tuple[str, Any], list[Any]] = {}
     for split, one in problems:
         if not one.breaks and one.kind not in QUIET:

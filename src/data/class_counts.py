@@ -46,7 +46,8 @@ def odd(scenes: Scenes, images: Sequence[Objects], pixels: Sequence[tuple[int, i
         expected = f"an object that is no crowd{cause}"
         yield Problem(Kind.UNSCORED, scenes.place, "", f"has nothing to learn or to score in {looked}", expected)
     elif not all(seen) and (whole or sum(seen) == 1):
-        yield Problem(Kind.UNSEEN, scenes.place, "", f"{unseen(scenes.categories, seen)} in {looked}", f"some{cause}")
+        found = f"has no object of {unseen(scenes.categories, seen)}, in {looked}"
+        yield Problem(Kind.UNSEEN, scenes.place, "", found, f"some{cause}")
     if share > MUCH:
         found = f"has a value that is ignored, {listed(scenes.ignored)}, at {share:.0%} of the pixels of {looked}"
         yield Problem(Kind.IGNORED, scenes.place, "", found, "few of them; if one is a class, list it")
@@ -67,8 +68,8 @@ def unseen(categories: Sequence[Category], seen: Sequence[bool]) -> str:
     more = f" and {len(absent) - NAMED} more" * (len(absent) > NAMED)
     names = [category.name for category, there in zip(categories, seen, strict=True) if there]
     twin = next((category for category in absent if category.name in names), None)
-    dummy = "" if twin is None else f"; another class is called {twin.name} too: a labelling tool added this one?"
-    return f"{len(absent)} of {len(categories)} classes have no object, {some}{more}{dummy}"
+    dummy = f" (another is called {twin.name} too: did a labelling tool add this one?)" if twin else ""
+    return f"{len(absent)} of {len(categories)} classes, {some}{more}{dummy}"
 
 
 def listed(values: Sequence[int]) -> str:

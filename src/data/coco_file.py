@@ -55,8 +55,8 @@ def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
             image["id"] = str(image["id"])
-        said = "is a number for some and a name for others, read as names"
-        report([Problem(Kind.READ_AS, str(file), "id of images", said, "numbers or names")])
+        said = "have a number for id or a name, read as names"
+        report([Problem(Kind.READ_AS, str(file), "images", said, "the one or the other")])
     for image in images:
         image["height"], image["width"] = image["height"] or 0, image["width"] or 0
     return images
@@ -80,9 +80,9 @@ def find_owners(annotations: list[Entry], by_id: Mapping[ImageId, Entry], file: 
         before = entry["image_id"]
         if before not in by_id and len(same := twins.get(spelling(before), [])) == 1:
             entry["image_id"] = same[0]
-            read.append(f"image_id is {before!r}, which is listed as {same[0]!r}; read as that")
+            read.append(f"has image_id {before!r}, read as {same[0]!r}, as the image is listed")
     if read:
-        more = f" and the like, in {len(read)} annotations" * (len(read) > 1)
+        more = f", and so on in {len(read)} annotations" * (len(read) > 1)
         yield Problem(Kind.READ_AS, str(file), "", f"{read[0]}{more}", "the id of an image as it is listed")
 
 
@@ -151,7 +151,7 @@ def numbered(entries: list[Entry], file: Path) -> Iterator[Problem]:
         return
     for place, entry in enumerate(entries, 1):
         entry["id"] = place
-    said = f"id is {short(odd[0])}, so all are numbered by their places, from 1"
+    said = f"have ids such as {short(odd[0])}, so all are numbered by their places, from 1"
     yield Problem(Kind.READ_AS, str(file), "annotations", said, "whole numbers of 64 bits")
 
 
@@ -159,7 +159,7 @@ def areas_of_zero(entries: list[Entry], noun: str, file: Path) -> Iterator[Probl
     """Areas that cannot be where a mask has pixels, which are counted then (see `coco.truth`)."""
     zero = [entry["id"] for entry in entries if entry["area"] == 0]
     if zero:
-        said = f"area is 0, in {len(zero)} {noun}s; counted in the masks that have pixels"
+        said = f"has area 0, as {len(zero)} {noun}s in all; counted in the masks that have pixels"
         yield Problem(Kind.READ_AS, str(file), f"{noun} {zero[0]}", said, "pixels")
 
 

@@ -139,16 +139,12 @@ def put_right(
             yield means_nothing(entry, value, file, called(entry))
             entry["category_id"] = None
         elif before is not None:
-            read.setdefault(f"{value.key} is {short(before)}, read as {value.shown(after)}", []).append(called(entry))
+            read.setdefault(f"has {value.key} {short(before)}, read as {value.shown(after)}", []).append(called(entry))
         entry[value.key] = after
     first, count = next(iter(read.items()), ("", [])), sum(map(len, read.values()))
     if count:
-        yield read_as(file, f"{first[0]}" + f" and the like, in {count} {plural}" * (count > 1), first[1][0], value)
-
-
-def read_as(file: Path, said: str, first: str, value: Value) -> Problem:
-    """What was read otherwise than it is written, and the first that has it."""
-    return Problem(Kind.READ_AS, str(file), first, said, value.expected)
+        more = f", and so on in {count} {plural}" * (count > 1)
+        yield Problem(Kind.READ_AS, str(file), first[1][0], first[0] + more, value.expected)
 
 
 def means_nothing(entry: Entry, value: Value, file: Path, called: str) -> Problem:

@@ -10,7 +10,7 @@ from src.data.problems import Kind, Problem
 LEAST = 6  # numbers of a polygon that draws something: three corners
 WANTED = "polygons, x, y, x, y ..., or run lengths, size and counts"
 FORMS = {
-    "flat": "is one list of numbers, read as one polygon",
+    "flat": "has one list of numbers for segmentation, read as one polygon",
     "pairs": "has corners as pairs, read as x, y, x, y ...",
     "dropped": "has parts of one or two corners, which draw nothing and are left out",
 }
@@ -36,8 +36,8 @@ def put_outlines_right(entries: list[Entry], file: Path) -> Iterator[Problem]:
                 entry["category_id"] = None
                 yield Problem(Kind.OUTLINE, str(file), f"annotation {entry['id']}", said_of(outline), WANTED)
     for form, ids in read.items():
-        more = f" (and {len(ids) - 1} more)" * (len(ids) > 1)
-        yield Problem(Kind.READ_AS, str(file), f"annotation {ids[0]}{more}", f"segmentation {FORMS[form]}", WANTED)
+        more = f", and so on in {len(ids)} annotations" * (len(ids) > 1)
+        yield Problem(Kind.READ_AS, str(file), f"annotation {ids[0]}", FORMS[form] + more, WANTED)
 
 
 def is_plain(outline: Any) -> bool:

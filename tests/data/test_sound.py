@@ -122,7 +122,7 @@ def test_sound_data_have_nothing_told(root: Path) -> None:
 def test_what_is_read_differently_is_kept_to_be_told(root: Path) -> None:
     """Once, also where nothing is refused."""
     other(root, iscrowd="0")
-    assert "iscrowd is '0', read as 0" in warned(data(coco(root)))[Kind.READ_AS]
+    assert "has iscrowd '0', read as 0" in warned(data(coco(root)))[Kind.READ_AS]
 
 
 def test_a_class_that_is_never_seen_is_told(root: Path) -> None:
@@ -133,8 +133,8 @@ def test_a_class_that_is_never_seen_is_told(root: Path) -> None:
 
     edit(root, change)
     said = warned(data(coco(root)))[Kind.UNSEEN]
-    assert "classes have no object" in said
-    assert "a labelling tool added this one?" in said
+    assert "has no object of 1 of " in said
+    assert "did a labelling tool add this one?" in said
 
 
 @pytest.mark.parametrize("what", ["none", "crowds"])
