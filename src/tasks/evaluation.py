@@ -3,6 +3,8 @@
 Letters: H x W the pixels of the original image.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -52,12 +54,12 @@ class Evaluation(nn.Module):
         self.postprocess = postprocess
         things = [index for index, thing in enumerate(isthing) if thing]
         ids = [category_ids[index] for index in things] if category_ids else None
-        metrics: dict[str, nn.Module] = {
-            "pq": PanopticQuality(len(isthing), isthing),
-            "ap": MaskAP(things, instance_truth, ids),
-            "miou": MeanIoU(len(isthing)),
+        make: dict[str, Callable[[], nn.Module]] = {
+            "pq": partial(PanopticQuality, len(isthing), isthing),
+            "ap": partial(MaskAP, things, instance_truth, ids),
+            "miou": partial(MeanIoU, len(isthing)),
         }
-        self.metrics: Any = nn.ModuleDict({name: metrics[name] for name in SCORES[segmentation]})
+        self.metrics: Any = nn.ModuleDict({name: make[name]() for name in SCORES[segmentation]})
 
     @property
     def quality(self) -> str:
