@@ -138,6 +138,12 @@ def test_void_and_crowd_excuse_together():
     assert counts(ids("111111"), [1], ids("001233"), [1, 1, 2], crowd=[1, 2]).tolist()[1] == [0, 0, 0, 0]
 
 
+def test_crowd_regions_of_a_class_excuse_together():
+    """Two that each hold less than half of a prediction; panopticapi knows the last one only, and counts it wrong."""
+    assert counts(ids("11111"), [1], ids("11223"), [1, 1, 0], crowd=[1, 2])[1].tolist() == [0] * 4
+    assert counts(ids("11111"), [1], ids("11223"), [1, 0, 0], crowd=[1, 2])[1].tolist() == [0, 1, 0, 0]
+
+
 def test_segments_without_pixels_do_not_count():
     """A label whose number is nowhere in its map is neither a false positive nor a false negative."""
     assert counts(ids("22"), [0, 1], ids("22"), [2, 1]).tolist() == [[0] * 4, [1, 0, 0, 1], [0] * 4]
