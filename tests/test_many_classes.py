@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from src.command_line import run
 from src.data.exit_table import read
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
@@ -19,7 +17,6 @@ from src.data.targets import Sample
 from src.evaluate import evaluate
 from src.label import label
 from src.predict import gathered, predict
-from src.saved_settings import saved_overrides
 from src.train import train
 from src.validate_data import validate_data
 from tests.conftest import TINY
@@ -63,18 +60,6 @@ def export(kind: str, root: Path) -> Path:
         document["categories"] = [category._asdict() for category in scenes.categories]
         (root / f"{split}.json").write_text(json.dumps(document))
     return root
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Run a command as a user does."""
-
-    def command(entry: Callable[[], None], primary: str, *arguments: object) -> None:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"src.{primary}"])
-        run(entry, saved_overrides([str(argument) for argument in arguments]), primary)
-
-    return command
 
 
 @pytest.mark.parametrize("kind", NUM_CLASSES)

@@ -156,6 +156,19 @@ def test_nothing_predicted_and_nothing_true():
     assert image_quality(counts(ids("00"), [], ids("00"), [])).isnan()
 
 
+def test_nothing_to_find_has_no_quality():
+    """Predictions that nothing excuses are wrong where something is to be found, and no score where nothing is."""
+    metric = PanopticQuality(NUM_CLASSES, [True, True, False])
+    metric.update(*scene_of(ids("1122"), [0, 2], ids("1111"), [1])[:4], torch.tensor([True]))
+    assert metric.counts[:, 1].tolist() == [1, 0, 1]
+    assert all(value.isnan() for value in metric.compute().values())
+    assert metric.by_class() == {}
+    assert image_quality(metric.counts).isnan()
+    metric.update(*scene_of(ids("11"), [1], ids("11"), [1]))
+    assert metric.compute()["pq"] == pytest.approx(1 / 3)
+    assert metric.by_class().keys() == {0, 1, 2}
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_maps_of_any_integer_type(dtype):
     """The counts do not depend on the integer type of the maps, though 16 x 17 exceeds a byte."""
