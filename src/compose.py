@@ -14,13 +14,14 @@ from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, Progres
 from omegaconf import DictConfig, OmegaConf
 
 from src.checkpoints import newest, read_checkpoint, whole
+from src.class_names import check_classes, learnt_categories, what_to_do
 from src.completion import finished
 from src.mistakes import reason
 from src.monitors import check_monitors
 from src.processors import processors
 from src.saved_settings import settings_to_keep
 from src.settings import check_settings
-from src.weights.checkpoint import fitting, read
+from src.weights.checkpoint import OtherClassesError, fitting, read
 
 # What Lightning says of itself at every start, and what it warns of that is meant here.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -72,7 +73,9 @@ def compose(cfg: DictConfig, overrides: list[str] | None = None) -> Run:
         trainer.val_check_interval = min(cfg.validate_every, trainer.max_steps) * accumulate
         trainer.check_val_every_n_epoch = None
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
-    task = instantiate(cfg.task, **data.for_task, _convert_="all")
+    if OmegaConf.select(cfg, "model") is not None:
+        check_classes(cfg, [category.name for category in data.categories])
+    task = task_of(cfg, **data.for_task)
     if hasattr(task, "score_names"):
         check_monitors(trainer.callbacks, task.score_names())  # type: ignore[attr-defined]
     task.hparams.update({"batch_size": cfg.batch_size, **kept, **data.for_checkpoint})
@@ -89,20 +92,29 @@ def build_task(cfg: DictConfig) -> Any:
     cfg.model.backbone.pretrained = False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     try:
-        return instantiate(cfg.task, categories=categories_of(cfg), _convert_="all")
+        return task_of(cfg, categories=categories_of(cfg))
     except InstantiationException as error:
         raise ValueError(reason(error)) from error
 
 
+def task_of(cfg: DictConfig, **facts: Any) -> Any:
+    """The task, which is given facts of the data. Raises ValueError for weights of other classes."""
+    try:
+        return instantiate(cfg.task, **facts, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, OtherClassesError):
+            raise ValueError(f"{error.__cause__}: {what_to_do(cfg)}") from error
+        raise
+
+
 def categories_of(cfg: DictConfig) -> list[Any]:
     """The classes that `categories` names, or else the checkpoint, or else the data."""
-    saved = read_checkpoint(Path(cfg.model.weights))["hyper_parameters"] if cfg.ckpt_path is not None else {}
-    own = saved.get("categories")
+    own = learnt_categories(cfg.model.weights)
     source = cfg.categories or own
     if source is not None:
         categories = instantiate(cfg.read_categories, _convert_="all")(source)
         if own is not None and len(categories) != len(own):
-            raise ValueError(f"categories={source}: has {len(categories)}, expected {len(own)} as ckpt_path learnt")
+            raise ValueError(f"categories={source}: has {len(categories)}, expected {len(own)}, as was learnt")
         return categories
     try:
         return instantiate(cfg.data, batch_size=1, _convert_="all").categories

@@ -16,6 +16,7 @@ from src.command_line import CONF, run
 from src.compose import compose, take_weights
 from src.mistakes import guarded
 from src.saved_settings import saved_overrides
+from src.scores import NOTHING
 from src.search_path import overrides_of
 from src.weights.files import load
 
@@ -39,11 +40,12 @@ def label(cfg: DictConfig) -> None:
         trainer.predict(task, data, return_predictions=False, weights_only=True)
         trainer.strategy.barrier()
     if trainer.is_global_zero:
-        labelling.finish()
-        whole = labelling.about
+        num_scored, whole = labelling.finish(), labelling.about
         if (run_folder := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
             completion.finish(run_folder, "labelled")
-        print(f"{folder}: {whole.num_images} images of {whole.split}, exits {whole.exits}, {whole.num_shards} shards")
+        bare = f", {NOTHING} in {whole.num_images - num_scored} of them" * (num_scored < whole.num_images)
+        shards = f"exits {whole.exits}, {whole.num_shards} shards"
+        print(f"{folder}: {whole.num_images} images of {whole.split}{bare}, {shards}")
 
 
 def check_trained(source: str, exits: list[int]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 QUALITIES = ("pq", "ap", "miou")  # the first that there is counts
+NOTHING = "nothing to score"  # said in the place of a score of images in which nothing is annotated, which is nan
 SHARE = "share_exit"  # what names of shares of images begin with, the depth behind
 
 

@@ -12,6 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src.command_line import run
+from src.saved_settings import saved_overrides
+
 ROOT = Path(__file__).parents[1]
 
 TINY = [
@@ -38,6 +41,18 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
         return cfg
 
     return configure
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Run a command as a user does."""
+
+    def command(entry: Callable[[], None], primary: str, *arguments: object) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"src.{primary}"])
+        run(entry, saved_overrides([str(argument) for argument in arguments]), primary)
+
+    return command
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ OURS = {
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Saves the checkpoints with the best score, after validations.
+    """Saves the checkpoints with the best score, after validations; without any score so far, the newest.
 
     Args:
         dirpath: the folder.
@@ -88,6 +88,14 @@ class BestCheckpoint(ModelCheckpoint):
         if ranked:
             self.best_model_path, self.best_model_score = ranked[0], kept[ranked[0]]
             self.kth_best_model_path, self.kth_value = ranked[-1], kept[ranked[-1]]
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+        """Whether to keep a checkpoint of a score; nan, of nothing to score, takes the place of nan only."""
+        if current is None or not current.isnan() or self.save_top_k < 1:
+            return super().check_monitor_top_k(trainer, current)
+        if not self.best_k_models:
+            say(f"{self.monitor} has nothing to score: until it has, the newest checkpoints are kept as the best")
+        return len(self.best_k_models) < self.save_top_k or bool(torch.as_tensor(self.kth_value).isinf())
 
     def bring(self, file: Path) -> Path | None:
         """The place of a best checkpoint in this run's folder, where it is copied to; None if it is gone."""

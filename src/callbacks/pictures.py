@@ -11,7 +11,7 @@ from PIL import Image
 from src.atomic import atomic_write
 from src.painting import Segments, answered_segments, paint, photo_of, side_by_side, true_segments
 
-MOST_LABELS = 255  # of W&B's masks
+MOST_LABELS = 255  # of W&B's masks, which have 8 bits; where there are more classes, the last one stands for the rest
 
 
 class Picture(NamedTuple):
@@ -102,7 +102,9 @@ def caption(picture: Picture) -> str:
 
 def masks_of(pictures: Sequence[Picture], categories: Sequence[Any]) -> list[dict[str, Any]]:
     """Class masks as W&B takes them: layers that one can switch on and off, with the names of the classes."""
-    names = {0: "nothing", **{number: category.name for number, category in enumerate(categories, 1)}}
+    names = {0: "nothing", **{number: category.name for number, category in enumerate(categories[:MOST_LABELS], 1)}}
+    if len(categories) > MOST_LABELS:
+        names[MOST_LABELS] = f"one of the last {len(categories) - MOST_LABELS + 1} classes"
     return [
         {
             title.partition(",")[0]: {"mask_data": segments.classes().clip(max=MOST_LABELS), "class_labels": names}

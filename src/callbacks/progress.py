@@ -5,6 +5,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from src.scores import NOTHING
+
 
 class StepProgressBar(TQDMProgressBar):
     """Lightning's bar without its word of epochs."""
@@ -15,5 +17,6 @@ class StepProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_description("training")
 
     def get_metrics(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> dict[str, Any]:
-        """What stands behind the bar: not Lightning's number of the run."""
-        return {name: value for name, value in super().get_metrics(trainer, task).items() if name != "v_num"}
+        """What stands behind the bar: not Lightning's number of the run, nor a score of nothing."""
+        shown = {name: value for name, value in super().get_metrics(trainer, task).items() if name != "v_num"}
+        return {name: NOTHING if name.startswith("val/") and value != value else value for name, value in shown.items()}

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
 from src.provenance import made_by, revision
-from src.scores import SHARE, quality_of
+from src.scores import NOTHING, QUALITIES, SHARE, quality_of
 
 COLUMNS = (
     "pq",
@@ -94,7 +94,8 @@ class Scoreboard(lightning.Callback):
         }
         gate = {"gate": by_row["gate"] | mean_cost(by_row["gate"], self.costs)} if "gate" in by_row else {}
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
-        self.console.print(table_of(exits | gate, f"validation{when} ({time.perf_counter() - self.started:.0f} s)"))
+        title = f"validation{when} ({time.perf_counter() - self.started:.0f} s)"
+        self.console.print(table_of(exits | gate, title, asked(trainer)))
         maker = made_by(trainer.strategy.root_device, trainer.world_size)
         content = {
             "step": task.global_step,
@@ -129,9 +130,17 @@ def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:
     return found
 
 
-def table_of(rows: dict[str, dict[str, float]], title: str) -> Table:
-    """Scores and costs of every row, as one reads them; below, where a gate lets images leave."""
-    names = [name for name in COLUMNS if any(name in row for row in rows.values())]
+def asked(trainer: lightning.Trainer) -> set[str]:
+    """The qualities that were logged of rows, those that are nan for want of anything annotated too."""
+    return {name for name in QUALITIES if any(key.startswith(f"val/{name}/") for key in trainer.callback_metrics)}
+
+
+def table_of(rows: dict[str, dict[str, float]], title: str, qualities: Collection[str] = ()) -> Table:
+    """Scores and costs of every row, as one reads them; below, where a gate lets images leave.
+
+    Of `qualities` it is said where there was nothing to score.
+    """
+    names = [name for name in COLUMNS if name in qualities or any(name in row for row in rows.values())]
     shares = [
         f"{name[len(SHARE) :]}: {100 * share:.0f} %"
         for row in rows.values()
@@ -142,7 +151,8 @@ def table_of(rows: dict[str, dict[str, float]], title: str) -> Table:
     for name in ("exit", *names):
         table.add_column(name.replace("_", "\n"), justify="right")
     for row, values in rows.items():
-        table.add_row(row, *(f"{values[name]:.4g}" if name in values else "" for name in names))
+        blank = dict.fromkeys(qualities, NOTHING)
+        table.add_row(row, *(f"{values[name]:.4g}" if name in values else blank.get(name, "") for name in names))
     return table
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from src.atomic import atomic_write
 from src.nested import flat
+from src.scores import NOTHING
 
 NOTE = b"ecoscale"  # under which a shard says what table it is of
 NUMBER = b"ecoscale shard"  # and which shard it is
@@ -203,7 +204,7 @@ def check(table: ExitTable, folder: Path) -> None:
             name = table.names[int(rows.nonzero()[0, 0])]
             raise ValueError(f"table {folder}: {name} has {what}, one of {int(rows.sum())} such images")
     if nan.all():
-        raise ValueError(f"table {folder}: no image has a quality; none has anything to find in it")
+        raise ValueError(f"table {folder}: {NOTHING} in any of its {len(table)} images, expected annotated ones")
 
 
 def differs(about: About, other: About) -> str | None:

@@ -87,10 +87,11 @@ def export_index_masks(
     """Images and masks of the same names, in which each class has its value and what is nothing has `unlabelled`."""
     for folder in (image_folder, mask_folder):
         folder.mkdir(parents=True, exist_ok=True)
+    bits = np.min_scalar_type(max(*values, unlabelled))  # 8 or 16
     for sample in (scenes[index] for index in range(len(scenes))):
         name = f"{sample.image_id:012d}.png"
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image_folder / name)
-        save_index(sample, np.array(values)[sample.truth.labels], mask_folder / name, unlabelled=unlabelled)
+        save_index(sample, np.array(values)[sample.truth.labels], mask_folder / name, bits, unlabelled)
 
 
 def segment_id(numbers: np.ndarray) -> np.ndarray:
@@ -111,7 +112,9 @@ def save_colors(ids: np.ndarray, file: Path) -> None:
         Image.fromarray(colors.astype(np.uint8)).save(part)
 
 
-def save_index(sample: Sample, ids: np.ndarray, file: Path, dtype: type = np.uint8, unlabelled: int = 0) -> None:
+def save_index(
+    sample: Sample, ids: np.ndarray, file: Path, dtype: np.typing.DTypeLike = np.uint8, unlabelled: int = 0
+) -> None:
     """Write a mask in which segments have `ids` (N,) in one channel."""
     Image.fromarray(np.array([unlabelled, *ids]).astype(dtype)[sample.truth.segments[0]]).save(file)
 

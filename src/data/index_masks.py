@@ -50,7 +50,8 @@ class IndexMasks(Scenes):
         listed = read_categories(classes)
         if both := [category for category in listed if category.id in ignore]:
             raise ValueError(
-                f"ignore={list(ignore)}: {both[0].id} is {both[0].name} in {classes}, expected other values"
+                f"ignore={list(ignore)}: {both[0].id} is {both[0].name} in {classes}, expected values that are no "
+                f"class, for example data.val.ignore=[{LARGEST}]"
             )
         self.class_list = classes
         self.categories = self._chosen(listed)

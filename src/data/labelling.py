@@ -49,9 +49,9 @@ class Labelling:
             write_shard(self.folder, number, self.waiting, self.about)
             self.waiting = []
 
-    def finish(self) -> None:
-        """Read the whole table. Raises ValueError if shards are missing or damaged."""
-        read(self.folder)
+    def finish(self) -> int:
+        """How many images of the whole table have a quality. Raises ValueError if shards are missing or damaged."""
+        return int(read(self.folder).labelled.sum())
 
 
 class Batches(Dataset[Batch]):

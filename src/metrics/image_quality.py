@@ -21,10 +21,11 @@ MOST = 100  # detections that count
 def image_iou(pred: Tensor, truth: Tensor, num_classes: int) -> float:
     """Mean IoU of one image (H, W) over the classes in its prediction or truth, void left out; nan without any."""
     seen = truth != VOID
-    joint = truth[seen].long() * num_classes + pred[seen].long()
-    confusion = torch.bincount(joint, minlength=num_classes**2).view(num_classes, num_classes).double()
-    inter, union = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()
-    return float((inter / union).nanmean()) if seen.any() else float("nan")
+    pred, truth = pred[seen], truth[seen]
+    inter, in_pred, in_truth = (
+        torch.bincount(pixels, minlength=num_classes).double() for pixels in (truth[pred == truth], pred, truth)
+    )  # (K,) each
+    return float((inter / (in_pred + in_truth - inter)).nanmean())
 
 
 def image_ap(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
-VOID = 255  # pixels of the truth that count for nothing
+VOID = -1  # pixels of the truth that count for nothing; no class, however many there are
 
 
 def semantic_map(segments: Tensor, labels: Tensor) -> Tensor:
-    """The class at each pixel, (H, W) of the labels' type, 255 where no segment is.
+    """The class at each pixel, (H, W) of the labels' type, -1 where no segment is.
 
     `segments` (L, H, W) holds n where the n-th segment is and 0 elsewhere, `labels` (N,) its class index. Where layers
     overlap the first one is kept. Crowd regions have a class like any other segment.
@@ -33,12 +33,10 @@ class MeanIoU(MulticlassJaccardIndex):
     names = ("miou",)
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes > VOID:
-            raise ValueError(f"at most {VOID} classes, since {VOID} is void in the truth, got {num_classes}")
         super().__init__(num_classes, ignore_index=VOID, validate_args=False)  # its checks cost more than the metric
 
     def update(self, pred: Tensor, truth: Tensor) -> None:
-        """Count one image: `pred` (H, W) class index, `truth` (H, W) class index or 255.
+        """Count one image: `pred` (H, W) class index, `truth` (H, W) class index or -1.
 
         Raises ValueError if `pred` has anything but a class at a pixel: here a prediction cannot abstain.
         """

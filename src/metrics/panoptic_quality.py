@@ -67,18 +67,21 @@ def panoptic_counts(
 
 
 def class_quality(counts: Tensor) -> Tensor:
-    """PQ, SQ and RQ of each class, (K, 3) in 0..1 from counts (K, 4); nan where a class was not counted at all."""
+    """PQ, SQ and RQ of each class, (K, 3) in 0..1 from counts (K, 4); nan where a class was not counted at all.
+
+    All are nan where no class has a segment to find: what is predicted there is neither right nor wrong.
+    """
     tp, fp, fn, iou = counts.unbind(1)
     size = tp + (fp + fn) / 2
     # PQ is IoU / size; SQ of a class that never matched is 0, as in the benchmark; 0 / 0 is the nan of absent classes
     quality = torch.stack([iou / size, iou / tp.clamp(min=1), tp / size], 1)
-    return quality.where(size[:, None] > 0, torch.nan)
+    return quality.where((size[:, None] > 0) & ((tp + fn).sum() > 0), torch.nan)
 
 
 def image_quality(counts: Tensor) -> Tensor:
     """PQ of one image, () in 0..1 from its counts (K, 4): the mean over the classes counted in it.
 
-    nan where nothing was counted: no segments, or only crowd regions and predictions they excuse.
+    nan where nothing is to be found: no segments, or only crowd regions.
     """
     return class_quality(counts)[:, 0].nanmean()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from src.models.transformer_decoder import Prediction
 
 CHUNK = 16  # masks that are at full size at the same time
+CLASSES = 256  # that have their sums at full size at the same time: of 847 all would take gigabytes
 
 
 class Frame(NamedTuple):
@@ -113,10 +114,22 @@ class Postprocess:
         """Class index of each pixel (H, W); `resize_last` sums in the padded size, as published semantic models do."""
         class_scores = prediction.class_logits[image].float().softmax(-1)[:, :-1]  # (Q, K)
         place = frame._replace(original=frame.resized) if resize_last else frame
-        total = torch.zeros(class_scores.shape[1], *place.original, device=class_scores.device)
-        for scores, logits in zip(class_scores.split(CHUNK), prediction.mask_logits[image].split(CHUNK), strict=True):
-            total += torch.einsum("qk,qhw->khw", scores, place.undo(logits).sigmoid())
-        return resize(total, frame.original).argmax(0)
+        best = class_scores.new_full((*frame.original,), -torch.inf)
+        winner = torch.zeros_like(best, dtype=torch.int64)
+        for first in range(0, class_scores.shape[1], CLASSES):
+            total = sum_masks(class_scores[:, first : first + CLASSES], prediction.mask_logits[image], place)
+            strongest, label = resize(total, frame.original).max(0)
+            winner = torch.where(strongest > best, label + first, winner)  # the first of equals
+            best = torch.maximum(best, strongest)
+        return winner
+
+
+def sum_masks(class_scores: Tensor, mask_logits: Tensor, frame: Frame) -> Tensor:
+    """Class score (Q, K) x probability, summed over queries: (K, H, W)."""
+    total = torch.zeros(class_scores.shape[1], *frame.original, device=class_scores.device)
+    for scores, logits in zip(class_scores.split(CHUNK), mask_logits.split(CHUNK), strict=True):
+        total += torch.einsum("qk,qhw->khw", scores, frame.undo(logits).sigmoid())
+    return total
 
 
 def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,8 @@ def published(panel: Panel) -> list[str]:
         f"<td>{one.score}</td><td></td><td>{one.gflops or 'not found'}</td></tr>"
         for one in known
     )
-    return [f'<tbody><tr><th colspan="9">★ published, measured by others, not by us</th></tr>{rows}</tbody>']
+    others = "".join(f"; {escape(measure)}" for measure in {one.measure: None for one in known} if measure)
+    return [f'<tbody><tr><th colspan="9">★ published, measured by others, not by us{others}</th></tr>{rows}</tbody>']
 
 
 def pictures_of(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:

@@ -21,8 +21,17 @@ class Published(NamedTuple):
         """By which it is found in the picture and in the table, among those of its data set."""
         return ascii_lowercase[[one for one in PUBLISHED if one.data_set == self.data_set].index(self)]
 
+    @property
+    def measure(self) -> str:
+        """How the score was computed, where that is not as ours is; else nothing."""
+        return OTHER_MEASURES.get(self.data_set, "")
+
 
 MEASURES = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}
+OTHER_MEASURES = {
+    "Cityscapes val, instance": "Cityscapes' own AP, which integrates the precision-recall curve as it is; ours is "
+    "COCO's, which takes the best precision at a recall or a higher one, and so tends to be higher"
+}
 COCO, CITYSCAPES = "COCO val2017, panoptic", "Cityscapes val, panoptic"
 PUBLISHED = [
     Published(COCO, "Mask2Former, R50", "51.9", "226", f"{ZOO}; GFLOPs: {TABLE_1}"),

@@ -13,7 +13,7 @@ import yaml  # comes with OmegaConf, which wrote the files
 from src.completion import finished
 from src.nested import flat
 from src.reporting.settings import Settings
-from src.scores import QUALITIES, quality_of
+from src.scores import NOTHING, QUALITIES, quality_of
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders of a run, not of runs
 SOURCES: tuple[str, ...] = ("scores.json", "gate.json")
@@ -178,10 +178,13 @@ def checked(rows: Scores, cost: str, qualities: Sequence[str]) -> Scores:
         wrong = [name for name, value in row.items() if type(value) not in (int, float)]
         if wrong:
             raise ValueError(f"{who}: {wrong[0]} is {row[wrong[0]]!r}, expected a number")
-        if cost not in row or not {*qualities, LATENCY} & set(row):
-            raise KeyError(f"{who}: {cost} or {', '.join(qualities)}")
+        if cost not in row:
+            raise KeyError(f"{who}: {cost}")
     if not any(name in row for row in rows.values() for name in qualities):
-        raise KeyError(" or ".join(qualities))
+        raise ValueError(f"{NOTHING}: no {' or '.join(qualities)} in it")
+    for who, row in rows.items():
+        if not {*qualities, LATENCY} & set(row):
+            raise KeyError(f"{who}: {', '.join(qualities)}")
     return rows
 
 

@@ -76,4 +76,5 @@ def rows_of_published(panels: Sequence[Panel]) -> Iterator[dict[str, Any]]:
                 "name": one.model,
                 panel.quality: one.score,
                 "total_gflops": one.gflops,
+                **({"measure": one.measure} if one.measure else {}),
             }

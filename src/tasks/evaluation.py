@@ -3,6 +3,8 @@
 Letters: H x W the pixels of the original image.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -47,12 +49,12 @@ class Evaluation(nn.Module):
         self.segmentation = segmentation
         self.postprocess = postprocess
         things = [index for index, thing in enumerate(isthing) if thing]
-        metrics: dict[str, nn.Module] = {
-            "pq": PanopticQuality(len(isthing), isthing),
-            "ap": MaskAP(things),
-            "miou": MeanIoU(len(isthing)),
+        make: dict[str, Callable[[], nn.Module]] = {
+            "pq": partial(PanopticQuality, len(isthing), isthing),
+            "ap": partial(MaskAP, things),
+            "miou": partial(MeanIoU, len(isthing)),
         }
-        self.metrics: Any = nn.ModuleDict({name: metrics[name] for name in SCORES[segmentation]})
+        self.metrics: Any = nn.ModuleDict({name: make[name]() for name in SCORES[segmentation]})
 
     def take_truth(self, truth: Any) -> None:
         """Score AP against objects from elsewhere (see `MaskAP`), not the data set's own segments."""

@@ -175,10 +175,14 @@ def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -
     model.load_state_dict(fitting(model, read(source), drop_class_head), strict=False)
 
 
+class OtherClassesError(ValueError):
+    """Weights know another number of classes than the model; what to do depends on what they are for."""
+
+
 def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = False) -> State:
     """What a checkpoint has for a model, which may be on the meta device.
 
-    Raises ValueError for names that are missing, left over, or of another shape.
+    Raises ValueError for names that are missing, left over, or of another shape; OtherClassesError is one.
     """
     source, head = checkpoint.source, "decoder.class_embed."
 
@@ -189,10 +193,7 @@ def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = Fa
     state = {name: value for name, value in checkpoint.state.items() if matters(name)}
     theirs, ours = (weights.get(head + "bias") for weights in (state, expected))
     if theirs is not None and ours is not None and theirs.shape != ours.shape:
-        raise ValueError(
-            f"{source} knows {len(theirs) - 1} classes and the data have {len(ours) - 1}: choose data with as many, or "
-            "model.drop_class_head=true to learn the classes anew and keep all other weights"
-        )
+        raise OtherClassesError(f"{source} knows {len(theirs) - 1} classes and the data have {len(ours) - 1}")
     check_state(state, expected, source)
     return state
 

@@ -1,6 +1,8 @@
 """The best checkpoints of a run."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,3 +43,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     with pytest.raises(OSError, match="cannot be written"):
         check_folder(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_nothing_to_score_is_neither_best_nor_worst(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest is kept until there is a score, which no nan takes the place of; it is said once."""
+    keeper = BestCheckpoint(str(tmp_path), "val/quality", mode, ("val/quality", mode))
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=bool))
+    kept = []
+    for score in (float("nan"), float("nan"), 40.0, float("nan"), 30.0, 50.0):
+        kept.append(keeper.check_monitor_top_k(trainer, torch.tensor(score)))
+        if kept[-1]:
+            worst = float("-inf" if mode == "max" else "inf")
+            keeper.kth_best_model_path, keeper.kth_value = "best", torch.tensor(worst if score != score else score)
+            keeper.best_k_models = {"best": keeper.kth_value}
+    assert kept == [True, True, True, False, mode == "min", mode == "max"]
+    assert capsys.readouterr().err.count("nothing to score") == 1

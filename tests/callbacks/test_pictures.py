@@ -5,17 +5,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from src.callbacks.pictures import Pictures, extremes, masks_of, take
+from src.callbacks.pictures import Picture, Pictures, extremes, masks_of, take
 from src.data.shapes import Shapes
 from src.data.targets import Batch, Sample, Truth, collate, for_task
 from src.metrics.mean_iou import semantic_map
 from src.models.postprocess import Instances, Panoptic
-from src.painting import HEIGHT, MARGIN, TITLE
+from src.painting import HEIGHT, MARGIN, TITLE, Segments
 from src.tasks.evaluation import Answer
 
 SCENES = Shapes(3, size=48, void=0.0, crowd=0.0)
@@ -189,3 +190,12 @@ def test_masks_name_the_class_of_every_pixel() -> None:
     shown = {layer["class_labels"][number] for number in set(layer["mask_data"].flatten().tolist())}
     assert shown - {"nothing"} == {SCENES.categories[label].name for label in sample.truth.labels.tolist()}
     assert (masks["exit 1"]["mask_data"] == layer["mask_data"]).all()
+
+
+def test_masks_of_many_classes_name_none_wrongly() -> None:
+    """W&B's have 8 bits: the last number stands for all classes that have none of their own."""
+    classes = [SCENES.categories[0]._replace(name=f"c{number}") for number in range(300)]
+    segments = Segments(np.array([[0, 1, 2, 3]], np.int32), [0, 253, 299])
+    (masks,) = masks_of([Picture("a", None, Image.new("RGB", (4, 1)), {"truth": segments})], classes)
+    names = [masks["truth"]["class_labels"][number] for number in masks["truth"]["mask_data"][0].tolist()]
+    assert names == ["nothing", "c0", "c253", "one of the last 46 classes"]

@@ -99,6 +99,15 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
     assert kept(tmp_path / "scores.json")["exits"]["2"].keys() & {"ap_large", "ap_small"} == {"ap_small"}
 
 
+def test_a_score_of_nothing_is_none(tmp_path: Path) -> None:
+    """Nothing annotated gives neither nan nor a number; a score that was not asked for has no column."""
+    nothing = {f"val/{name}/exit2": float("nan") for name in ("pq", "sq", "pq_things")}
+    printed = show(tmp_path / "scores.json", trainer_of(nothing | {"val/miou/exit2": 50.0}))
+    assert row_of(printed, "2") == ["nothing to score", "50", "1", "4"]
+    assert "nan" not in printed
+    assert kept(tmp_path / "scores.json")["exits"]["2"].keys() == {"miou", "encoder_gflops", "total_gflops"}
+
+
 @pytest.mark.parametrize("others", [{"is_global_zero": False}, {"sanity_checking": True}])
 def test_nothing_is_kept_by_others(others: dict[str, bool], tmp_path: Path) -> None:
     """Further processes, and the check before training, write and print nothing."""

@@ -208,7 +208,7 @@ def test_an_image_with_nothing_to_find(tmp_path: Path) -> None:
     table.quality[1] = float("nan")
     assert_equal(read(write(tmp_path, table)), table)
     table.quality[:] = float("nan")
-    with pytest.raises(ValueError, match="no image has a quality"):
+    with pytest.raises(ValueError, match="nothing to score in any of its"):
         read(write(tmp_path, table))
 
 

@@ -138,6 +138,12 @@ def test_void_and_crowd_excuse_together():
     assert counts(ids("111111"), [1], ids("001233"), [1, 1, 2], crowd=[1, 2]).tolist()[1] == [0, 0, 0, 0]
 
 
+def test_crowd_regions_of_a_class_excuse_together():
+    """Two that each hold less than half of a prediction; panopticapi knows the last one only, and counts it wrong."""
+    assert counts(ids("11111"), [1], ids("11223"), [1, 1, 0], crowd=[1, 2])[1].tolist() == [0] * 4
+    assert counts(ids("11111"), [1], ids("11223"), [1, 0, 0], crowd=[1, 2])[1].tolist() == [0, 1, 0, 0]
+
+
 def test_segments_without_pixels_do_not_count():
     """A label whose number is nowhere in its map is neither a false positive nor a false negative."""
     assert counts(ids("22"), [0, 1], ids("22"), [2, 1]).tolist() == [[0] * 4, [1, 0, 0, 1], [0] * 4]
@@ -148,6 +154,19 @@ def test_nothing_predicted_and_nothing_true():
     assert counts(ids("00"), [], ids("12"), [0, 0]).tolist()[0] == [0, 0, 2, 0]
     assert counts(ids("12"), [0, 0], ids("00"), []).sum() == 0
     assert image_quality(counts(ids("00"), [], ids("00"), [])).isnan()
+
+
+def test_nothing_to_find_has_no_quality():
+    """Predictions that nothing excuses are wrong where something is to be found, and no score where nothing is."""
+    metric = PanopticQuality(NUM_CLASSES, [True, True, False])
+    metric.update(*scene_of(ids("1122"), [0, 2], ids("1111"), [1])[:4], torch.tensor([True]))
+    assert metric.counts[:, 1].tolist() == [1, 0, 1]
+    assert all(value.isnan() for value in metric.compute().values())
+    assert metric.by_class() == {}
+    assert image_quality(metric.counts).isnan()
+    metric.update(*scene_of(ids("11"), [1], ids("11"), [1]))
+    assert metric.compute()["pq"] == pytest.approx(1 / 3)
+    assert metric.by_class().keys() == {0, 1, 2}
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])

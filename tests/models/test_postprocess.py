@@ -1,8 +1,10 @@
 """From logits to segments."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from src.models import postprocess
 from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
 
@@ -107,6 +109,21 @@ def test_instances_are_things_scored_by_class_times_mask() -> None:
     assert 0.85 < instances.scores[best] < 0.9
     assert instances.masks[best][:, :4].all()
     assert not instances.masks[best][:, 8:].any()
+
+
+@pytest.mark.parametrize("resize_last", [False, True])
+def test_classes_summed_a_few_at_a_time_give_the_same_map(resize_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 classes, as of few: the sums of all at once would take gigabytes."""
+    torch.manual_seed(0)
+    prediction = Prediction(4 * torch.randn(1, 40, 301), 3 * torch.randn(1, 40, 8, 8))
+    maps = []
+    for classes in (300, 256, 7):
+        monkeypatch.setattr(postprocess, "CLASSES", classes)
+        maps.append(POST.semantic(prediction, 0, FRAME, resize_last))
+    assert torch.equal(maps[0], maps[1])
+    assert torch.equal(maps[0], maps[2])
+    assert maps[0].min() < 7
+    assert maps[0].max() > 255
 
 
 def test_semantic_takes_the_strongest_class() -> None:

@@ -151,11 +151,11 @@ def test_matching_and_losses_agree(pair, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_another_number_of_classes_is_refused(pair, tmp_path: Path) -> None:
-    """Weights for five classes do not slip into a model with seven: both numbers are said, and what may be done."""
+    """Weights for five classes do not slip into a model with seven: both numbers are said."""
     theirs, _ = pair
     theirs.save_pretrained(tmp_path)
     name = "swin_tiny" if "swin" in theirs.config.backbone_config.model_type else "resnet50"
-    with pytest.raises(ValueError, match=r"knows 5 classes and the data have 7: .*model\.drop_class_head=true"):
+    with pytest.raises(ValueError, match=r"knows 5 classes and the data have 7$"):
         load_weights(make_ours(name, num_classes=7), str(tmp_path))
 
 

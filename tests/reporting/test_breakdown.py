@@ -128,7 +128,7 @@ def test_exits_that_were_timed_only_are_no_points(tmp_path: Path) -> None:
     (point,) = panel.points
     assert (point.who, point.paces()) == ("gate", [0.75])
     write_json(tmp_path / "run/scores.json", {"exits": exits})
-    assert "lacks 'pq or ap or miou'" in find([tmp_path])[1][0].why
+    assert "nothing to score: no pq or ap or miou" in find([tmp_path])[1][0].why
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from src.data.shapes import Shapes
 from src.data.targets import Category, Truth
-from src.metrics.mean_iou import semantic_map
+from src.metrics.mean_iou import VOID, semantic_map
 from src.models.postprocess import Instances, Panoptic
 from src.tasks.evaluation import SCORES, Evaluation
 from src.tasks.segmentation import class_names
@@ -30,7 +30,7 @@ class Beside:
 
     def semantic(self, truth: Truth, *others: Any, resize_last: bool) -> torch.Tensor:
         classes = semantic_map(truth.segments, truth.labels)
-        return classes.where(classes < 255, 0).roll(self.by, 1)
+        return classes.where(classes != VOID, 0).roll(self.by, 1)
 
 
 @pytest.mark.parametrize("segmentation", SCORES)

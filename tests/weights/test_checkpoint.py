@@ -215,11 +215,11 @@ def make_small(num_classes: int) -> Mask2Former:
 
 
 def test_another_number_of_classes_is_a_choice(model: Mask2Former, tmp_path: Path) -> None:
-    """Refused with both numbers and the setting that drops the class head; dropped, all other weights are loaded."""
+    """Refused with both numbers; with the class head dropped, all other weights are loaded."""
     other = make_small(5)
     torch.save(other.state_dict(), tmp_path / "other.ckpt")
     before = model.decoder.class_embed.weight.clone()
-    with pytest.raises(ValueError, match=r"knows 5 classes and the data have 3.*drop_class_head=true"):
+    with pytest.raises(ValueError, match=r"knows 5 classes and the data have 3$"):
         load_weights(model, str(tmp_path / "other.ckpt"))
     load_weights(model, str(tmp_path / "other.ckpt"), drop_class_head=True)
     assert torch.equal(model.decoder.class_embed.weight, before)
