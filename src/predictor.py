@@ -20,6 +20,7 @@ from src.saved_settings import with_saved
 
 Key = TypeVar("Key")
 WAITING = 8  # batches of photos that may wait for others of their size
+BYTES = 2**28  # of photos that may wait
 
 
 class Predictor:
@@ -62,19 +63,22 @@ class Predictor:
         Args:
             images: paths, Pillow images, or uint8 arrays (H, W, 3) or tensors (3, H, W), RGB.
         """
-        answers = {place: answer for place, _, answer in self.stream(enumerate(map(self.read, images)))}
+        stream = self.stream(enumerate(map(self.read, images)))
+        answers = {place: self.task.whole(answer) for place, _, answer in stream}
         return [answers[place] for place in range(len(images))]
 
     def stream(self, photos: Iterable[tuple[Key, torch.Tensor]]) -> Iterator[tuple[Key, torch.Tensor, Any]]:
         """Answers as they come, each with its photo (3, H, W) uint8 RGB and the key that it came with.
 
-        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order.
+        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order. Maps of
+        photos of more than `max_pixels` are smaller than these (see `Answering.whole`).
         """
         waiting: dict[tuple[int, ...], list[tuple[Key, torch.Tensor]]] = {}
         for key, photo in photos:
             size = tuple(self.task.padded(photo.shape[-2:]))
             waiting.setdefault(size, []).append((key, photo))
-            if sum(map(len, waiting.values())) >= WAITING * self.batch_size:
+            photos_of = [photo for batch in waiting.values() for _, photo in batch]
+            if len(photos_of) >= WAITING * self.batch_size or sum(photo.numel() for photo in photos_of) > BYTES:
                 size = max(waiting, key=lambda one: len(waiting[one]))
             elif len(waiting[size]) < self.batch_size:
                 continue

@@ -12,14 +12,13 @@ from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as run_lengths
 from torch import Tensor
 
 from src.atomic import atomic_write
 from src.data.documents import Entry
-from src.data.export import save_colors
+from src.data.enlarging import Enlarging
+from src.data.export import colors_of, save_map
 from src.data.inputs import Shot
-from src.data.outlines import packed
 from src.data.targets import Category
 from src.data.video import Recorder, rate
 from src.painting import answered_segments, paint
@@ -58,23 +57,27 @@ class Answers:
             self.recording.__exit__(*raised)
 
     def write(self, shot: Shot, photo: Tensor, answer: Any) -> None:
-        """Keep one answer, of a photo (3, H, W) uint8 RGB; frames of a video come in order and together."""
+        """Keep one answer, of a photo (3, H, W) uint8 RGB; frames of a video come in order and together.
+
+        Maps of the answer may be smaller than the photo; in files they have its size.
+        """
         if shot.video != self.video:
             self.recording.close()
         if "overlays" in self.outputs:
             self.overlay(shot, photo, answer)
         self.video = shot.video
         if "panoptic" in self.outputs and answer.panoptic is not None:
-            self.panoptic(shot, answer.panoptic)
+            self.panoptic(shot, answer.panoptic, enlarging(answer.panoptic.ids, photo))
         if "instances" in self.outputs and answer.instances is not None:
             results = self.listing("instances.json", "[", "]")
-            for entry in instances(shot.image_id, answer.instances, self.categories):
+            larger = enlarging(answer.instances.masks, photo)
+            for entry in instances(shot.image_id, answer.instances, self.categories, larger):
                 results.append(entry)
         if "semantic" in self.outputs and answer.semantic is not None:
             ids = np.array([category.id for category in self.categories])
-            pixels = ids[answer.semantic.cpu().numpy()].astype(np.uint8 if ids.max() <= LEVELS else np.uint16)
-            with atomic_write(self.folder / "semantic" / f"{shot.name}.png", durable=False) as part:
-                Image.fromarray(pixels).save(part)
+            ids = ids.astype(np.uint8 if ids.max() <= LEVELS else np.uint16)
+            pixels = enlarging(answer.semantic, photo).map(ids[answer.semantic.cpu().numpy()])
+            save_map(pixels, self.folder / "semantic" / f"{shot.name}.png")
         self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
 
     def row(self, values: Sequence[object]) -> None:
@@ -86,7 +89,9 @@ class Answers:
         """Paint over the photo, or over the frame of a video."""
         picture = Image.fromarray(photo.permute(1, 2, 0).cpu().numpy())
         picture.thumbnail((LONGEST, LONGEST))
-        picture = paint(picture, answered_segments(answer), self.categories)
+        segments = answered_segments(answer)
+        rows, columns = Enlarging(segments.ids.shape, photo.shape[-2:]).seen_at(picture.size[::-1])
+        picture = paint(picture, segments._replace(ids=segments.ids[rows][:, columns]), self.categories)
         if shot.video is None:
             with atomic_write(self.folder / "overlays" / f"{shot.name}.jpg", durable=False) as part:
                 picture.save(part, quality=90)
@@ -97,10 +102,10 @@ class Answers:
             self.recording.callback(self.recorder.close)
         self.recorder.write(picture)
 
-    def panoptic(self, shot: Shot, panoptic: Any) -> None:
+    def panoptic(self, shot: Shot, panoptic: Any, larger: Enlarging) -> None:
         """The map of segments, and what they are."""
         ids = panoptic.ids.cpu().numpy()
-        save_colors(ids, self.folder / "panoptic" / f"{shot.name}.png")
+        save_map(larger.map(colors_of(ids)), self.folder / "panoptic" / f"{shot.name}.png")
         categories = json.dumps(
             [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
         )
@@ -109,7 +114,9 @@ class Answers:
             {
                 "image_id": shot.image_id,
                 "file_name": f"{shot.name}.png",
-                "segments_info": segments(ids, panoptic.labels.tolist(), panoptic.scores.tolist(), self.categories),
+                "segments_info": segments(
+                    ids, panoptic.labels.tolist(), panoptic.scores.tolist(), self.categories, larger
+                ),
             }
         )
 
@@ -144,44 +151,54 @@ class JsonList:
         self.stream.flush()
 
 
+def enlarging(maps: Tensor, photo: Tensor) -> Enlarging:
+    """From maps (..., h, w) to a photo (3, H, W)."""
+    return Enlarging(maps.shape[-2:], photo.shape[-2:])
+
+
 def segments(
-    ids: np.ndarray, labels: Sequence[int], scores: Sequence[float], categories: Sequence[Category]
+    ids: np.ndarray,
+    labels: Sequence[int],
+    scores: Sequence[float],
+    categories: Sequence[Category],
+    larger: Enlarging,
 ) -> list[Entry]:
-    """The entry of every segment of a map (H, W) in which the n-th is n."""
+    """The entry of every segment of a map (h, w) in which the n-th is n; areas and boxes are those of the photo."""
     entries = []
-    for number, (label, score) in enumerate(zip(labels, scores, strict=True), 1):
-        category, mask = categories[label], ids == number
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        if not len(rows):  # of several that were made of one, or lost when an answer was enlarged
+    areas = larger.areas(ids, len(labels))
+    for number, (label, score, area) in enumerate(zip(labels, scores, areas, strict=True), 1):
+        if not area:  # of several that were made of one
             continue
-        left, top = int(columns[0]), int(rows[0])
+        category = categories[label]
         entries.append(
             {
                 "id": number,
                 "category_id": category.id,
                 "isthing": int(category.isthing),
                 "iscrowd": 0,
-                "area": int(mask.sum()),
-                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "area": area,
+                "bbox": larger.box(ids == number),
                 "score": score,
             }
         )
     return entries
 
 
-def instances(image_id: int, found: Any, categories: Sequence[Category]) -> list[Entry]:
-    """The entries of instances that have a pixel, in the form of COCO's results, the surest first."""
+def instances(image_id: int, found: Any, categories: Sequence[Category], larger: Enlarging) -> list[Entry]:
+    """The entries of instances that have a pixel, in the form of COCO's results, the surest first.
+
+    Without a box: pycocotools would take its area for that of the mask, and tell small from large by it.
+    """
     entries = []
     for place in found.scores.argsort(descending=True).tolist():
-        outline = packed(found.masks[place].cpu().numpy())
-        if run_lengths.area(outline):
+        mask = found.masks[place].cpu().numpy()
+        if mask.any():
             entries.append(
                 {
                     "image_id": image_id,
                     "category_id": categories[int(found.labels[place])].id,
-                    "bbox": run_lengths.toBbox(outline).tolist(),
                     "score": float(found.scores[place]),
-                    "segmentation": outline,
+                    "segmentation": larger.packed(mask),
                 }
             )
     return entries

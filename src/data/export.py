@@ -105,11 +105,20 @@ def save(sample: Sample, ids: np.ndarray, image_file: Path, mask_file: Path) -> 
     save_colors(np.array([0, *ids])[sample.truth.segments[0]], mask_file)
 
 
+def colors_of(ids: np.ndarray) -> np.ndarray:
+    """Segment ids (H, W) as colours (H, W, 3) uint8, R + 256 G + 65536 B."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+
+
 def save_colors(ids: np.ndarray, file: Path) -> None:
     """Write a map of segment ids (H, W) as R + 256 G + 65536 B."""
-    colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
+    save_map(colors_of(ids), file)
+
+
+def save_map(values: np.ndarray, file: Path) -> None:
+    """Write values (H, W) or colours (H, W, 3) as a picture."""
     with atomic_write(file, durable=False) as part:
-        Image.fromarray(colors.astype(np.uint8)).save(part)
+        Image.fromarray(values).save(part)
 
 
 def save_index(

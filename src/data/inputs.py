@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from src.data.photos import read_photo
+from src.data.pictures import MOST
 from src.data.video import frames, num_frames
 
 PHOTOS = (
@@ -42,22 +43,26 @@ class Shot(NamedTuple):
 class Inputs:
     """Every photo that some paths or patterns name, one after the other; what cannot be read is left out and told.
 
-    An image's id is the number that its file is called, as in COCO, if that is so of all files, else its place.
+    An image's id is the number that its file is called, as in COCO, if that is so of all files and none is a video,
+    else its place: no two have the same.
 
     Args:
         sources: files of any name, patterns as of a shell, and folders, in which files are told by their endings.
+        max_photo_pixels: a larger picture is not read.
 
     Raises:
         FileNotFoundError: a source with nothing in it.
         ValueError: videos, and nothing that reads them.
     """
 
-    def __init__(self, sources: Sequence[str]):
+    def __init__(self, sources: Sequence[str], max_photo_pixels: int = MOST):
+        self.most = max_photo_pixels
         files = [file for source in sources for file in found(source)]
         self.files = list({file.resolve(): file for file in files}.values())  # each once
         self.broken: list[str] = []  # why, of every file that could not be read
         stems = [file.stem for file in self.files]
-        numbered = all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and len({*map(int, stems)}) == len(stems)
+        numbered = all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and not any(map(is_video, self.files))
+        numbered = numbered and len({*map(int, stems)}) == len(stems)
         self.first_ids = [int(stem) for stem in stems] if numbered else None
         self.names = distinct(stems)
         self.videos = {file: num_frames(file) for file in self.files if is_video(file)}
@@ -77,7 +82,7 @@ class Inputs:
                         place += 1
                         yield Shot(f"{name}/{index:06d}", place, file, name), frame
                 else:
-                    photo = read_photo(file)
+                    photo = read_photo(file, self.most)
                     place += 1
                     yield Shot(name, self.first_ids[number] if self.first_ids else place, file), photo
             except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.data.pictures import read_picture
+from src.data.pictures import MOST, read_picture
 
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # of Pillow's modes; some files of 16 bits open as 32
 
@@ -30,27 +30,28 @@ def tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(rgb(picture))).permute(2, 0, 1)
 
 
-def read_photo(file: Path) -> Tensor:
-    """The picture in a file as (3, H, W) uint8 RGB. Raises ValueError naming a file that is none."""
-    picture = read_picture(file)
+def read_photo(file: Path, most: int = MOST) -> Tensor:
+    """The picture in a file as (3, H, W) uint8 RGB. Raises ValueError naming a file that is none or has more pixels."""
+    picture = read_picture(file, most)
     try:
         return tensor(picture)
     except ValueError as error:
         raise ValueError(f"{file}: no photo ({error})") from error
 
 
-def photo(image: Any) -> Tensor:
+def photo(image: Any, most: int = MOST) -> Tensor:
     """An image as (3, H, W) uint8 RGB.
 
     Args:
         image: a path, a Pillow image, an array (H, W, 3) or (H, W) or a tensor (3, H, W), these two uint8.
+        most: pixels that a file may have.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: what is no image.
     """
     if isinstance(image, str | Path):
-        return read_photo(Path(image))
+        return read_photo(Path(image), most)
     if isinstance(image, Image.Image):
         return tensor(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] in ((), (3,)) and image.size:

@@ -7,9 +7,11 @@ from typing import Any
 
 from PIL import ExifTags, Image
 from PIL.Image import Transpose
+from PIL.TiffImagePlugin import TiffImageFile
 
-from src.data.problems import Kind, Problem, refuse
+from src.data.problems import DataError, Kind, Problem, refuse
 
+MOST = 178_956_970  # pixels, from where Pillow takes a picture for an attack on memory
 # By EXIF's orientation. ImageOps.exif_transpose would write the tags anew, and fail on photos whose others are broken.
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -22,21 +24,63 @@ TURNS = {
 }
 
 
-def read_picture(file: Path) -> Image.Image:
-    """A decoded picture, turned as its camera says. Raises DataError naming a file that cannot be decoded."""
-    with readable(file):
-        picture = Image.open(file)
+def read_picture(file: Path, most: int = MOST) -> Image.Image:
+    """A decoded picture, turned as its camera says. Raises DataError naming a file that cannot be decoded.
+
+    Args:
+        most: pixels that it may have.
+    """
+    with opened(file, most) as picture:
         picture.load()
-        turn = TURNS.get(orientation(picture.getexif()))
+        turn = TURNS.get(orientation(picture.getexif()))  # Pillow has turned a TIFF, and taken its tag away
     return picture if turn is None else picture.transpose(turn)
 
 
 def header_size(file: Path) -> tuple[int, int]:
     """(height, width) of a picture as `read_picture` gives it, from its header alone. Raises DataError."""
-    with readable(file), Image.open(file) as picture:
+    with opened(file) as picture:
         # of the class, as PNG's own method would decode the file
         turned = orientation(Image.Image.getexif(picture)) in range(5, 9)
-        return picture.size if turned else picture.size[::-1]
+        width, height = stored_size(picture)
+        return (width, height) if turned else (height, width)
+
+
+def stored_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) before any turn; of a TIFF, whose size Pillow may give after it, by its tags."""
+    if isinstance(picture, TiffImageFile):
+        return picture.tag_v2[ExifTags.Base.ImageWidth], picture.tag_v2[ExifTags.Base.ImageLength]
+    return picture.size
+
+
+@contextmanager
+def opened(file: Path, most: int = MOST) -> Iterator[Image.Image]:
+    """A picture whose header is read. Raises DataError for one that cannot be read, or has too many pixels."""
+    with readable(file), limit_lifted(), Image.open(file) as picture:
+        if picture.width * picture.height > most:
+            refuse([too_large(file, picture.size, most)])
+        yield picture
+
+
+@contextmanager
+def limit_lifted() -> Iterator[None]:
+    """A place where Pillow opens pictures of any size: it would warn of some, and call others an attack."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def too_large(file: Path, size: tuple[int, int], most: int) -> Problem:
+    width, height = size
+    found = f"is {height} x {width} (height x width), {width * height / 1e6:.0f} megapixels"
+    return Problem(
+        Kind.REFUSED,
+        str(file),
+        "",
+        found,
+        f"at most {most / 1e6:.0f}; src.predict takes max_photo_pixels={width * height}",
+    )
 
 
 def orientation(tags: Image.Exif) -> Any:
@@ -51,6 +95,8 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         refuse([missing(file)])
+    except DataError:
+        raise
     except Exception as error:  # Pillow raises whatever its parsers met
         refuse([Problem(Kind.UNREADABLE, str(file), "", f"cannot be decoded ({error})", "a file that is whole")])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,17 +34,41 @@ def num_frames(file: Path) -> int:
 
 
 def frames(file: Path) -> Iterator[Tensor]:
-    """Every frame as (3, H, W) uint8 RGB. Raises ValueError, after what can be read, for a broken or empty file."""
+    """Every frame as (3, H, W) uint8 RGB, the right way up.
+
+    Raises ValueError, after what can be read, for a broken or empty file.
+    """
     av, number = pyav(), 0
     try:
         with av.open(str(file)) as container:
             for frame in container.decode(video=0) if container.streams.video else ():
-                yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+                pixels = upright(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+                yield torch.from_numpy(pixels).permute(2, 0, 1)
                 number += 1
     except av.FFmpegError as error:
         raise ValueError(f"{file}: cannot be decoded after {number} frames ({error.strerror})") from error
     if not number:
         raise ValueError(f"{file}: a video without a frame")
+
+
+def display_matrix(frame: Any) -> np.ndarray | None:
+    """How a player would turn a frame, as the container says: a, b and c, d of x' = a x + c y, y' = b x + d y."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+    return None
+
+
+def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """A frame (h, w, 3) turned and mirrored as a matrix says, by the nearest right angle."""
+    if matrix is None:
+        return pixels
+    (a, b), (c, d) = matrix
+    if abs(int(b)) > abs(int(a)):  # columns become rows
+        pixels, across, down = pixels.transpose(1, 0, 2), c, b
+    else:
+        across, down = a, d
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 def rate(file: Path) -> Fraction:

@@ -4,6 +4,7 @@ Letters: Q queries, K classes, h x w the pixels of the mask logits, H x W those 
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from src.models.transformer_decoder import Prediction
 
 CHUNK = 16  # masks that are at full size at the same time
-CLASSES = 256  # that have their sums at full size at the same time: of 847 all would take gigabytes
+SUMS = 2**27  # numbers that are held at the same time, to add up masks by class: all of many classes take gigabytes
 
 
 class Frame(NamedTuple):
@@ -102,13 +103,15 @@ class Postprocess:
         things = self.isthing.to(labels.device)[labels]
         scores, queries, labels = scores[things], queries[things], labels[things]
         unique, inverse = queries.unique(return_inverse=True)
-        masks, confidence = [torch.zeros(0, *frame.original, dtype=torch.bool, device=scores.device)], [scores[:0]]
-        for logits in prediction.mask_logits[image][unique].split(CHUNK):
-            logits = frame.undo(logits)
+        masks = torch.empty(len(unique), *frame.original, dtype=torch.bool, device=scores.device)
+        confidence = scores.new_empty(len(unique))
+        for first in range(0, len(unique), CHUNK):
+            some = slice(first, first + CHUNK)
+            logits = frame.undo(prediction.mask_logits[image][unique[some]])
             inside = logits > 0
-            masks.append(inside)
-            confidence.append((logits.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6))
-        return Instances(scores * torch.cat(confidence)[inverse], labels, torch.cat(masks)[inverse])
+            masks[some] = inside
+            confidence[some] = (logits.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6)
+        return Instances(scores * confidence[inverse], labels, masks[inverse])
 
     def semantic(self, prediction: Prediction, image: int, frame: Frame, resize_last: bool = False) -> Tensor:
         """Class index of each pixel (H, W); `resize_last` sums in the padded size, as published semantic models do."""
@@ -116,8 +119,9 @@ class Postprocess:
         place = frame._replace(original=frame.resized) if resize_last else frame
         best = class_scores.new_full((*frame.original,), -torch.inf)
         winner = torch.zeros_like(best, dtype=torch.int64)
-        for first in range(0, class_scores.shape[1], CLASSES):
-            total = sum_masks(class_scores[:, first : first + CLASSES], prediction.mask_logits[image], place)
+        classes = max(SUMS // prod(place.original), 1)
+        for first in range(0, class_scores.shape[1], classes):
+            total = sum_masks(class_scores[:, first : first + classes], prediction.mask_logits[image], place)
             strongest, label = resize(total, frame.original).max(0)
             winner = torch.where(strongest > best, label + first, winner)  # the first of equals
             best = torch.maximum(best, strongest)
@@ -134,10 +138,11 @@ def sum_masks(class_scores: Tensor, mask_logits: Tensor, frame: Frame) -> Tensor
 
 def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Where each query's probability is at least 0.5 (Q, H, W) bool, and the query that wins each pixel (H, W)."""
-    inside, best, owner = [], None, None
+    inside = torch.empty(len(scores), *frame.original, dtype=torch.bool, device=scores.device)
+    best, owner = None, None
     for first in range(0, len(scores), CHUNK):
         probability = frame.undo(mask_logits[first : first + CHUNK]).sigmoid()
-        inside.append(probability >= 0.5)
+        inside[first : first + CHUNK] = probability >= 0.5
         strongest, query = (scores[first : first + CHUNK, None, None] * probability).max(0)
         if best is None or owner is None:
             best, owner = strongest, query
@@ -145,7 +150,7 @@ def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor
             owner = torch.where(strongest > best, query + first, owner)
             best = torch.maximum(best, strongest)
     assert owner is not None
-    return torch.cat(inside), owner
+    return inside, owner
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:

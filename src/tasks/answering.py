@@ -25,7 +25,7 @@ class Answering(Gated):
             the deepest exit within that.
         scales: of the views, times the size that `resize` brings them to; the first one rules masks and exit.
         mirror: look at every scale also with left and right exchanged.
-        max_pixels: of an answer; a larger photo's is made so large and enlarged, for memory's sake.
+        max_pixels: of an answer; a larger photo's is made so large, for memory's sake, and `whole` enlarges it.
         others: as `Segmentation`.
     """
 
@@ -60,9 +60,10 @@ class Answering(Gated):
 
     @torch.no_grad()
     def segment(self, photos: Sequence[Tensor]) -> list[Answer]:
-        """What the model makes of photos (3, H, W) uint8 RGB on the CPU, each at its own size, and what each cost.
+        """What the model makes of photos (3, H, W) uint8 RGB on the CPU, and what each cost.
 
-        An answer does not depend on what else is asked. Raises ValueError for a budget that no exit keeps to.
+        Answers to photos of more than `max_pixels` are smaller than these. An answer does not depend on what else is
+        asked. Raises ValueError for a budget that no exit keeps to.
         """
         sizes = [photo.shape[-2:] for photo in photos]
         made = [bounded(size, self.max_pixels) for size in sizes]
@@ -94,7 +95,12 @@ class Answering(Gated):
         prediction, frame = merge_views(pairs, made)
         answer = self.evaluation.answer(prediction, 0, frame)
         cost = costs[self.cost_of.exits.index(depth)]
-        return enlarged(answer, size)._replace(exit=depth, gflops=cost)
+        return answer._replace(exit=depth, gflops=cost, size=(size[0], size[1]))
+
+    def whole(self, answer: Answer) -> Answer:
+        """An answer at the size of its photo."""
+        assert answer.size is not None
+        return enlarged(answer, answer.size)
 
     def costs(self, size: Size, pixels: int) -> list[float]:
         """GMAC at every exit that may be taken, of all views of a photo that is answered with so many pixels."""

@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     semantic: Tensor | None  # (H, W) class index
     exit: int | None = None  # encoder layers that made it
     gflops: float | None = None  # GMAC that it took
+    size: tuple[int, int] | None = None  # (height, width) of the photo, whose maps may be made smaller
 
 
 class Evaluation(nn.Module):

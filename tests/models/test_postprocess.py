@@ -1,5 +1,7 @@
 """From logits to segments."""
 
+from math import prod
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,7 +120,7 @@ def test_classes_summed_a_few_at_a_time_give_the_same_map(resize_last: bool, mon
     prediction = Prediction(4 * torch.randn(1, 40, 301), 3 * torch.randn(1, 40, 8, 8))
     maps = []
     for classes in (300, 256, 7):
-        monkeypatch.setattr(postprocess, "CLASSES", classes)
+        monkeypatch.setattr(postprocess, "SUMS", classes * prod(FRAME.resized if resize_last else FRAME.original))
         maps.append(POST.semantic(prediction, 0, FRAME, resize_last))
     assert torch.equal(maps[0], maps[1])
     assert torch.equal(maps[0], maps[2])
