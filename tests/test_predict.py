@@ -157,7 +157,9 @@ def test_pycocotools_takes_the_results(ask: Callable[..., Path], photos: Path) -
     truth = COCO()
     truth.dataset = {"images": [{"id": number} for number in range(8)], "annotations": [], "categories": []}
     truth.createIndex()
-    assert len(truth.loadRes(str(out / "instances.json")).anns) > 0
+    results = truth.loadRes(str(out / "instances.json")).anns
+    assert len(results) > 0
+    assert all(one["area"] == run_lengths.area(one["segmentation"]) for one in results.values())  # not of a box
     assert {path.name for path in out.iterdir()} == {".hydra", "exits.csv", "instances.json"}
 
 
@@ -311,6 +313,23 @@ def test_an_exit_or_a_budget_says_where_images_leave(checkpoint: Path, photos: P
         costs = [row[place].gflops for row in by_exit]
         assert answer.exit == EXITS[sum(cost <= budget for cost in costs) - 1]
         same([answer], [by_exit[answer.exit - 1][place]])
+
+
+def test_a_large_photo_is_written_as_it_is_answered(ask: Callable[..., Path], checkpoint: Path, photos: Path) -> None:
+    """Maps, areas, boxes and run lengths in files are those of the enlarged answer."""
+    out = ask(photos / "0.png", "max_pixels=2000")
+    answer = load(checkpoint, "max_pixels=2000")([photos / "0.png"])[0]
+    (entry,) = json.loads((out / "panoptic.json").read_text())["annotations"]
+    colors = np.asarray(Image.open(out / "panoptic" / "0.png")).astype(int)
+    assert np.array_equal(colors @ (1, 256, 65536), answer.panoptic.ids)
+    for segment in entry["segments_info"]:
+        runs = run_lengths.encode(np.asfortranarray((answer.panoptic.ids == segment["id"]).numpy()))
+        assert (segment["area"], segment["bbox"]) == (run_lengths.area(runs), run_lengths.toBbox(runs).tolist())
+    order = answer.instances.scores.argsort(descending=True).tolist()
+    drawn = [run_lengths.encode(np.asfortranarray(answer.instances.masks[place].numpy())) for place in order]
+    written = [one["segmentation"]["counts"] for one in json.loads((out / "instances.json").read_text())]
+    assert written == [runs["counts"].decode() for runs in drawn if run_lengths.area(runs)]
+    assert np.asarray(Image.open(out / "semantic" / "0.png")).shape == (96, 96)
 
 
 def test_a_large_photo_is_answered_smaller_and_enlarged(checkpoint: Path, photos: Path) -> None:

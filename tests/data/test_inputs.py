@@ -1,5 +1,6 @@
 """Photos out of files, folders, patterns and videos."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,23 @@ def test_names_that_are_numbers_are_ids(tmp_path: Path) -> None:
     assert [image_id for _, image_id in listed(tmp_path)] == [139, 285]
     save(tmp_path / "139.jpg")
     assert [image_id for _, image_id in listed(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("names", [("1.mp4", "2.png", "3.png"), ("7.mp4", "7.png"), ("1.png", "001.png", "clip.mp4")])
+def test_no_two_photos_have_an_id(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Frames of a video among them."""
+    pytest.importorskip("av")
+    from src.data.video import Recorder
+
+    for name in names:
+        file = save(tmp_path / name) if name.endswith("png") else tmp_path / name
+        if file.suffix == ".mp4":
+            recorder = Recorder(file, (16, 16), Fraction(10))
+            for _ in range(6):
+                recorder.write(Image.new("RGB", (16, 16)))
+            recorder.close()
+    ids = [image_id for _, image_id in listed(tmp_path)]
+    assert len(ids) == len({*ids}) == len(names) + 5
 
 
 def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from src.data.class_counts import count
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
 from src.data.look import described
 from src.data.module import SegmentationData
-from src.data.pictures import header_size, read_picture
 from src.data.problems import Kind, Problem
 from src.data.scenes import Scenes
 from src.data.shapes import Shapes
@@ -304,19 +303,6 @@ def test_what_is_of_no_class_is_neither_counted_nor_painted(root: Path) -> None:
     sizes = [sum(row[size] for row in one.counts for size in ("small", "medium", "large")) for one in (before, found)]
     assert sizes[1] == sizes[0] - 1
     assert len(found.samples) == 7
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 are none
-def test_the_header_tells_the_size_of_a_turned_picture(tmp_path: Path, suffix: str, orientation: int) -> None:
-    """As the picture has it when it is read, turned as its camera says."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    file = tmp_path / f"picture{suffix}"
-    Image.effect_noise((20, 10), 99).save(file, exif=exif)
-    turned = ImageOps.exif_transpose(Image.open(file))
-    assert np.array_equal(read_picture(file), turned)
-    assert header_size(file) == turned.size[::-1]
 
 
 def test_splits_with_other_classes(root: Path) -> None:
