@@ -14,6 +14,7 @@ HEIGHT = 320  # of a panel, pixels
 MARGIN, TITLE = 8, 22
 COLUMNS = 4
 LEAST_SCORE = 0.5  # of an instance that is drawn
+BAND = 256  # rows that are mixed at a time
 ROOM = 900  # pixels of a panel that a segment must have to be named
 
 
@@ -66,21 +67,34 @@ def paint(photo: Image.Image, segments: Segments, categories: Sequence[Any]) -> 
     """The photo under its segments: coloured by class, outlined, named where there is room; unlabelled is dark."""
     ids, labels = segments.resized(photo.size)
     colors = np.array([(0, 0, 0), *(shade(categories[c], i) for i, c in enumerate(labels))], np.float64)
-    mixed = 0.35 * np.asarray(photo) + 0.65 * colors[ids]
+    pixels = np.asarray(photo)
+    mixed = np.empty_like(pixels)
+    for rows in np.array_split(np.arange(len(ids)), -(-len(ids) // BAND)):
+        mixed[rows] = 0.35 * pixels[rows] + 0.65 * colors[ids[rows]]
     edge = np.zeros(ids.shape, bool)
     edge[1:] |= ids[1:] != ids[:-1]
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     mixed[edge] = 255
-    panel = Image.fromarray(mixed.astype(np.uint8))
+    panel = Image.fromarray(mixed)
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
     for number, label in enumerate(labels, 1):
-        rows, columns = np.nonzero(ids == number)
-        if len(rows) > ROOM:
-            # the segment's pixel nearest its middle: unlike the middle itself, it lies inside
-            middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-            at = (int(columns[middle]), int(rows[middle]))
+        mask = ids == number
+        if mask.sum() > ROOM:
+            at = inner_middle(mask)
             pen.text(at, categories[label].name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
     return panel
+
+
+def inner_middle(mask: np.ndarray) -> tuple[int, int]:
+    """Column and row of a mask's pixel nearest its middle, which itself may lie outside."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # sums of whole numbers, so that the middle is exact however they are added up
+    middles = [np.dot(np.arange(len(sums)), sums) / sums.sum() for sums in (mask.sum(1), mask.sum(0))]
+    down, across = ((np.arange(side) - middle) ** 2 for side, middle in zip(mask.shape, middles, strict=True))
+    nearest = np.where(mask, np.add.outer(down, across), np.inf).argmin()
+    row, column = divmod(int(nearest), mask.shape[1])
+    return int(columns[0]) + column, int(rows[0]) + row
 
 
 def shade(category: Any, index: int) -> tuple[int, ...]:

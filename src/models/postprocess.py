@@ -3,7 +3,7 @@
 Letters: Q queries, K classes, h x w the pixels of the mask logits, H x W those of the original image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from src.models.transformer_decoder import Prediction
 
 CHUNK = 16  # masks that are at full size at the same time
+PIXELS = 2**25  # of all of them, where the order in which they are looked at changes nothing
 SUMS = 2**27  # numbers that are held at the same time, to add up masks by class: all of many classes take gigabytes
 
 
@@ -105,8 +106,7 @@ class Postprocess:
         unique, inverse = queries.unique(return_inverse=True)
         masks = torch.empty(len(unique), *frame.original, dtype=torch.bool, device=scores.device)
         confidence = scores.new_empty(len(unique))
-        for first in range(0, len(unique), CHUNK):
-            some = slice(first, first + CHUNK)
+        for some in chunks(len(unique), frame):
             logits = frame.undo(prediction.mask_logits[image][unique[some]])
             inside = logits > 0
             masks[some] = inside
@@ -136,18 +136,24 @@ def sum_masks(class_scores: Tensor, mask_logits: Tensor, frame: Frame) -> Tensor
     return total
 
 
+def chunks(number: int, frame: Frame) -> Iterator[slice]:
+    """So many masks a few at a time, fewer where they are large."""
+    size = max(min(CHUNK, PIXELS // prod(frame.original)), 1)
+    return (slice(first, first + size) for first in range(0, number, size))
+
+
 def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Where each query's probability is at least 0.5 (Q, H, W) bool, and the query that wins each pixel (H, W)."""
     inside = torch.empty(len(scores), *frame.original, dtype=torch.bool, device=scores.device)
     best, owner = None, None
-    for first in range(0, len(scores), CHUNK):
-        probability = frame.undo(mask_logits[first : first + CHUNK]).sigmoid()
-        inside[first : first + CHUNK] = probability >= 0.5
-        strongest, query = (scores[first : first + CHUNK, None, None] * probability).max(0)
+    for some in chunks(len(scores), frame):
+        probability = frame.undo(mask_logits[some]).sigmoid()
+        inside[some] = probability >= 0.5
+        strongest, query = (scores[some, None, None] * probability).max(0)
         if best is None or owner is None:
             best, owner = strongest, query
         else:
-            owner = torch.where(strongest > best, query + first, owner)
+            owner = torch.where(strongest > best, query + some.start, owner)
             best = torch.maximum(best, strongest)
     assert owner is not None
     return inside, owner
