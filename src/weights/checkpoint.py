@@ -17,7 +17,7 @@ from torch import nn
 
 from src.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
-from src.weights.files import load, tensors
+from src.weights.files import records, tensors
 from src.weights.layouts import State, layout_of, to_ours
 
 SHOWN = 20  # names that a refusal lists
@@ -118,7 +118,7 @@ def read_tensors(files: list[Path], setting: str = "weights") -> State:
     """All tensors of some files, named by a setting; no file may run code."""
     state: State = {}
     for file in files:
-        more = tensors(load(file, setting), f"{setting}={file}")
+        more = tensors(records(file, setting), f"{setting}={file}")
         if twice := state.keys() & more.keys():
             others = ", ".join(other.name for other in files if other != file)
             raise ValueError(f"{setting}={file}: {min(twice)} is also in one of {others}; give the file that is meant")
