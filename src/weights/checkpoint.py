@@ -1,16 +1,14 @@
-"""Checkpoints from anywhere: found, read, told apart, and put into a model.
+"""Checkpoints from anywhere: read, told apart, and put into a model.
 
 Every name is accounted for, on both sides, or the load is refused, naming the first that disagree.
 """
 
 import json
-import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -18,10 +16,10 @@ from torch import nn
 from src.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
 from src.weights.files import records, tensors
+from src.weights.folders import locate
 from src.weights.layouts import State, layout_of, to_ours
 
 SHOWN = 20  # names that a refusal lists
-ENDINGS = (".ckpt", ".safetensors", ".bin", ".pth", ".pt", ".pkl")  # of files, which no hub name has
 COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
 NOTE = "ecoscale"  # under which our files say what model they are of
 
@@ -91,27 +89,6 @@ def read(source: str) -> Checkpoint:
         raise ValueError(f"weights={source}: {error}") from error
     checkpoint.architecture()  # which says what is missing
     return checkpoint
-
-
-def locate(source: str) -> list[Path]:
-    """The weight files a path or hub name stands for."""
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in ENDINGS:
-            raise FileNotFoundError(f"weights {source}: no such file or folder, looked in {path.absolute().parent}")
-        try:
-            path = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.bin"]))
-        except Exception as error:
-            raise FileNotFoundError(
-                f"weights {source}: no such folder here, and as a hub name it cannot be fetched "
-                f"({str(error).splitlines()[0]}); without a network, give a folder or a file"
-            ) from error
-    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
-    if not files:
-        raise FileNotFoundError(f"weights {source}: the folder holds no *.safetensors and no *.bin")
-    return files
 
 
 def read_tensors(files: list[Path], setting: str = "weights") -> State:
