@@ -15,9 +15,10 @@ from torch import nn
 
 from src.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
-from src.weights.files import records, tensors
+from src.weights.copies import choose, copies_in, tell
+from src.weights.files import made, records, tensors
 from src.weights.folders import locate
-from src.weights.layouts import State, layout_of, to_ours
+from src.weights.layouts import State, to_ours
 
 SHOWN = 20  # names that a refusal lists
 COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
@@ -69,20 +70,31 @@ class Checkpoint(NamedTuple):
         return None if self.own else TERMS[self.architecture().method]
 
 
-def read(source: str) -> Checkpoint:
+def read(source: str, take: str | None = None) -> Checkpoint:
     """A checkpoint of ours or a published one: a file, a folder or a hub name.
 
     Raises FileNotFoundError where there is nothing, ValueError for what is no Mask2Former or cannot be read.
+
+    Args:
+        take: which copy of the model, where a file has several; the plain one by default, which is said.
     """
     files = locate(source)
-    state = read_tensors(files)
-    if all(name.startswith("module.") for name in state):  # a wrapper for processes
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    layout = layout_of(state)
-    if layout is None:
-        raise ValueError(f"weights={source}: no Mask2Former, {other(state)}")
+    name = f"weights={files[0]}"
+    content = records(files[0], "weights") if len(files) == 1 else read_tensors(files)
+    copies = copies_in(content)
+    if not copies:
+        raise ValueError(f"weights={source}: no Mask2Former, {other(tensors(content, name))}")
+    taken = choose(copies, take, source)
+    state = {key: made(value, name, key) for key, value in taken.values.items()}
+    checkpoint = named_as_ours(source, state, taken.layout, files[0])
+    tell(source, content, copies, taken)
+    return checkpoint
+
+
+def named_as_ours(source: str, state: State, layout: str, file: Path) -> Checkpoint:
+    """A checkpoint of weights in some layout. Raises ValueError for two names of one weight, or for no whole model."""
     if layout == "ours":
-        return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, read_note(files[0]))
+        return Checkpoint(source, layout, state, read_note(file))
     try:
         checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
     except ValueError as error:

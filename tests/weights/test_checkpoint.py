@@ -190,6 +190,15 @@ def test_weights_of_another_model_are_refused_by_what_they_look_like(words: str,
     assert f"weights={tmp_path / 'model.pth'}: no " in str(refusal.value)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.module."])
+def test_wrapped_weights_of_another_model_look_like_it(prefix: str, tmp_path: Path) -> None:
+    """A prefix that all names share does not hide what they are of."""
+    for words, names in list(OTHERS.items())[:5]:
+        torch.save({prefix + name: torch.zeros(2) for name in names}, tmp_path / "model.pth")
+        with pytest.raises(ValueError, match=re.escape(words)):
+            read(str(tmp_path / "model.pth"))
+
+
 def test_a_convolution_for_recalibration_is_refused(tmp_path: Path) -> None:
     """PRO-SCALE's code has such a variant, but no release; what it computes is not loaded as something else."""
     state = weights(published.proscale_resnet50())
