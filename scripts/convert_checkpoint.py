@@ -5,6 +5,7 @@ python -m scripts.convert_checkpoint facebook/mask2former-swin-tiny-coco-panopti
 python -m scripts.convert_checkpoint weights/mask2former_r50.safetensors weights/for_transformers --to transformers
 
 SOURCE is a file, a folder or a hub name, of Mask2Former (detectron2 or transformers), PRO-SCALE, ECO-M2F, or ours.
+Of several copies in it, as of an average beside the model, the plain one is taken; --take NAME takes another.
 Beside a TARGET of ours lies its configuration, TARGET with the ending .yaml, which is an experiment for
 conf/experiment; model.weights=TARGET needs no more than the file itself.
 """
@@ -48,11 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("source", help="a file, a folder or a hub name")
     parser.add_argument("target", type=Path, help="a .safetensors file; with --to transformers a folder")
     parser.add_argument("--to", choices=["ours", "transformers"], default="ours", help="layout (default: %(default)s)")
+    parser.add_argument("--take", metavar="NAME", help="another copy of the model, by the name that is said")
     args = parser.parse_args(arguments)
     try:
         if args.to == "ours" and args.target.suffix != ".safetensors":
             raise ValueError(f"target {args.target}: expected a name that ends in .safetensors")
-        checkpoint = read(args.source)
+        checkpoint = read(args.source, args.take)
         architecture = checkpoint.architecture()
         check_fit(checkpoint, architecture)
         report(checkpoint, architecture)

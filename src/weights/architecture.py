@@ -178,5 +178,9 @@ OTHERS = (
 def other(names: Iterable[str]) -> str:
     """What weights look like that are of no Mask2Former."""
     names = list(names)
-    said = (words for pattern, words in OTHERS if any(re.match(pattern, name) for name in names))
+    parts = [name.split(".") for name in names]
+    ends = zip(min(parts), max(parts), strict=False)
+    shared = next((depth for depth, (one, another) in enumerate(ends) if one != another), 0)  # of a wrapper
+    bare = [".".join(part[shared:]) for part in parts]
+    said = (words for pattern, words in OTHERS if any(re.match(pattern, name) for name in (*names, *bare)))
     return f"looks like {next(said, 'another model')} ({len(names)} tensors: {', '.join(names[:5])} ...)"

@@ -1,27 +1,26 @@
-"""Checkpoints from anywhere: found, read, told apart, and put into a model.
+"""Checkpoints from anywhere: read, told apart, and put into a model.
 
 Every name is accounted for, on both sides, or the load is refused, naming the first that disagree.
 """
 
 import json
-import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from src.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
-from src.weights.files import load, tensors
-from src.weights.layouts import State, layout_of, to_ours
+from src.weights.copies import choose, copies_in, tell
+from src.weights.files import made, records, tensors
+from src.weights.folders import locate
+from src.weights.layouts import State, to_ours
 
 SHOWN = 20  # names that a refusal lists
-ENDINGS = (".ckpt", ".safetensors", ".bin", ".pth", ".pt", ".pkl")  # of files, which no hub name has
 COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
 NOTE = "ecoscale"  # under which our files say what model they are of
 
@@ -71,20 +70,31 @@ class Checkpoint(NamedTuple):
         return None if self.own else TERMS[self.architecture().method]
 
 
-def read(source: str) -> Checkpoint:
+def read(source: str, take: str | None = None) -> Checkpoint:
     """A checkpoint of ours or a published one: a file, a folder or a hub name.
 
     Raises FileNotFoundError where there is nothing, ValueError for what is no Mask2Former or cannot be read.
+
+    Args:
+        take: which copy of the model, where a file has several; the plain one by default, which is said.
     """
     files = locate(source)
-    state = read_tensors(files)
-    if all(name.startswith("module.") for name in state):  # a wrapper for processes
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    layout = layout_of(state)
-    if layout is None:
-        raise ValueError(f"weights={source}: no Mask2Former, {other(state)}")
+    name = f"weights={files[0]}"
+    content = records(files[0], "weights") if len(files) == 1 else read_tensors(files)
+    copies = copies_in(content)
+    if not copies:
+        raise ValueError(f"weights={source}: no Mask2Former, {other(tensors(content, name))}")
+    taken = choose(copies, take, source)
+    state = {key: made(value, name, key) for key, value in taken.values.items()}
+    checkpoint = named_as_ours(source, state, taken.layout, files[0])
+    tell(source, content, copies, taken)
+    return checkpoint
+
+
+def named_as_ours(source: str, state: State, layout: str, file: Path) -> Checkpoint:
+    """A checkpoint of weights in some layout. Raises ValueError for two names of one weight, or for no whole model."""
     if layout == "ours":
-        return Checkpoint(source, layout, {n.removeprefix("model."): v for n, v in state.items()}, read_note(files[0]))
+        return Checkpoint(source, layout, state, read_note(file))
     try:
         checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
     except ValueError as error:
@@ -93,32 +103,11 @@ def read(source: str) -> Checkpoint:
     return checkpoint
 
 
-def locate(source: str) -> list[Path]:
-    """The weight files a path or hub name stands for."""
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in ENDINGS:
-            raise FileNotFoundError(f"weights {source}: no such file or folder, looked in {path.absolute().parent}")
-        try:
-            path = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.bin"]))
-        except Exception as error:
-            raise FileNotFoundError(
-                f"weights {source}: no such folder here, and as a hub name it cannot be fetched "
-                f"({str(error).splitlines()[0]}); without a network, give a folder or a file"
-            ) from error
-    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
-    if not files:
-        raise FileNotFoundError(f"weights {source}: the folder holds no *.safetensors and no *.bin")
-    return files
-
-
 def read_tensors(files: list[Path], setting: str = "weights") -> State:
     """All tensors of some files, named by a setting; no file may run code."""
     state: State = {}
     for file in files:
-        more = tensors(load(file, setting), f"{setting}={file}")
+        more = tensors(records(file, setting), f"{setting}={file}")
         if twice := state.keys() & more.keys():
             others = ", ".join(other.name for other in files if other != file)
             raise ValueError(f"{setting}={file}: {min(twice)} is also in one of {others}; give the file that is meant")

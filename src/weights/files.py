@@ -2,19 +2,23 @@
 
 import pickle
 import re
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from src.atomic import atomic_write
+from src.weights.pickles import PlainArray, PlainTensor, PlainUnpickler, RefusedError, named_by, placeholder, refuse
+from src.weights.torch_files import OLD_TORCH, ZIP, read_old, read_zip
 
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, 2)  # how torch.save began before 1.6
+PICKLE = b"\x80"
+TENSORS = (Tensor, PlainTensor, PlainArray)  # and what stands for them
 # What a file that holds no tensors begins with, and what to do about it.
 BEGINNINGS = (
     (rb"$", "is empty"),
@@ -27,90 +31,6 @@ BEGINNINGS = (
 )
 
 
-class RefusedError(pickle.UnpicklingError):
-    """A pickle asks for something other than arrays and plain containers."""
-
-
-class PlainDict(dict):
-    """A dictionary that a pickle can fill, and not give attributes."""
-
-    def __setstate__(self, state: object) -> None:
-        """torch keeps versions there, which nobody needs."""
-
-
-class PlainType:
-    """What a pickle calls a type of numbers, instead of numpy's own, which it could bend."""
-
-    def __init__(self, name: str, *_: object):
-        if not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", name):
-            raise RefusedError(f"numpy.dtype {name}")
-        self.dtype = np.dtype(name)
-
-    def __setstate__(self, state: tuple) -> None:
-        """The order of bytes comes second."""
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class PlainArray:
-    """What a pickle calls an array: made of bytes of its own, and neither indexed nor called."""
-
-    array: np.ndarray
-
-    def __init__(self, *_: object):
-        """An array that is empty yet (`_reconstruct`)."""
-
-    def __setstate__(self, state: tuple) -> None:
-        """Version, shape, type, whether columns come first, and bytes."""
-        _, shape, kind, columns_first, content = state
-        self.fill(content.encode("latin1") if isinstance(content, str) else content, kind, shape, "CF"[columns_first])
-
-    def fill(self, content: bytes, kind: PlainType, shape: tuple[int, ...], order: Any) -> "PlainArray":
-        """Hold numbers in this machine's order of bytes."""
-        if not isinstance(content, bytes | bytearray) or not isinstance(kind, PlainType):
-            raise RefusedError("an array of something other than bytes")
-        numbers = np.frombuffer(content, kind.dtype).reshape(shape, order=order)
-        self.array = numbers.astype(kind.dtype.newbyteorder("="))
-        return self
-
-
-def from_buffer(content: bytes, kind: PlainType, shape: tuple[int, ...], order: str) -> PlainArray:
-    """How protocol 5 holds arrays."""
-    return PlainArray().fill(content, kind, shape, order)
-
-
-def no_bytes() -> bytes:
-    """How protocol 2 holds bytes of length 0."""
-    return b""
-
-
-def latin1(text: str, encoding: str) -> bytes:
-    """How protocol 2 holds other bytes."""
-    if encoding != "latin1":
-        raise RefusedError(f"_codecs.encode to {encoding}")
-    return text.encode(encoding)
-
-
-ADMITTED = {
-    "collections.OrderedDict": PlainDict,
-    "numpy.ndarray": "numpy.ndarray",  # a mere name, which says what to reconstruct
-    "numpy.dtype": PlainType,
-    **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), PlainArray),
-    **dict.fromkeys(("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"), from_buffer),
-    "__builtin__.bytes": no_bytes,
-    "_codecs.encode": latin1,
-}
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Reads arrays and plain containers. Raises RefusedError naming whatever else a file asks for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global name."""
-        if f"{module}.{name}" not in ADMITTED:
-            raise RefusedError(f"{module}.{name}")
-        return ADMITTED[f"{module}.{name}"]
-
-
 def load(file: Path, setting: str, mmap: bool = False) -> Any:
     """What torch, safetensors or pickle saved. Raises ValueError for what is broken or would run code.
 
@@ -118,19 +38,38 @@ def load(file: Path, setting: str, mmap: bool = False) -> Any:
         setting: that named the file, for the message.
         mmap: leave tensors on disk until they are looked at, where the format can.
     """
+    read_torch = partial(torch.load, map_location="cpu", weights_only=True)
+    readers: dict[bytes | tuple[bytes, ...], Callable[[Path], Any]] = {
+        ZIP: partial(read_torch, mmap=mmap),
+        OLD_TORCH: read_torch,
+        PICKLE: partial(read_pickle, stand_in=refuse),
+    }
+    return read_by(readers, file, setting)
+
+
+def records(file: Path, setting: str) -> Any:
+    """As `load`, with records in the place of tensors, which `made` makes, and placeholders of what would run code."""
+    return read_by({ZIP: read_zip, OLD_TORCH: read_old, PICKLE: read_pickle}, file, setting)
+
+
+def read_by(readers: Mapping[bytes | tuple[bytes, ...], Callable[[Path], Any]], file: Path, setting: str) -> Any:
+    """What the reader makes of a file that begins as it asks. Raises ValueError as `load` does."""
     with file.open("rb") as stream:
         head = stream.read(512)
+    safetensors = file.suffix == ".safetensors" and head[8:9] == b"{"
+    reader = load_file if safetensors else next((readers[one] for one in readers if head.startswith(one)), None)
+    if reader is None:
+        raise ValueError(f"{setting}={file}: not a checkpoint, it {look(head)}")
     try:
-        if file.suffix == ".safetensors" and head[8:9] == b"{":
-            return load_file(file)
-        if head.startswith((ZIP, OLD_TORCH)):
-            return torch.load(file, "cpu", weights_only=True, mmap=mmap and head.startswith(ZIP))
-        if head.startswith(PICKLE):
-            with file.open("rb") as stream:
-                return PlainUnpickler(stream, encoding="latin1").load()
+        return reader(file)
     except Exception as error:
         raise ValueError(f"{setting}={file}: not a readable checkpoint ({explain(error)})") from error
-    raise ValueError(f"{setting}={file}: not a checkpoint, it {look(head)}")
+
+
+def read_pickle(file: Path, stand_in: Callable[[str], Any] = placeholder) -> Any:
+    """What a model zoo has pickled."""
+    with file.open("rb") as stream:
+        return PlainUnpickler(stream, stand_in).load()
 
 
 def write_tensors(content: dict[str, Any], file: Path) -> None:
@@ -148,30 +87,42 @@ def look(head: bytes) -> str:
 def explain(error: Exception) -> str:
     """Why a file cannot be read; never torch's own advice to read it unsafely."""
     if isinstance(error, RefusedError):
-        return f"reading it would run or make {error}, which is refused"
+        return f"reading it would run or make {repr(str(error))[1:-1]}, which is refused"
     code = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
     if code:
         return f"reading it would run or make {code[1]}, which is refused"
-    if isinstance(error, RuntimeError | SafetensorError | EOFError | pickle.UnpicklingError) and str(error):
-        return f"{str(error).split('. ')[0].splitlines()[0]}; it is cut short or damaged"
+    if isinstance(error, RuntimeError | SafetensorError | EOFError | pickle.UnpicklingError | zipfile.BadZipFile):
+        said = str(error).split(". ")[0].splitlines() or [type(error).__name__]
+        return f"{said[0]}; it is cut short or damaged"
     return f"it is cut short or damaged, {type(error).__name__}"
 
 
+def made(value: Any, name: str, key: object) -> Tensor:
+    """The tensor that a record is of. Raises ValueError naming the file, the key and what else it is."""
+    named = named_by(value)
+    if not isinstance(key, str) or not (named or isinstance(value, TENSORS)):
+        under = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
+        raise ValueError(f"{name}: holds {type(value).__name__} under {under}, expected tensors by name")
+    try:
+        if named:
+            raise RefusedError(named)
+        return value if isinstance(value, Tensor) else value.tensor()
+    except Exception as error:
+        raise ValueError(f"{name}: not a readable checkpoint (its {key!r}: {explain(error)})") from error
+
+
 def tensors(content: Any, name: str) -> dict[str, Tensor]:
-    """The tensors of what was loaded, by name, from where Lightning, detectron2 and timm keep them.
+    """The tensors of what was read, by name, from where Lightning, detectron2 and timm keep them.
 
     Raises ValueError for what holds no tensors by name.
     """
-    if isinstance(content, dict):
-        content = content.get("state_dict", content.get("model", content))
-    found = {}
-    for key, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, PlainArray):
-            value = torch.from_numpy(value.array)
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            under = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
-            raise ValueError(f"{name}: holds {type(value).__name__} under {under}, expected tensors by name")
-        found[key] = value
-    if not found:
+    place = "content"
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and key in content:
+            place, content = key, content[key]
+            break
+    if named_by(content):
+        made(content, name, place)
+    if not isinstance(content, dict) or not content:
         raise ValueError(f"{name}: holds {type(content).__name__}, expected tensors by name")
-    return found
+    return {key: made(value, name, key) for key, value in content.items()}

@@ -141,16 +141,14 @@ SPELLINGS = {  # other names of the same
     ),
 }
 
+SIGNS = {"sem_seg_head.": "detectron2", "model.pixel_level_module.": "transformers", "pixel_decoder.encoder.": "ours"}
+SIGN = re.compile(rf"((?:[^.]+\.)*?)({'|'.join(map(re.escape, SIGNS))})")
 
-def layout_of(names: Iterable[str]) -> str | None:
-    """`detectron2`, `transformers` or `ours`, by how names begin; None for any other."""
-    signs = {
-        "sem_seg_head.": "detectron2",
-        "model.pixel_level_module.": "transformers",
-        "pixel_decoder.encoder.": "ours",
-        "model.pixel_decoder.encoder.": "ours",  # of a LightningModule
-    }
-    return next((signs[sign] for name in names for sign in signs if name.startswith(sign)), None)
+
+def layouts_by_prefix(names: Iterable[str]) -> dict[str, str]:
+    """`detectron2`, `transformers` or `ours`, by what stands before the names of a layout: nothing, or a wrapper's."""
+    found = (SIGN.match(name) for name in names)
+    return {sign[1]: SIGNS[sign[2]] for sign in found if sign}
 
 
 def to_ours(state: State, layout: str) -> State:

@@ -1,9 +1,12 @@
 """Random weights under the names and shapes of published checkpoints, written out from their lists of keys."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from src.weights.layouts import State, from_ours, to_ours
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 PIXEL, HEAD = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
@@ -163,3 +166,20 @@ def older(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name.replace("pixel_decoder.", "").replace(".query_feat.", ".static_query."): value
         for name, value in state.items()
     }
+
+
+@cache
+def plain(layout: str) -> State:
+    """Weights under the names of a layout, each full of a number of its own, which takes no room in a file."""
+    shapes = (*swin(16, (1, 1, 1, 1)), *head((16, 32, 64, 128), (0, 0, 1), 3))
+    state = {name: torch.zeros(1).expand(shape) for name, shape in shapes}
+    if layout != "detectron2":
+        state = to_ours(state, "detectron2")
+    if layout == "transformers":
+        state = from_ours(state, layout)
+    return {name: torch.tensor(float(i)).expand(value.shape) for i, (name, value) in enumerate(state.items())}
+
+
+def same(state: State, expected: State) -> bool:
+    """Whether two states have equal names and tensors."""
+    return state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in expected)

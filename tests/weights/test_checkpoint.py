@@ -190,6 +190,15 @@ def test_weights_of_another_model_are_refused_by_what_they_look_like(words: str,
     assert f"weights={tmp_path / 'model.pth'}: no " in str(refusal.value)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.module."])
+def test_wrapped_weights_of_another_model_look_like_it(prefix: str, tmp_path: Path) -> None:
+    """A prefix that all names share does not hide what they are of."""
+    for words, names in list(OTHERS.items())[:5]:
+        torch.save({prefix + name: torch.zeros(2) for name in names}, tmp_path / "model.pth")
+        with pytest.raises(ValueError, match=re.escape(words)):
+            read(str(tmp_path / "model.pth"))
+
+
 def test_a_convolution_for_recalibration_is_refused(tmp_path: Path) -> None:
     """PRO-SCALE's code has such a variant, but no release; what it computes is not loaded as something else."""
     state = weights(published.proscale_resnet50())
@@ -315,13 +324,14 @@ def test_shapes_that_make_no_model_are_refused(words: str, tmp_path: Path) -> No
 
 
 def test_two_names_of_one_weight_are_refused(tmp_path: Path) -> None:
-    """Within a file, and in two files of a folder: neither wins over the other."""
+    """Within a file, and in two parts in a folder: neither wins over the other."""
     state = weights(published.mask2former_resnet50())
     with pytest.raises(ValueError, match="another name in the same file stands for"):
         read(save({**older(state), **state}, tmp_path / "model.pth"))
-    for name in ("a", "b"):
-        torch.save({"pixel_decoder.encoder.layers.0.norm1.bias": torch.zeros(1)}, tmp_path / f"{name}.bin")
-    with pytest.raises(ValueError, match=r"b\.bin: .* is also in one of a\.bin"):
+    names = ("model-00001-of-00002.bin", "model-00002-of-00002.bin")
+    for name in names:
+        torch.save({"pixel_decoder.encoder.layers.0.norm1.bias": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(ValueError, match=f"{names[1]}: .* is also in one of {names[0]}"):
         read(str(tmp_path))
 
 

@@ -1,0 +1,110 @@
+"""Where in a file the model is: among optimisers and averages, in wrappers of wrappers, under names with a prefix."""
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from shlex import quote
+from typing import Any, NamedTuple
+
+from src.weights.files import TENSORS
+from src.weights.layouts import layouts_by_prefix
+
+WRAPPERS = re.compile(r"(^|(?<=\.))_(orig_mod|(fsdp|checkpoint)_wrapped_module|forward_module)\.")  # torch's, anywhere
+SHOWN = 10  # names that are listed
+AVERAGES = re.compile(r"ema|swa|avg|averag|teacher|momentum|shadow", re.IGNORECASE)
+OPTIMISER = re.compile(r"(^|\.)optim", re.IGNORECASE)
+
+
+class Copy(NamedTuple):
+    """A model in a file."""
+
+    place: str  # what stands before its names: keys of dictionaries, then a prefix
+    layout: str
+    averaged: bool
+    values: dict[Any, Any]  # by name without the prefix
+
+    @property
+    def called(self) -> str:
+        """In words."""
+        return self.place.rstrip(".") or "the names without a prefix"
+
+
+def dictionaries(content: Any) -> Iterator[tuple[str, dict]]:
+    """All dictionaries in what was read, each once, outer ones first, with the keys that lead there, and dots after."""
+    queue, seen = [("", content)], set()
+    for place, node in queue:
+        if id(node) in seen:  # as in a file that contains itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, dict):
+            yield place, without_wrappers(node)
+        items = node.items() if isinstance(node, dict) else enumerate(node) if type(node) in (list, tuple) else ()
+        queue += [(f"{place}{key}.", value) for key, value in items]
+
+
+def without_wrappers(entries: dict) -> dict:
+    """Values by names in which no wrapper of torch has left its mark, unless two would be called the same."""
+    plain = {WRAPPERS.sub("", key) if isinstance(key, str) else key: value for key, value in entries.items()}
+    return plain if len(plain) == len(entries) else entries
+
+
+def copies_in(content: Any) -> list[Copy]:
+    """Every model of a layout that we know, in what was read from a file."""
+    found = []
+    for place, entries in dictionaries(content):
+        names = [key for key, value in entries.items() if isinstance(key, str) and isinstance(value, TENSORS)]
+        layouts = layouts_by_prefix(names)
+        for prefix, layout in layouts.items():
+            others = tuple(other for other in layouts if other != prefix and other.startswith(prefix))
+            mine = [key for key in entries if str(key).startswith(prefix) and not str(key).startswith(others)]
+            counted = f"{prefix.removesuffix('module.')}n_averaged" in entries  # by torch's AveragedModel
+            values = {key[len(prefix) :] if isinstance(key, str) else key: entries[key] for key in mine}
+            averaged = counted or AVERAGES.search(place + prefix) is not None
+            found.append(Copy(place + prefix, layout, averaged, values))
+    return [copy for copy in found if not OPTIMISER.search(copy.place)]
+
+
+def choose(copies: list[Copy], take: str | None, source: str) -> Copy:
+    """The copy called so; without a name the one that is no average, then the largest, then that of the shortest name.
+
+    Raises ValueError for a name that none has.
+    """
+    if take is None:
+        return min(copies, key=lambda copy: (copy.averaged, -len(copy.values), len(copy.place)))
+    for copy in copies:
+        if copy.called == take:
+            return copy
+    there = ", ".join(copy.called for copy in copies)
+    raise ValueError(f"weights={source}: holds no model called {take}, expected one of: {there}")
+
+
+def left(content: Any, copies: list[Copy], taken: Copy) -> list[str]:
+    """What else has tensors: keys beside the model, and first parts of names beside its own."""
+    places = tuple(copy.place for copy in copies)
+    found: dict[str, None] = {}
+    for place, entries in dictionaries(content):
+        for key, value in entries.items():
+            name = f"{place}{key}"
+            if isinstance(value, TENSORS) and not name.startswith(places):
+                start = place if place and taken.place.startswith(place) else ""
+                found[start + name[len(start) :].split(".")[0]] = None
+    return list(found)
+
+
+def tell(source: str, content: Any, copies: list[Copy], taken: Copy) -> None:
+    """Say once what was taken of several copies, and what was left beside it, if anything was."""
+    others = [copy.called for copy in copies if copy is not taken]
+    names = [f"{name} (another copy of the model)" for name in others] + left(content, copies, taken)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        say_once(f"weights={source}: {taken.called} is taken; left out: {', '.join(names[:SHOWN])}{more}")
+    if others:
+        convert = f"python -m scripts.convert_checkpoint {quote(source)} TARGET.safetensors --take {quote(others[0])}"
+        say_once(f"to take {others[0]}, make a file of it: {convert}")
+
+
+@cache
+def say_once(line: str) -> None:
+    """A line for the user, whatever characters a file put into its names."""
+    print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)
