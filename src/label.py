@@ -18,10 +18,19 @@ from src.mistakes import guarded
 from src.saved_settings import saved_overrides
 from src.scores import NOTHING
 from src.search_path import overrides_of
-from src.weights.files import load
+from src.weights.files import records
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
-BESIDE = ("weights", "drop_class_head", "pretrained", "activation_checkpointing", "compile", "num_workers", "augment")
+BESIDE = (
+    "weights",
+    "drop_class_head",
+    "pretrained",
+    "activation_checkpointing",
+    "compile",
+    "num_workers",
+    "augment",
+    "on_flaw",
+)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="label")
@@ -50,7 +59,7 @@ def label(cfg: DictConfig) -> None:
 
 def check_trained(source: str, exits: list[int]) -> None:
     """Refuse exits that a parent of ours was not trained for. Raises ValueError naming them."""
-    content = load(Path(source), "ckpt_path", mmap=True) if Path(source).is_file() else {}
+    content = records(Path(source), "ckpt_path") if Path(source).is_file() else {}
     settings = content.get("hyper_parameters", {}).get("config") if isinstance(content, dict) else None
     if settings is None:
         return  # published weights do not say

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.data.coco_file import Grouping, Groups, ImageId, categories_in, images_in, panoptic
+from src.data.categories import categories_in
+from src.data.coco_file import Grouping, Groups, ImageId, images_in, panoptic
 from src.data.documents import Entry, read_json
 from src.data.entries import part
 from src.data.problems import Kind, Problem, Report, refuse, repeats

@@ -5,8 +5,11 @@ import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from src.data.documents import Entry, read_json
+from src.data.entries import CATEGORIES, part, places, put_right
+from src.data.problems import Kind, Problem, Report, refuse, repeats
 from src.data.targets import Category
 
 BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parent / "classes").glob("*.csv"))}
@@ -31,19 +34,32 @@ def read_categories(source: str | list[Entry]) -> list[Category]:
         )
     if file.suffix.lower() != ".json":
         return read_table(file)
-    document = read_json(file)
+    return categories_in(read_json(file), file, {"isthing": 1}, refuse)
+
+
+def categories_in(document: Any, file: Path, default: Entry, report: Report) -> list[Category]:
+    """The classes of a document, by id; `default` is what an entry has that does not say. Raises DataError."""
+    entries = part(document, "categories", file)
+    for value in CATEGORIES:
+        value = value._replace(default=default.get(value.key, ...))
+        problems = [*put_right(entries, value, file, places(entries, "category"), "categories")]
+        refuse(problems)  # without them nothing else can be read
+        report(problems)
+    report(repeats(file, "category", [entry["id"] for entry in entries]))
+    by_id = {entry["id"]: entry for entry in reversed(entries)}
     try:
-        return listed(document["categories"], {"isthing": 1})
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"{file}: expected COCO's layout, categories with id and name ({error!r})") from error
+        return listed([*by_id.values()])
+    except ValueError as error:
+        refuse([Problem(Kind.VALUE, str(file), "", f"cannot be read: {error}", "COCO's categories")])
+        raise
 
 
-def listed(entries: list[Entry], default: Entry | None = None) -> list[Category]:
-    """Entries of COCO's JSON files as categories, by id; `default` is what an entry has that does not say.
+def listed(entries: list[Entry]) -> list[Category]:
+    """Entries of COCO's JSON files as categories, by id.
 
     Raises ValueError for a value that cannot be, KeyError or TypeError for what is no such list.
     """
-    entries = [(default or {}) | entry for entry in sorted(entries, key=lambda entry: entry["id"])]
+    entries = sorted(entries, key=lambda entry: entry["id"])
     if not entries:
         raise ValueError("no category, expected one or more")
     for entry in entries:

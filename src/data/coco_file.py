@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.data.categories import listed
 from src.data.documents import Entry
 from src.data.entries import (
-    CATEGORIES,
     IMAGES,
     MASKS,
     OBJECTS,
@@ -16,34 +14,17 @@ from src.data.entries import (
     is_id,
     objects,
     part,
+    places,
     put_right,
     short,
     whole,
 )
 from src.data.outline_forms import put_outlines_right
 from src.data.problems import Kind, Problem, Report, refuse, repeats
-from src.data.targets import Category
 
 ImageId = int | str
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
 Grouping = Callable[[list[Entry], Mapping[ImageId, Entry], Path], tuple[Groups, list[Problem]]]
-
-
-def categories_in(document: Any, file: Path, default: Entry, report: Report) -> list[Category]:
-    """The classes of a document, by id; `default` is what an entry has that does not say. Raises DataError."""
-    entries = part(document, "categories", file)
-    for value in CATEGORIES:
-        value = value._replace(default=default.get(value.key, ...))
-        problems = [*put_right(entries, value, file, places(entries, "category"), "categories")]
-        refuse(problems)  # without them nothing else can be read
-        report(problems)
-    report(repeats(file, "category", [entry["id"] for entry in entries]))
-    by_id = {entry["id"]: entry for entry in reversed(entries)}
-    try:
-        return listed([*by_id.values()])
-    except ValueError as error:
-        refuse([Problem(Kind.VALUE, str(file), "", f"cannot be read: {error}", "COCO's categories")])
-        raise
 
 
 def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
@@ -60,14 +41,6 @@ def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
     for image in images:
         image["height"], image["width"] = image["height"] or 0, image["width"] or 0
     return images
-
-
-def places(entries: list[Entry], noun: str) -> Callable[[Entry], str]:
-    """What an entry is called: by its id, by its place where it has none."""
-    place_of = {id(entry): place for place, entry in enumerate(entries)}
-    return lambda entry: (
-        f"{noun} {entry['id']}" if entry.get("id") is not None else f"{noun} {place_of[id(entry)]}, from 0"
-    )
 
 
 def find_owners(annotations: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) -> Iterator[Problem]:

@@ -157,3 +157,11 @@ def short(value: Any) -> str:
     """A value as a message can hold it."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def places(entries: list[Entry], noun: str) -> Callable[[Entry], str]:
+    """What an entry is called: by its id, by its place where it has none."""
+    place_of = {id(entry): place for place, entry in enumerate(entries)}
+    return lambda entry: (
+        f"{noun} {entry['id']}" if entry.get("id") is not None else f"{noun} {place_of[id(entry)]}, from 0"
+    )
