@@ -44,13 +44,13 @@ SETTINGS = [
 REAL = ROOT.parent / "shared" / "data" / "coco" / "val2017"
 
 
-def save(settings: list[str], folder: Path) -> Path:
+def save(settings: list[str], folder: Path, spread: float = 0.5) -> Path:
     """The checkpoint of a model with random weights that finds something, and a gate that chooses several exits."""
     task, _, trainer = compose(configure([*settings, f"paths.run={folder}", "~logger", "callbacks=[]"]), settings)
     model: Any = task.model
     torch.manual_seed(1)
     torch.nn.init.normal_(model.gate.head.weight)
-    torch.nn.init.normal_(model.decoder.class_embed.weight, std=0.5)
+    torch.nn.init.normal_(model.decoder.class_embed.weight, std=spread)
     model.decoder.class_embed.bias.data[-1] = -9
     trainer.strategy.connect(task)
     trainer.save_checkpoint(folder / "model.ckpt")
