@@ -26,6 +26,7 @@ class Value(NamedTuple):
     read: Callable[[Any], Any] = lambda value: None  # what another value means; None: nothing
     default: Any = ...  # of an entry that does not say; without one, all must
     shown: Callable[[Any], str] = repr  # what a message calls a value
+    kind: Kind = Kind.VALUE  # what it is if a value means nothing
 
 
 def whole(value: Any) -> int | None:
@@ -93,7 +94,7 @@ CATEGORIES = (
     Value("isthing", "0 or 1", lambda v: type(v) in (int, bool) and v in (0, 1), crowd),
 )
 CLASS = Value("category_id", "the id of a category", is_id, whole)
-OWNER = IMAGES[0]._replace(key="image_id")
+OWNER = IMAGES[0]._replace(key="image_id", kind=Kind.UNLISTED)
 CROWD = Value("iscrowd", "0 or 1", lambda v: type(v) is int and v in (0, 1), crowd, 0)
 AREA = Value("area", "pixels", is_area, area, math.nan, known)
 OBJECTS = (CLASS, CROWD, AREA, OWNER)
@@ -150,7 +151,7 @@ def put_right(
 def means_nothing(entry: Entry, value: Value, file: Path, called: str) -> Problem:
     """A value that is missing or cannot be."""
     found = f"has {value.key} {short(entry[value.key])}" if entry.get(value.key) is not None else f"has no {value.key}"
-    return Problem(Kind.VALUE, str(file), called, found, value.expected)
+    return Problem(value.kind, str(file), called, found, value.expected)
 
 
 def short(value: Any) -> str:

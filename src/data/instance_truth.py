@@ -41,11 +41,13 @@ class InstanceTruth:
         self.problems: list[Problem] = []  # warnings: what is read differently than it is written
         self.annotations = Annotations(self.file, instances, keep_empty=True, report=self.report)
         self.class_of = self.match_classes(categories)  # class index by that of the file
-        images = [scenes.identified(index) for index in range(len(scenes))]
-        self.row_of = self.match_images([image for image in images if image is not None])  # by image id
+        images = [image for image in map(scenes.identified, range(len(scenes))) if image is not None]
+        if len(images) < len(scenes):
+            kind = type(scenes).__name__
+            raise ValueError(f"task.instance_truth={file}: {kind} does not say which images it has (`identified`)")
+        self.row_of = self.match_images(images)  # by image id
         for image in images:
-            if image is not None:
-                refuse(self.flaws(image))
+            refuse(self.flaws(image))
         self.of = lru_cache(maxsize=16)(self.read)  # every exit asks for the same image
 
     def report(self, problems: Any) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from src.data.annotations import image_sizes
 from src.data.exit_table import About
 from src.data.labelling import Batches, Labelling, as_it_is
-from src.data.problems import Problem, other_categories, refuse
+from src.data.problems import OF_NO_IMAGE, Problem, other_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
 from src.data.sound import glance, opened, sound
@@ -84,8 +84,7 @@ class SegmentationData(LightningDataModule):
 
         def report(found: Iterable[Problem]) -> None:
             problems.extend(found)
-            if self.on_flaw == "refuse":
-                refuse(problems)
+            refuse(one for one in problems if self.on_flaw == "refuse" or one.kind in OF_NO_IMAGE)
 
         scenes, num_skipped = opened(make, report), 0
         if self.on_flaw == "skip":

@@ -49,6 +49,9 @@ WARNINGS = frozenset(  # neither break nor falsify training
 )
 
 
+OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # which image they falsify, nothing tells
+
+
 class Problem(NamedTuple):
     """One fault: `file: id found, expected ...` is its sentence."""
 

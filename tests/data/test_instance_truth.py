@@ -163,6 +163,9 @@ def test_files_of_other_kinds_are_named(root: Path) -> None:
     panoptic = str(root / "annotations/panoptic_val2017.json")
     with pytest.raises(DataError, match=r"panoptic_val2017\.json: is of COCO's panoptic layout"):
         InstanceTruth(panoptic, SCENES.categories, scenes(root))
+    plain = str(root / "annotations/instances_val2017.json")
+    with pytest.raises(ValueError, match="Shapes does not say which images it has"):
+        InstanceTruth(plain, SCENES.categories, SCENES)
     (root / "short.json").write_text(Path(panoptic).read_text()[:500])
     with pytest.raises(DataError, match=r"short\.json: not readable as JSON"):
         InstanceTruth(str(root / "short.json"), SCENES.categories, scenes(root))

@@ -107,6 +107,22 @@ def test_data_without_a_sound_image_are_refused(root: Path) -> None:
         data(coco(root), "drop")
 
 
+def no_image_id(document: Any) -> None:
+    of_image(document, 3).pop("image_id")
+
+
+def two_images_of_an_id(document: Any) -> None:
+    document["images"][4]["id"] = 3
+
+
+@pytest.mark.parametrize("change", [no_image_id, two_images_of_an_id, lambda document: document["images"].pop(4)])
+def test_a_flaw_of_no_image_is_refused_all_the_same(root: Path, change: Callable[[Any], Any]) -> None:
+    """Which image it falsifies, nothing tells."""
+    edit(root, change)
+    with pytest.raises(DataError, match="image"):
+        _ = data(coco(root), "skip").val_scenes
+
+
 def warned(made: SegmentationData) -> dict[Kind, str]:
     _ = made.val_scenes
     return {problem.kind: str(problem) for _, problem in made.problems}
