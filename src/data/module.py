@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from src.data.annotations import image_sizes
 from src.data.exit_table import About
+from src.data.instance_truth import InstanceTruth
 from src.data.labelling import Batches, Labelling, as_it_is
 from src.data.problems import OF_NO_IMAGE, Problem, other_categories, refuse
 from src.data.samplers import StepSampler, share
@@ -99,6 +100,12 @@ class SegmentationData(LightningDataModule):
     def categories(self) -> list[Category]:
         """The classes, in the order of their indices."""
         return self.val_scenes.categories
+
+    def instance_truth(self, file: str) -> InstanceTruth:
+        """Objects that the validation scenes are scored against, from a file of their own. Raises as the class does."""
+        truth = InstanceTruth(file, self.categories, self.val_scenes)
+        self.problems += [("val", problem) for problem in truth.problems]
+        return truth
 
     @property
     def for_task(self) -> dict[str, Any]:

@@ -35,8 +35,7 @@ class Segmentation(lightning.LightningModule):
         model, criterion: take the number of classes. optimizer: takes the model. scheduler: takes the optimizer.
         postprocess: takes which classes are things.
         categories: of the data set, with `id`, `name` and `isthing`, in the order of the class indices.
-        instance_truth: an annotation file that AP is scored against instead of the data set's own segments; read_truth
-            reads it, given the categories and the scenes that are scored.
+        instance_truth: an annotation file that AP is scored against instead of the data set's own segments.
         exits_per_step: how many exits, drawn anew, a training step supervises; `all`: every one, from one encoder pass.
         alpha: weight of an exit's loss by its depth k: 1, k or k*k/10.
         patience: after how many steps in a row without finite costs and gradients training stops.
@@ -53,7 +52,6 @@ class Segmentation(lightning.LightningModule):
         categories: Sequence[Any],
         segmentation: str = "panoptic",
         instance_truth: str | None = None,
-        read_truth: Callable[..., Any] | None = None,
         exits_per_step: int | str = "all",
         alpha: int | str = 1,
         patience: int = 10,
@@ -65,7 +63,7 @@ class Segmentation(lightning.LightningModule):
         self.criterion = criterion(num_classes=len(categories))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.make_evaluation = partial(Evaluation, segmentation, isthing, postprocess(isthing=isthing))
-        self.instance_truth, self.read_truth = instance_truth, read_truth
+        self.instance_truth = instance_truth
         if instance_truth is not None and segmentation == "semantic":
             raise ValueError(f"task.instance_truth={instance_truth}: segmentation=semantic has no AP; expected null")
         self.score(*(f"exit{depth}" for depth in self.model.exits))
@@ -97,11 +95,9 @@ class Segmentation(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read what is scored against, so that what does not fit the data is said before anything runs."""
-        if self.instance_truth is None or self.read_truth is None or stage not in ("fit", "validate"):
+        if self.instance_truth is None or stage not in ("fit", "validate"):
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        truth = self.read_truth(self.instance_truth, self.categories, data.val_scenes)
-        data.problems += [("val", problem) for problem in truth.problems]
+        truth = self.trainer.datamodule.instance_truth(self.instance_truth)  # type: ignore[attr-defined]
         for evaluation in self.evaluations.values():
             evaluation.take_truth(truth)
 

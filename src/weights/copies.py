@@ -93,8 +93,13 @@ def left(content: Any, copies: list[Copy], taken: Copy) -> list[str]:
 
 
 def tell(source: str, content: Any, copies: list[Copy], taken: Copy) -> None:
-    """Say once what was taken of several copies, and what was left beside it, if anything was."""
+    """Say once what was taken of several copies, and what was left beside it, if anything was.
+
+    Of a training here only another copy is worth a word: what else a checkpoint of Lightning holds is known.
+    """
     others = [copy.called for copy in copies if copy is not taken]
+    if not others and taken.layout == "ours" and "pytorch-lightning_version" in content:
+        return
     names = [f"{name} (another copy of the model)" for name in others] + left(content, copies, taken)
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
