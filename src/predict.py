@@ -37,7 +37,7 @@ def predict(cfg: DictConfig) -> None:
     ):
         task = bar.add_task("segmenting", total=len(inputs))
         for _, photos in groupby(inputs, key=lambda pair: pair[0].video):
-            for shot, photo, answer in predictor.stream(photos):
+            for shot, photo, answer in predictor.stream(photos, whole=False):  # files take them enlarged
                 answers.write(shot, photo, answer)
                 bar.advance(task)
     print(cfg.paths.run)

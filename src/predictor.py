@@ -63,15 +63,18 @@ class Predictor:
         Args:
             images: paths, Pillow images, or uint8 arrays (H, W, 3) or tensors (3, H, W), RGB.
         """
-        stream = self.stream(enumerate(map(self.read, images)))
-        answers = {place: self.task.whole(answer) for place, _, answer in stream}
+        answers = {place: answer for place, _, answer in self.stream(enumerate(map(self.read, images)))}
         return [answers[place] for place in range(len(images))]
 
-    def stream(self, photos: Iterable[tuple[Key, torch.Tensor]]) -> Iterator[tuple[Key, torch.Tensor, Any]]:
+    def stream(
+        self, photos: Iterable[tuple[Key, torch.Tensor]], whole: bool = True
+    ) -> Iterator[tuple[Key, torch.Tensor, Any]]:
         """Answers as they come, each with its photo (3, H, W) uint8 RGB and the key that it came with.
 
-        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order. Maps of
-        photos of more than `max_pixels` are smaller than these (see `Answering.whole`).
+        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order.
+
+        Args:
+            whole: bring maps to the size of their photo; false: those of photos of more than `max_pixels` stay smaller.
         """
         waiting: dict[tuple[int, ...], list[tuple[Key, torch.Tensor]]] = {}
         for key, photo in photos:
@@ -82,11 +85,11 @@ class Predictor:
                 size = max(waiting, key=lambda one: len(waiting[one]))
             elif len(waiting[size]) < self.batch_size:
                 continue
-            yield from self.answers(waiting.pop(size))
+            yield from self.answers(waiting.pop(size), whole)
         for batch in waiting.values():
-            yield from self.answers(batch)
+            yield from self.answers(batch, whole)
 
-    def answers(self, batch: list[tuple[Key, torch.Tensor]]) -> Iterator[tuple[Key, torch.Tensor, Any]]:
+    def answers(self, batch: list[tuple[Key, torch.Tensor]], whole: bool) -> Iterator[tuple[Key, torch.Tensor, Any]]:
         """Those of one batch. Raises ValueError where memory is short."""
         try:
             with self.fabric.autocast():
@@ -99,4 +102,4 @@ class Predictor:
                 "expected less of either"
             ) from error
         for (key, photo), answer in zip(batch, made, strict=True):
-            yield key, photo, answer
+            yield key, photo, self.task.whole(answer) if whole else answer
