@@ -64,7 +64,11 @@ def learnt_categories(weights: str | None) -> list[dict[str, Any]] | None:
     with suppress(ValueError):  # which says why when the weights are read
         content = load(Path(weights), "weights", mmap=True)
         kept = content.get("hyper_parameters") if isinstance(content, dict) else None
-        return kept.get("categories") if isinstance(kept, dict) else None
+        found = kept.get("categories") if isinstance(kept, dict) else None
+        ours = isinstance(found, list) and all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in found
+        )
+        return found if ours else None  # another's setting of that name
     return None
 
 

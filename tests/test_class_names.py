@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.class_names import difference
+from src.class_names import difference, learnt_categories
 from src.command_line import configure
 from src.compose import compose, take_weights
 from src.data.export import export_index_masks
@@ -144,3 +144,10 @@ def test_a_few_of_many_are_named() -> None:
     said = difference([f"a{n}" for n in range(9)], [f"b{n}" for n in range(9)])
     assert said is not None
     assert said.endswith("class 2 is 'b2' in the data, learnt as 'a2', and 6 more")
+
+
+@pytest.mark.parametrize("value", [80, ["sky", "grass"], [{"id": 1}], [None]])
+def test_another_projects_setting_of_that_name_says_nothing(value: Any, tmp_path: Path) -> None:
+    """A checkpoint of Lightning may keep anything under `categories`."""
+    torch.save({"state_dict": {}, "hyper_parameters": {"categories": value}}, tmp_path / "other.ckpt")
+    assert learnt_categories(str(tmp_path / "other.ckpt")) is None

@@ -60,9 +60,10 @@ def lines(problems: list[tuple[str, Any]], num_skipped: dict[str, int]) -> list[
     said = []
     for split, number in num_skipped.items():
         why = Counter(str(one.kind) for of, one in problems if of == split and one.breaks)
-        if number and why:
+        if why:
             reasons = ", ".join(f"{kind} ({times})" for kind, times in why.items())
-            said.append(f"{split}: {number} image{'s' * (number > 1)} skipped for a flaw: {reasons}")
+            some = f"{number} image{'s' * (number > 1)} skipped" if number else "left out"  # before images were counted
+            said.append(f"{split}: {some} for a flaw: {reasons}")
     first: dict[tuple[str, Any], list[Any]] = {}
     for split, one in problems:
         if not one.breaks and one.kind not in QUIET:

@@ -67,7 +67,7 @@ class Annotations:
         groups, problems = group(part(document, "annotations", file), by_id, file)
         report(problems)
         report(self._unlisted(set(groups) - set(by_id)))
-        images = [by_id[id_] for id_ in sorted(by_id)]
+        images = [by_id[id_] for id_ in sorted(by_id) if by_id[id_]["file_name"] is not None]  # else said on reading
         if not keep_empty:
             some = {id_ for id_, (_, objects) in groups.items() if not all(one["iscrowd"] for one in objects)}
             report(self._left_out(id_ for id_ in by_id if id_ not in some))

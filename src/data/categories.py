@@ -3,7 +3,7 @@
 import colorsys
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from src.data.targets import Category
 
 BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parent / "classes").glob("*.csv"))}
 LARGEST = 65535  # value of a 16-bit PNG
+SHADE = "#[0-9a-fA-F]{6}"
 
 
 def read_categories(source: str | list[Entry]) -> list[Category]:
@@ -64,21 +65,32 @@ def listed(entries: list[Entry]) -> list[Category]:
         raise ValueError("no category, expected one or more")
     for entry in entries:
         check(entry)
-    colors = [tuple(entry.get("color") or color(place)) for place, entry in enumerate(entries)]
+    colors = [tuple(shades_of(entry) or color(place)) for place, entry in enumerate(entries)]
     return [
         Category(entry["id"], entry["name"], bool(entry["isthing"]), one)
         for entry, one in zip(entries, colors, strict=True)
     ]
 
 
+def shades_of(entry: Entry) -> Any:
+    """Red, green and blue, also where an entry says them as #rrggbb."""
+    said = entry.get("color")
+    return [*bytes.fromhex(said[1:])] if isinstance(said, str) and re.fullmatch(SHADE, said) else said
+
+
 def check(entry: Entry) -> None:
     """Raise ValueError for what no category can be."""
-    shades = entry.get("color") or (0, 0, 0)
+    shades = shades_of(entry) or (0, 0, 0)
+    shades = shades if isinstance(shades, Sequence) else ()
     for name, fits, expected in (
         ("id", type(entry["id"]) is int, "a whole number"),
         ("name", isinstance(entry["name"], str), "text"),
         ("isthing", entry["isthing"] in (0, 1), "0 or 1"),
-        ("color", len(shades) == 3 and all(shade in range(256) for shade in shades), "three numbers from 0 to 255"),
+        (
+            "color",
+            len(shades) == 3 and all(shade in range(256) for shade in shades),
+            "three numbers from 0 to 255 or #rrggbb",
+        ),
     ):
         if not fits:
             raise ValueError(f"category {entry['id']}: {name} is {entry[name]!r}, expected {expected}")
@@ -116,7 +128,7 @@ def read_row(row: Mapping[str, str | None], place: int, where: str) -> Category:
         raise ValueError(f"{where}: id is {id_}, expected a whole number from 0 to {LARGEST}")
     name = value("name", "", r".+", "the name of a class")
     isthing = value("isthing", "0", "[01]", "0 or 1") == "1"
-    shade = value("color", "#{:02x}{:02x}{:02x}".format(*color(place)), "#[0-9a-fA-F]{6}", "#rrggbb")
+    shade = value("color", "#{:02x}{:02x}{:02x}".format(*color(place)), SHADE, "#rrggbb")
     red, green, blue = bytes.fromhex(shade[1:])
     return Category(id_, name, isthing, (red, green, blue))
 

@@ -28,11 +28,11 @@ Grouping = Callable[[list[Entry], Mapping[ImageId, Entry], Path], tuple[Groups, 
 
 
 def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
-    """The images that a document lists, those that can be told apart and found. Raises DataError."""
+    """The images that a document lists, those that can be told apart; file_name None: not to be found."""
     images = part(document, "images", file)
     for value in IMAGES:
         report(put_right(images, value, file, places(images, "image"), "images"))
-    images = [image for image in images if None not in (image["id"], image["file_name"])]
+    images = [image for image in images if image["id"] is not None]
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
             image["id"] = str(image["id"])

@@ -68,11 +68,11 @@ def area(value: Any) -> float | None:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         return None
-    return math.nan if number is not None and not 0 <= number < math.inf else number
+    return math.nan if number is not None and not 0 <= number < LARGEST else number
 
 
 def is_area(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
+    return type(value) in (int, float) and 0 <= value < LARGEST
 
 
 def known(number: float) -> str:

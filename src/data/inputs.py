@@ -1,5 +1,6 @@
 """Photos out of files, folders, globs and videos, each under a name that no other has."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -28,6 +29,7 @@ PHOTOS = (
     ".pgm",
     ".pbm",
 )
+LONGEST = 200  # bytes of a name
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
@@ -64,7 +66,7 @@ class Inputs:
         numbered = all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and not any(map(is_video, self.files))
         numbered = numbered and len({*map(int, stems)}) == len(stems)
         self.first_ids = [int(stem) for stem in stems] if numbered else None
-        self.names = distinct(stems)
+        self.names = distinct([*map(cut, stems)])
         self.videos = {file: num_frames(file) for file in self.files if is_video(file)}
 
     def __len__(self) -> int:
@@ -114,11 +116,19 @@ def is_video(file: Path) -> bool:
 def distinct(names: Sequence[str]) -> list[str]:
     """Names, a number added to those that came up before, whatever their case: cat, cat_2."""
     taken: set[str] = set()
+    next_of: dict[str, int] = {}  # the number to try, of names that came up before
     result = []
     for name in names:
-        new, number = name, 2
+        new, number = name, next_of.get(name.casefold(), 2)
         while new.casefold() in taken:
             new, number = f"{name}_{number}", number + 1
+        next_of[name.casefold()] = number
         taken.add(new.casefold())
         result.append(new)
     return result
+
+
+def cut(name: str) -> str:
+    """A name, short enough to have more added to it where names of files end after 255 bytes."""
+    content = os.fsencode(name)
+    return name if len(content) <= LONGEST else content[:LONGEST].decode(errors="ignore")

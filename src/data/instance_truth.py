@@ -15,7 +15,7 @@ from pycocotools import mask as run_lengths
 
 from src.data.annotations import Annotations
 from src.data.coco_file import instances
-from src.data.outlines import encode, short
+from src.data.outlines import decode, encode
 from src.data.problems import DataError, Kind, Problem, refuse
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category
@@ -88,7 +88,8 @@ class InstanceTruth:
         for id_, outline in zip(ids, outlines, strict=True):
             try:
                 runs = encode(self.file, id_, outline, image.size)
-                yield from short(self.file, id_, runs) if isinstance(outline, dict) else ()
+                if isinstance(outline, dict):
+                    decode(self.file, id_, runs, image.size)
             except DataError as error:
                 yield from error.problems
 
@@ -122,12 +123,13 @@ class InstanceTruth:
         """The row of each image in the file. Raises DataError for images that are not there, or others by that id."""
         names = [stem(name.decode(errors="replace")) for name in self.annotations.image_names]
         by_id = {id_: row for row, id_ in enumerate(self.annotations.image_ids.tolist())}
-        if all(names[by_id.get(image.image_id, 0)] == stem(image.name) for image in images if image.image_id in by_id):
-            found = {image.image_id: by_id[image.image_id] for image in images if image.image_id in by_id}
-        else:  # the file numbers images otherwise
-            twice = {name for name, count in Counter(names).items() if count > 1}
+        found = {image.image_id: by_id[image.image_id] for image in images if image.image_id in by_id}
+        if not found or any(names[found.get(i.image_id, 0)] != stem(i.name) for i in images if i.image_id in found):
+            # the file numbers images otherwise
+            ours = [stem(image.name) for image in images]
+            twice = {name for many in (names, ours) for name, count in Counter(many).items() if count > 1}
             by_name = {name: row for row, name in enumerate(names) if name not in twice}
-            found = {i.image_id: by_name[stem(i.name)] for i in images if stem(i.name) in by_name}
+            found = {i.image_id: by_name[name] for i, name in zip(images, ours, strict=True) if name in by_name}
         if lacking := [f"{image.image_id} ({image.name})" for image in images if image.image_id not in found]:
             said = f"lacks {len(lacking)} of the {len(images)} images that are scored: {some(lacking)}"
             refuse([self.problem(Kind.UNLISTED, "", said, "every one of them, by id and file name")])

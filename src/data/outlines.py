@@ -67,11 +67,15 @@ def drawable(file: Path, id_: int) -> Iterator[None]:
 def malformed(file: Path, id_: int, outline: Polygons | Runs, size: tuple[int, int]) -> Iterator[Problem]:
     """Polygons too far off to be drawn, and run lengths of another size."""
     if isinstance(outline, list):
-        if far := [number for polygon in outline for number in polygon if not abs(number) <= FAR]:  # NaN too
+        numbers = [number for polygon in outline for number in polygon]
+        if odd := [number for number in numbers if not isinstance(number, int | float)]:
+            said = (f"has a polygon with {odd[0]!r}", "numbers")
+            yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
+        elif far := [number for number in numbers if not abs(number) <= FAR]:  # NaN too
             said = (f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
             yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
     elif tuple(outline["size"]) != size:
-        said = ("has run lengths of {} x {}".format(*outline["size"]), "{} x {} (height x width)".format(*size))
+        said = ("has run lengths of {!r} x {!r}".format(*outline["size"]), "{} x {} (height x width)".format(*size))
         yield Problem(Kind.SIZE, str(file), f"annotation {id_}", *said)
 
 

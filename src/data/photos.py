@@ -22,6 +22,8 @@ def rgb(picture: Image.Image) -> Image.Image:
         picture = Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("floating-point pixels, expected 8 or 16 bits")
+    if picture.mode == "P" and isinstance(picture.info.get("transparency"), bytes):
+        picture = picture.convert("RGBA")  # the same colours, and Pillow would warn of the other way
     return picture.convert("RGB")
 
 

@@ -26,10 +26,11 @@ class Folder:
 
     def holds(self, name: str) -> bool:
         """Whether a name is that of a file."""
-        parent, _, file = name.rpartition("/")
+        parent, slash, file = name.rpartition("/")
+        parent += slash  # "/" of a name that begins so
         if parent not in self.listings:
             place = self.path / parent
-            self.listings[parent] = set(os.listdir(place)) if place.is_dir() else set()
+            self.listings[parent] = set(os.listdir(place)) if os.path.isdir(place) else set()
         return file in self.listings[parent]
 
     @cached_property
@@ -56,7 +57,7 @@ class Folder:
         below = {Path(one).parent for tail, names in self.by_spelling.items() if tail[-1:] == parts for one in names}
         if len(below) == 1:
             return self.path / below.pop()
-        return self.path.parent if (self.path.parent / name).is_file() else None
+        return self.path.parent if os.path.isfile(self.path.parent / name) else None  # false also of names too long
 
 
 def spelling(name: str) -> Parts:

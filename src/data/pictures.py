@@ -1,7 +1,8 @@
 """Picture files: whether they are there, how large they are, and what is in them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def read_picture(file: Path, most: int = MOST) -> Image.Image:
     """
     with opened(file, most) as picture:
         picture.load()
-        turn = TURNS.get(orientation(picture.getexif()))  # Pillow has turned a TIFF, and taken its tag away
+        turn = TURNS.get(orientation(picture.getexif))  # Pillow has turned a TIFF, and taken its tag away
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -40,7 +41,7 @@ def header_size(file: Path) -> tuple[int, int]:
     """(height, width) of a picture as `read_picture` gives it, from its header alone. Raises DataError."""
     with opened(file) as picture:
         # of the class, as PNG's own method would decode the file
-        turned = orientation(Image.Image.getexif(picture)) in range(5, 9)
+        turned = orientation(partial(Image.Image.getexif, picture)) in range(5, 9)
         width, height = stored_size(picture)
         return (width, height) if turned else (height, width)
 
@@ -83,9 +84,12 @@ def too_large(file: Path, size: tuple[int, int], most: int) -> Problem:
     )
 
 
-def orientation(tags: Image.Exif) -> Any:
-    """A key of TURNS, 1 for a picture that is upright, or what else a broken file says."""
-    return tags.get(ExifTags.Base.Orientation, 1)
+def orientation(tags: Callable[[], Image.Exif]) -> Any:
+    """A key of TURNS, 1 for a picture that is upright or whose tags are broken, or what else a broken file says."""
+    try:
+        return tags().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises whatever it met in them; a file that is broken is told by its pixels
+        return 1
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from src.weights.layouts import layouts_by_prefix
 WRAPPERS = re.compile(r"(^|(?<=\.))_(orig_mod|(fsdp|checkpoint)_wrapped_module|forward_module)\.")  # torch's, anywhere
 SHOWN = 10  # names that are listed
 AVERAGES = re.compile(r"ema|swa|avg|averag|teacher|momentum|shadow", re.IGNORECASE)
-OPTIMISER = re.compile(r"(^|\.)optim", re.IGNORECASE)
+OPTIMISER = re.compile(r"(^|\.)optim(?!i[sz]ed)", re.IGNORECASE)  # not a model that is called optimized
 
 
 class Copy(NamedTuple):

@@ -163,9 +163,15 @@ def to_ours(state: State, layout: str) -> State:
             if part in parts.setdefault(ours, {}):
                 raise ValueError(f"{name}: another name in the same file stands for {ours} as well")
             parts[ours][part] = value
-    return {
-        name: torch.cat([part[i] for i in sorted(part)]) if len(part) > 1 else part[0] for name, part in parts.items()
-    }
+    return {name: joined(name, [part[i] for i in sorted(part)]) for name, part in parts.items()}
+
+
+def joined(name: str, parts: list[Tensor]) -> Tensor:
+    """Parts, along the first axis, of a tensor of ours. Raises ValueError for parts of different shapes."""
+    if len({part.shape for part in parts}) > 1 or (len(parts) > 1 and not parts[0].dim()):
+        shapes = " and ".join(str(tuple(part.shape)) for part in parts)
+        raise ValueError(f"parts of {name} are {shapes}, expected equal ones with an axis")
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def our_name(name: str, layout: str) -> tuple[str, int]:
@@ -186,6 +192,8 @@ def from_ours(state: State, layout: str) -> State:
     """
     theirs: State = {}
     for name, value in state.items():
+        if UNUSED.match(name):  # a counter of a norm, which has no axis to split
+            continue
         row = next((row for row in ROWS if rename(name, row.ours, row.ours)), None)
         if row is None or not row.names(layout):
             raise ValueError(f"{name}: no such weight in the layout of {layout}")

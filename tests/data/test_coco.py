@@ -296,6 +296,7 @@ def test_a_bad_annotation_file_is_refused_at_once(root: Path, spoil: Callable[[A
         ("categories", {"isthing": "no"}, "category 1 has isthing 'no', expected 0 or 1"),
         ("categories", {"color": [1, 2]}, r"color is \[1, 2\], expected three numbers"),
         ("categories", {"color": "red"}, "color is 'red', expected three numbers"),
+        ("categories", {"color": 16711680}, "color is 16711680, expected three numbers"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_at_once(root: Path, entries: str, change: dict[str, Any], message: str):

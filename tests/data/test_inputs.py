@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.inputs import Inputs
+from src.data.inputs import Inputs, distinct
 
 
 def save(file: Path, width: int = 8) -> Path:
@@ -35,6 +35,22 @@ def test_no_two_names_are_alike(tmp_path: Path) -> None:
         save(tmp_path / name)
     names = [name for name, _ in listed(tmp_path)]
     assert names == ["cat", "Cat_2", "cat_3", "cat_2_2"]
+
+
+def test_many_files_of_a_name_take_no_time() -> None:
+    """As of a camera that calls every picture the same, in a folder of its own."""
+    names = distinct(["rgb"] * 50_000 + ["rgb_7", "RGB"])
+    assert names[:3] == ["rgb", "rgb_2", "rgb_3"]
+    assert names[-2:] == ["rgb_7_2", "RGB_50001"]
+
+
+def test_long_names_leave_room(tmp_path: Path) -> None:
+    """For what is added to the names of answers; characters stay whole, names differ."""
+    for end in "ab":
+        save(tmp_path / f"{'é' * 120}{end}.png")
+    (first, _), (second, _) = listed(tmp_path)
+    assert first == "é" * 100
+    assert second == f"{first}_2"
 
 
 def test_names_that_are_numbers_are_ids(tmp_path: Path) -> None:

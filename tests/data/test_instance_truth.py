@@ -75,6 +75,13 @@ def other_image_ids(document: Any) -> None:
         entry["image_id"] = (entry["image_id"] + 1) % 6
 
 
+def image_ids_of_another_range(document: Any) -> None:
+    for image in document["images"]:
+        image["id"] += 1000
+    for entry in document["annotations"]:
+        entry["image_id"] += 1000
+
+
 def text_ids(document: Any) -> None:
     for image in document["images"]:
         image["id"] = f"image {image['id']}"
@@ -101,7 +108,17 @@ def more_images(document: Any) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [ids_from_0, other_numbers, other_case, other_image_ids, text_ids, areas_of_0, bare, more_images],
+    [
+        ids_from_0,
+        other_numbers,
+        other_case,
+        other_image_ids,
+        image_ids_of_another_range,
+        text_ids,
+        areas_of_0,
+        bare,
+        more_images,
+    ],
 )
 def test_ap_does_not_depend_on_how_a_file_is_written(root: Path, change: Callable[[Any], None]) -> None:
     """Nor differs from that of the data's own segments, which these are."""
@@ -133,6 +150,10 @@ def broken_mask(document: Any) -> None:
     document["annotations"][3] |= {"id": 777, "segmentation": {"size": [64, 64], "counts": "52"}}
 
 
+def mask_without_end(document: Any) -> None:
+    document["annotations"][3] |= {"id": 777, "segmentation": {"size": [64, 64], "counts": [0, 5000]}}
+
+
 def no_segmentation(document: Any) -> None:
     for entry in document["annotations"]:
         del entry["segmentation"]
@@ -146,6 +167,7 @@ def no_segmentation(document: Any) -> None:
         (renamed_pictures, r"lacks 6 of the 6 images that are scored: 0 \(000000000000.png\)"),
         (other_sizes, r"image 000000000002.png is 65 x 64 .* there, expected 64 x 64"),
         (broken_mask, "changed.json: annotation 777 has run lengths that end early"),
+        (mask_without_end, "changed.json: annotation 777 cannot be drawn"),
         (no_segmentation, "changed.json: has boxes only.*boxes are not enough for masks"),
         (lambda document: document.pop("images"), "changed.json: has no 'images'"),
     ],
@@ -169,3 +191,21 @@ def test_files_of_other_kinds_are_named(root: Path) -> None:
     (root / "short.json").write_text(Path(panoptic).read_text()[:500])
     with pytest.raises(DataError, match=r"short\.json: not readable as JSON"):
         InstanceTruth(str(root / "short.json"), SCENES.categories, scenes(root))
+
+
+def test_two_pictures_of_a_name_are_not_one(root: Path) -> None:
+    """Where a file numbers images otherwise and has that name once, it does not say which it means."""
+    (root / "val2017" / "deeper").mkdir()
+    (root / "val2017" / "000000000005.png").rename(root / "val2017" / "deeper" / "000000000004.png")
+    file = root / "annotations/panoptic_val2017.json"
+    document = json.loads(file.read_text())
+    document["images"][5]["file_name"] = "deeper/000000000004.png"
+    file.write_text(json.dumps(document))
+
+    def change(document: Any) -> None:
+        image_ids_of_another_range(document)
+        del document["images"][5]
+        document["annotations"] = [one for one in document["annotations"] if one["image_id"] < 1005]
+
+    with pytest.raises(DataError, match=r"lacks 2 of the 6 images that are scored: 4 .*, 5 "):
+        truth(root, change)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from src.data.photos import photo
+from src.data.pictures import header_size
 
 COLORS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 WIDE = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
@@ -56,6 +57,24 @@ def test_broken_tags_beside_the_orientation_change_nothing(tmp_path: Path) -> No
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
     pixels = shown(Image.fromarray(COLORS), tmp_path / "a.png", exif=exif)
     assert np.array_equal(pixels, np.rot90(COLORS, -1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("tags", [b"rubbish rubbish", b"II*\0"])
+def test_tags_that_cannot_be_read_change_nothing(tags: bytes, suffix: str, tmp_path: Path) -> None:
+    """The pixels are whole all the same."""
+    file = tmp_path / f"a.{suffix}"
+    pixels = shown(Image.fromarray(COLORS), file, exif=b"Exif\0\0" + tags, lossless=True)
+    assert np.array_equal(pixels, COLORS)
+    assert header_size(file) == (6, 8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    """In its own colours."""
+    picture = Image.fromarray(COLORS).convert("P")
+    pixels = shown(picture, tmp_path / "a.png", transparency=bytes(range(256)))
+    assert np.array_equal(pixels, np.asarray(picture.convert("RGB")))
 
 
 def test_arrays_and_images_are_photos_too() -> None:

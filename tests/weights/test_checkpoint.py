@@ -163,6 +163,22 @@ def test_there_and_back(layout: str, make: Callable, tmp_path: Path) -> None:
     assert all(torch.equal(back[name], value) for name, value in ours.items())
 
 
+@pytest.mark.parametrize("layout", ["detectron2", "transformers"])
+def test_counters_of_norms_are_left_behind(layout: str) -> None:
+    """Ours has them where norms are learnt; nothing reads them."""
+    ours = {"backbone.body.bn1.num_batches_tracked": torch.tensor(3), "backbone.body.bn1.bias": torch.zeros(2)}
+    assert len(from_ours(ours, layout)) == 1
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_parts_of_different_shapes_are_named(shape: tuple[int, ...]) -> None:
+    """Queries, keys and values, which are one tensor with us, must be alike."""
+    place = "model.transformer_module.decoder.layers.0.self_attn."
+    state = {f"{place}{part}_proj.bias": torch.zeros(2) for part in "qk"} | {f"{place}v_proj.bias": torch.zeros(shape)}
+    with pytest.raises(ValueError, match=r"parts of decoder.layers.0.self_attn.in_proj.* are \(2,\) and \(2,\) and"):
+        to_ours(state, "transformers")
+
+
 def test_transformers_has_no_word_for_what_the_papers_add() -> None:
     """A gate and a re-calibration cannot be said there, and are refused by name."""
     for name in ("gate.head.weight", "pixel_decoder.encoder.recalibrate.excite.bias"):

@@ -40,7 +40,15 @@ def _said_anew() -> None:
 
 PREFIXES = (
     *("_orig_mod.", "module.", "model.", "net.", "network.", "model._orig_mod.", "module._orig_mod.", "ema_model."),
-    *("_orig_mod.module.", "_forward_module.model.", "model.model.", "lit.net.model.", "0.", "teacher.module."),
+    *(
+        "_orig_mod.module.",
+        "_forward_module.model.",
+        "model.model.",
+        "lit.net.model.",
+        "0.",
+        "teacher.module.",
+        "optimized_model.",
+    ),
 )
 
 
