@@ -1,11 +1,19 @@
 """Rows of several kinds as one CSV file."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.atomic import atomic_write
+
+HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters, but for what stands for bytes of file names
+
+
+def whole(value: Any) -> Any:
+    """A value as a file can hold it: halves of characters, which JSON may have, as what stands for the unreadable."""
+    return HALVES.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[str] = ()) -> None:
@@ -14,4 +22,4 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[s
     with atomic_write(file) as part, open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, list(names))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: whole(value) for name, value in row.items()} for row in rows)

@@ -12,6 +12,7 @@ from PIL import Image
 from src.command_line import run
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
+from src.rows import write_csv
 from src.validate_data import validate_data
 from tests.test_command_line import said
 
@@ -81,6 +82,12 @@ def test_a_name_that_is_no_text_is_said_and_kept(ask: Ask, tmp_path: Path, monke
     status, text = ask("data=custom_semantic", f"data.root={root}", "split=val")
     assert (status, r"stra\udcdfe.png" in text) == (1, True)
     assert b"stra\xdfe.png" in (tmp_path / "run" / "problems.csv").read_bytes()
+
+
+def test_half_a_character_is_kept_as_unreadable(tmp_path: Path) -> None:
+    """As a tool leaves it that cuts names short; what stands for bytes of a file's name stays."""
+    write_csv([{"class": "half \ud83d", "file": "\udcdf", "images": 3}], tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes().splitlines()[1] == "half \ufffd,".encode() + b"\xdf,3"
 
 
 def test_warnings_do_not_fail(ask: Ask, tmp_path: Path) -> None:
