@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Kind(StrEnum):
@@ -102,9 +102,9 @@ def repeats(file: Path, what: str, ids: Iterable[object]) -> Iterator[Problem]:
             yield Problem(Kind.REPEATED, str(file), f"{what} {id_}", f"is there {count} times", "ids that differ")
 
 
-def other_categories(train: Sequence[object], val: Sequence[object]) -> Iterator[Problem]:
-    """Classes that training and validation, which must share them, have differently."""
+def other_categories(train: Sequence[Any], val: Sequence[Any]) -> Iterator[Problem]:
+    """Classes that training and validation, which must share them, have differently; colours are no matter."""
     for place, (ours, theirs) in enumerate(zip_longest(train, val)):
-        if ours != theirs:
+        if ours is None or theirs is None or ours._replace(color=theirs.color) != theirs:
             said = (f"in training is {ours or 'not there'}", f"as in validation {theirs or 'none'}")
             yield Problem(Kind.CATEGORIES, "data", f"category {place}", *said)

@@ -306,7 +306,8 @@ def test_what_is_of_no_class_is_neither_counted_nor_painted(root: Path) -> None:
 
 
 def test_splits_with_other_classes(root: Path) -> None:
-    """Are one problem for each class."""
+    """Are one problem for each class; of other colours alone, none."""
+    edit(root, "panoptic", lambda document: document["categories"][2].update(color=[1, 2, 3]))
     edit(root, "panoptic", lambda document: document["categories"][3].update(name="disc"))
     problems = look(coco(root, "panoptic"), "both", decode=False)[0].problems
     assert [problem.id for problem in problems if problem.breaks] == ["category 3"]
