@@ -151,7 +151,7 @@ def test_mistakes_end_in_one_line(override: str, message: str, capsys: pytest.Ca
         (None, "no such file; expected a COCO annotation file"),
         ("{", "not readable as JSON"),
         ('{"images": []}', "has none"),
-        ('{"images": [{"height": 3}]}', "expected COCO's layout"),
+        ('{"images": [{"height": 3}]}', "height and width from 1"),
         ('{"images": [{"height": 0, "width": 3}]}', "height and width from 1"),
         ("[]", "expected COCO's layout"),
     ],

@@ -281,7 +281,7 @@ def test_batches_are_of_one_size_and_wait_in_bounds(checkpoint: Path) -> None:
     """Photos of a size go together however they come, in order; too many sizes do not pile up."""
     predictor = load(checkpoint, "data.eval_batch_size=2")
     batches: list[list[int]] = []
-    predictor.answers = lambda batch: batches.append([key for key, _ in batch]) or iter(())  # type: ignore
+    predictor.answers = lambda batch, whole: batches.append([key for key, _ in batch]) or iter(())  # type: ignore
     wide, tall = torch.zeros(3, 32, 64, dtype=torch.uint8), torch.zeros(3, 64, 32, dtype=torch.uint8)
     list(predictor.stream(enumerate([wide, tall, wide, tall, tall])))
     assert batches == [[0, 2], [1, 3], [4]]

@@ -88,6 +88,7 @@ IMAGES = (
         for key in ("height", "width")
     ),
 )
+SIZES = tuple(value for value in IMAGES if value.key in ("height", "width"))
 CATEGORIES = (
     Value("id", "a whole number", is_id, whole),
     Value("name", "text", lambda v: type(v) is str, lambda v: str(v) if type(v) is int else None),

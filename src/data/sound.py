@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from src.data.annotations import Objects
 from src.data.class_counts import odd
 from src.data.look import Finding, Looks, described, is_sound, look_at, pixels_of
-from src.data.problems import Kind, Problem, Report, refuse
+from src.data.problems import DataError, Kind, Problem, Report, refuse
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth
 
@@ -80,7 +81,7 @@ def shared(indices: list[int], work: Callable[[list[int]], list[Any]]) -> list[A
 
 
 def glance(scenes: Scenes) -> Iterator[Problem]:
-    """Warnings of what is in the images, as far as it shows in seconds. Raises DataError for a broken mask."""
+    """Warnings of what is in the images, as far as it shows in seconds; broken masks are told when they are read."""
     if not len(scenes):
         return
     if scenes.described(0) is not None:
@@ -88,7 +89,9 @@ def glance(scenes: Scenes) -> Iterator[Problem]:
         yield from odd(scenes, [one for one in objects if one is not None], [], whole=True)
         return
     indices = sorted({*np.linspace(0, len(scenes) - 1, GLANCES).round().astype(int).tolist()})
-    truths = [truth for truth in map(scenes.annotated, indices) if truth is not None]
+    truths = []
+    with suppress(DataError):
+        truths = [truth for truth in map(scenes.annotated, indices) if truth is not None]
     if truths:
         whole = len(truths) == len(scenes)
         yield from odd(scenes, [described(truth) for truth in truths], [pixels_of(truth) for truth in truths], whole)
