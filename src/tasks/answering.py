@@ -9,9 +9,9 @@ from torch import Tensor
 
 from src.metrics.cost import ImageCost, Size, pad
 from src.models.merging import View, merge_views
+from src.tasks.batches import like_sized
 from src.tasks.evaluation import Answer
 from src.tasks.gated import Gated
-from src.tasks.segmentation import like_sized
 
 
 class Answering(Gated):

@@ -16,7 +16,8 @@ from src.metrics.panoptic_quality import image_quality, panoptic_counts
 from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
-from src.tasks.segmentation import Segmentation, like_sized
+from src.tasks.batches import like_sized
+from src.tasks.segmentation import Segmentation
 from src.weights.checkpoint import fingerprint
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from src.losses.criterion import SetCriterion
-from src.metrics.cost import ImageCost, pad
+from src.metrics.cost import ImageCost
 from src.models.mask2former import Mask2Former
 from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
 from src.tasks.bad_step import keep_bad_step
+from src.tasks.batches import like_sized, stack_segments
 from src.tasks.evaluation import Answer, Evaluation
 from src.tasks.progress import set_progress
 from src.weights.checkpoint import check_state
@@ -290,22 +290,3 @@ def class_names(categories: Sequence[Any]) -> list[str]:
         f"{name} ({category.id})" if names.count(name) > 1 else name
         for name, category in zip(names, categories, strict=True)
     ]
-
-
-def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
-    """Places of images by their padded size: padded no further, none depends on what it stands beside."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault(tuple(pad(image.shape[-2:])), []).append(place)
-    return list(groups.values())
-
-
-def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Integer maps (L_b, h, w) to one (B, L, H, W), nothing where an image has no pixels or fewer layers."""
-    num_layers = max(len(layers) for layers in segments)
-    return torch.stack(
-        [
-            F.pad(layers, (0, size[1] - layers.shape[2], 0, size[0] - layers.shape[1], 0, num_layers - len(layers)))
-            for layers in segments
-        ]
-    )

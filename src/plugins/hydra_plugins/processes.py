@@ -24,8 +24,9 @@ from src.mistakes import fail
 from src.outcomes import failures, front_of, marked, objectives, rows_of, scores_of, table_of
 from src.resuming import check_unchanged
 from src.rows import write_csv
+from src.rules import RULES
 from src.search_path import search_path
-from src.settings import RULES, quote
+from src.settings import quote
 
 OmegaConf.register_new_resolver(
     "digest", lambda value, *more: digest(" ".join(sorted(map(str, [*value, *chain(*more)])))), replace=True
