@@ -1,12 +1,11 @@
 """Checkpoints in run folders: which is the last one, and whether it is whole."""
 
-import sys
 import zipfile
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from src.messages import say_once
 from src.weights.files import load
 
 
@@ -31,12 +30,6 @@ def whole(file: Path) -> Path | None:
         instead = f"{found[0]} is taken, of step {found[1]}" if found[0] else "no checkpoint beside it is whole"
         say_once(f"{error}; {instead}")
         return found[0]
-
-
-@cache
-def say_once(line: str) -> None:
-    """A line for the user."""
-    print(line, file=sys.stderr)
 
 
 def read_checkpoint(file: Path, to_the_end: bool = False) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 A class is its place in the list: other names at the same places, or the same in another order, are other classes.
 """
 
-import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from src.messages import say
 from src.weights.files import load
 
 SHOWN = 3  # classes that are named
@@ -87,9 +86,3 @@ def difference(learnt: Sequence[str], names: Sequence[str]) -> str | None:
     order = "the same names in another order: " * (sorted(before) == sorted(now))
     more = f", and {len(places) - SHOWN} more" * (len(places) > SHOWN)
     return f"{order}{', '.join(shown)}{more}"
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """A line for the user."""
-    print(line, file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from src.atomic import atomic_write, check_writable
+from src.messages import say
 
 OURS = {
     "auto_insert_metric_name": False,  # it would write equals signs, and Hydra cannot read those in paths
@@ -124,9 +124,3 @@ def check_folder(folder: Path) -> None:
         raise OSError(
             f"{folder}: checkpoints cannot be written there ({error}); set paths.run or paths.runs"
         ) from error
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """A line for the user."""
-    print(line, file=sys.stderr)

@@ -1,12 +1,11 @@
 """Where in a file the model is: among optimisers and averages, in wrappers of wrappers, under names with a prefix."""
 
 import re
-import sys
 from collections.abc import Iterator
-from functools import cache
 from shlex import quote
 from typing import Any, NamedTuple
 
+from src.messages import say_once
 from src.weights.files import TENSORS
 from src.weights.layouts import layouts_by_prefix
 
@@ -107,9 +106,3 @@ def tell(source: str, content: Any, copies: list[Copy], taken: Copy) -> None:
     if others:
         convert = f"python -m scripts.convert_checkpoint {quote(source)} TARGET.safetensors --take {quote(others[0])}"
         say_once(f"to take {others[0]}, make a file of it: {convert}")
-
-
-@cache
-def say_once(line: str) -> None:
-    """A line for the user, whatever characters a file put into its names."""
-    print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)
