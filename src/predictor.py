@@ -80,8 +80,8 @@ class Predictor:
         for key, photo in photos:
             size = tuple(self.task.padded(photo.shape[-2:]))
             waiting.setdefault(size, []).append((key, photo))
-            photos_of = [photo for batch in waiting.values() for _, photo in batch]
-            if len(photos_of) >= WAITING * self.batch_size or sum(photo.numel() for photo in photos_of) > BYTES:
+            sizes = [photo.numel() for batch in waiting.values() for _, photo in batch]
+            if len(sizes) >= WAITING * self.batch_size or sum(sizes) > BYTES:
                 size = max(waiting, key=lambda one: len(waiting[one]))
             elif len(waiting[size]) < self.batch_size:
                 continue

@@ -23,3 +23,9 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path, columns: Sequence[s
         writer = csv.DictWriter(stream, list(names))
         writer.writeheader()
         writer.writerows({name: whole(value) for name, value in row.items()} for row in rows)
+
+
+def write_problems(problems: Sequence[tuple[str, Any]], file: Path) -> None:
+    """Write what is wrong with data, each with its split ("train" or "val")."""
+    rows = [{"split": split, "breaks": one.breaks, **one._asdict()} for split, one in problems]
+    write_csv(rows, file, ("split", "breaks", "kind", "file", "id", "found", "expected"))

@@ -17,12 +17,11 @@ from src.command_line import CONF, run
 from src.compose import data_of, find_checkpoint
 from src.mistakes import guarded
 from src.painting import side_by_side
-from src.rows import write_csv
+from src.rows import write_csv, write_problems
 from src.saved_settings import saved_overrides
 
 EXAMPLES = 3  # of each kind that are printed
 SIZES = ("small", "medium", "large", "unknown size", "crowd")
-COLUMNS = ("split", "breaks", "kind", "file", "id", "found", "expected")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="validate_data")
@@ -49,8 +48,7 @@ def validate_data(cfg: DictConfig) -> None:
 
 def keep(surveys: Sequence[Any], problems: Sequence[tuple[str, Any]], folder: Path) -> None:
     """The files of the run folder."""
-    rows = [{"split": split, "breaks": one.breaks, **one._asdict()} for split, one in problems]
-    write_csv(rows, folder / "problems.csv", COLUMNS)
+    write_problems(problems, folder / "problems.csv")
     write_csv([{"split": survey.split, **row} for survey in surveys for row in survey.counts], folder / "counts.csv")
     if panels := {title: picture for survey in surveys for title, picture in survey.samples.items()}:
         with atomic_write(folder / "samples.png") as part:

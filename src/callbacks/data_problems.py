@@ -7,15 +7,7 @@ from typing import Any
 
 import lightning
 
-from src.rows import write_csv
-
-COLUMNS = ("split", "breaks", "kind", "file", "id", "found", "expected")
-QUIET = (
-    "image without objects",
-    "overlapping masks",
-    "mask smaller than a pixel",
-    "polygon over the edge of the image",
-)
+from src.rows import write_problems
 
 
 class DataProblems(lightning.Callback):
@@ -47,8 +39,7 @@ class DataProblems(lightning.Callback):
         if not trainer.is_global_zero or data.problems == self.told:
             return
         new, self.told = data.problems[len(self.told) :], list(data.problems)
-        rows = [{"split": split, "breaks": one.breaks, **one._asdict()} for split, one in self.told]
-        write_csv(rows, self.file, COLUMNS)
+        write_problems(self.told, self.file)
         for line in lines(new, data.num_skipped):
             print(f"warning: {line}; listed in {self.file}", file=sys.stderr)
         for logger in trainer.loggers:
@@ -66,7 +57,7 @@ def lines(problems: list[tuple[str, Any]], num_skipped: dict[str, int]) -> list[
             said.append(f"{split}: {some} for a flaw: {reasons}")
     first: dict[tuple[str, Any], list[Any]] = {}
     for split, one in problems:
-        if not one.breaks and one.kind not in QUIET:
+        if not one.breaks and not one.common:
             first.setdefault((split, one.kind), []).append(one)
     for (split, _), ones in first.items():
         said.append(f"{split}: {ones[0]}" + f" (and {len(ones) - 1} more of its kind)" * (len(ones) > 1))

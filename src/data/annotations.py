@@ -14,7 +14,7 @@ import numpy as np
 from src.data.categories import categories_in
 from src.data.coco_file import Grouping, Groups, ImageId, images_in, panoptic
 from src.data.documents import Entry, read_json
-from src.data.entries import SIZES, part, places, put_right
+from src.data.entries import SIZES, part, put_right
 from src.data.problems import Kind, Problem, Report, refuse, repeats
 
 LONE = "surrogatepass"  # halves of characters, which JSON may hold and names of files too
@@ -141,8 +141,7 @@ def image_sizes(file: Path) -> list[tuple[int, int]]:
     Raises FileNotFoundError, or ValueError for what is not such a file or does not say.
     """
     images = part(read_json(file), "images", file)
-    for value in SIZES:  # without need of ids and names
-        refuse(put_right(images, value, file, places(images, "image"), "images"))
+    refuse(put_right(images, SIZES, file, "image"))  # without need of ids and names
     sizes = [(image["height"], image["width"]) for image in images]
     if not sizes or not all(map(all, sizes)):
         raise ValueError(f"{file}: expected images with height and width from 1, has {sizes[:3] or 'none'}")

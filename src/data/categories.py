@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.documents import Entry, read_json
-from src.data.entries import CATEGORIES, part, places, put_right
+from src.data.entries import CATEGORIES, part, put_right
 from src.data.problems import Kind, Problem, Report, refuse, repeats
 from src.data.targets import Category
 
@@ -41,11 +41,10 @@ def read_categories(source: str | list[Entry]) -> list[Category]:
 def categories_in(document: Any, file: Path, default: Entry, report: Report) -> list[Category]:
     """The classes of a document, by id; `default` is what an entry has that does not say. Raises DataError."""
     entries = part(document, "categories", file)
-    for value in CATEGORIES:
-        value = value._replace(default=default.get(value.key, ...))
-        problems = [*put_right(entries, value, file, places(entries, "category"), "categories")]
-        refuse(problems)  # without them nothing else can be read
-        report(problems)
+    values = [value._replace(default=default.get(value.key, ...)) for value in CATEGORIES]
+    problems = [*put_right(entries, values, file, "category")]
+    refuse(problems)  # without them nothing else can be read
+    report(problems)
     report(repeats(file, "category", [entry["id"] for entry in entries]))
     by_id = {entry["id"]: entry for entry in reversed(entries)}
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from src.data.annotations import LONE, Annotations, ByteRows, Objects
 from src.data.coco_file import Grouping, instances, panoptic
@@ -16,11 +17,9 @@ from src.data.outlines import decode, outline_flaws
 from src.data.photos import read_photo
 from src.data.picture_names import locate
 from src.data.pictures import header_size, other_size, read_picture
-from src.data.problems import DataError, Kind, Problem, Report, refuse
+from src.data.problems import DataError, Kind, Problem, Report, refuse, some
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth, pack
-
-ONE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "F")  # Pillow's modes; a palette holds colours
 
 
 class Coco(Scenes):
@@ -156,14 +155,14 @@ class CocoPanoptic(Coco):
         # Ids come in runs along the rows: looking up thousands of runs is many times faster than as many pixels.
         starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])
         values, places = np.unique(pixels[starts], return_inverse=True)
-        numbers = self._number(values, self.annotations.of(index).ids, file, picture.mode)
+        numbers = self._number(values, self.annotations.of(index).ids, file, picture)
         runs = np.diff(starts, append=len(pixels))
         return np.repeat(numbers[places], runs).reshape(1, height, width)
 
-    def _number(self, values: np.ndarray, ids: np.ndarray, file: Path, mode: str) -> np.ndarray:
+    def _number(self, values: np.ndarray, ids: np.ndarray, file: Path, picture: Image.Image) -> np.ndarray:
         """Place of each of the values in ids, from 1; 0, unlabelled, stays 0."""
-        if mode in ONE_CHANNEL and not set(values.tolist()) <= {0, *ids.tolist()}:
-            said = (f"is a picture in one channel ({mode})", "colours: a segment's id is R + 256 G + 65536 B")
+        if is_grey(picture) and not set(values.tolist()) <= {0, *ids.tolist()}:
+            said = (f"is a picture in one channel ({picture.mode})", "colours: a segment's id is R + 256 G + 65536 B")
             refuse([Problem(Kind.MASK_ONLY, str(file), "", *said)])
         number_of = {0: 0} | {id_: number for number, id_ in enumerate(ids.tolist(), 1)}
         refuse(self._other_ids(set(values.tolist()) - {0}, set(ids.tolist()), file))
@@ -176,8 +175,7 @@ class CocoPanoptic(Coco):
             (Kind.JSON_ONLY, hidden, "is not in the mask", "all ids of the annotation file"),
         ):
             if ids:
-                some = ", ".join(map(str, sorted(ids)[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-                yield Problem(kind, str(file), f"segment {some}", said, wanted)
+                yield Problem(kind, str(file), f"segment {some(sorted(ids))}", said, wanted)
 
 
 class CocoInstances(Coco):
@@ -197,6 +195,11 @@ class CocoInstances(Coco):
         for mask, id_, outline in zip(masks, ids.tolist(), outlines, strict=True):
             mask[:] = decode(self.annotations.file, id_, outline, (height, width))
         return pack(masks)
+
+
+def is_grey(picture: Image.Image) -> bool:
+    """Whether a picture has one channel, which is no palette of colours."""
+    return len(picture.getbands()) == 1 and picture.mode != "P"
 
 
 def located(folder: Path, names: list[str], setting: str, report: Report, suffix: str | None = None) -> ByteRows:

@@ -11,12 +11,11 @@ from src.data.entries import (
     OBJECTS,
     SEGMENTS,
     Value,
+    brief,
     is_id,
     objects,
     part,
-    places,
     put_right,
-    short,
     whole,
 )
 from src.data.outline_forms import put_outlines_right
@@ -30,8 +29,7 @@ Grouping = Callable[[list[Entry], Mapping[ImageId, Entry], Path], tuple[Groups, 
 def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
     """The images that a document lists, those that can be told apart; file_name None: not to be found."""
     images = part(document, "images", file)
-    for value in IMAGES:
-        report(put_right(images, value, file, places(images, "image"), "images"))
+    report(put_right(images, IMAGES, file, "image"))
     images = [image for image in images if image["id"] is not None]
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
@@ -78,10 +76,9 @@ def panoptic(entries: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) -
         entry["segments_info"] = objects(entry.get("segments_info"), "segments_info", file, where)
         owners |= {id(one): entry["image_id"] for one in entry["segments_info"]}
     flat = [one for entry in entries for one in entry["segments_info"]]
-    for value in SEGMENTS:
-        problems += put_right(
-            flat, value, file, lambda one: f"image {owners[id(one)]}, segment {one.get('id')}", "segments"
-        )
+    problems += put_right(
+        flat, SEGMENTS, file, "segment", lambda one: f"image {owners[id(one)]}, segment {one.get('id')}"
+    )
     for place, one in enumerate(flat):
         one["id"] = -1 - place if one["id"] is None else one["id"]
     for entry in reversed(entries):
@@ -109,10 +106,7 @@ def instances(entries: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) 
 
 def owned(entries: list[Entry], values: Sequence[Value], by_id: Mapping[ImageId, Entry], file: Path) -> list[Problem]:
     """Put annotations right, and have them name the images that are listed."""
-    problems: list[Problem] = []
-    called = places(entries, "annotation")
-    for value in values:
-        problems += put_right(entries, value, file, called, "annotations")
+    problems = [*put_right(entries, values, file, "annotation")]
     named = [entry for entry in entries if entry["image_id"] is not None]
     return [*problems, *find_owners(named, by_id, file)]
 
@@ -124,7 +118,7 @@ def numbered(entries: list[Entry], file: Path) -> Iterator[Problem]:
         return
     for place, entry in enumerate(entries, 1):
         entry["id"] = place
-    said = f"have ids such as {short(odd[0])}, so all are numbered by their places, from 1"
+    said = f"have ids such as {brief(odd[0])}, so all are numbered by their places, from 1"
     yield Problem(Kind.READ_AS, str(file), "annotations", said, "whole numbers of 64 bits")
 
 

@@ -56,13 +56,9 @@ class Enlarging:
         if self.small == self.large:
             return packed(mask)
         height, width = self.large
-        ends = np.searchsorted(
-            self.rows, np.arange(self.small[0] + 1)
-        )  # where each smaller row begins, and the last ends
+        ends = np.searchsorted(self.rows, np.arange(self.small[0] + 1))  # where smaller rows begin, and the last ends
         padded = np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1)))
-        changes = [
-            ends[np.flatnonzero(column)] for column in np.diff(padded)
-        ]  # of each smaller column, from top to bottom
+        changes = [ends[np.flatnonzero(column)] for column in np.diff(padded)]  # down each smaller column
         runs = np.concatenate([place * height + changes[column] for place, column in enumerate(self.columns)])
         twice = np.flatnonzero(runs[1:] == runs[:-1])  # a run that ends a column goes on in the next one
         runs = np.delete(runs, np.concatenate([twice, twice + 1]))

@@ -6,13 +6,14 @@ means nothing is a problem of its entry.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.data.documents import Entry
 from src.data.problems import Kind, Problem, refuse
 
+PLURALS = {"category": "categories"}
 LARGEST = 2**63  # ids below it, with either sign, fit the arrays that hold them
 MOST_PIXELS = 2**31  # of a side
 
@@ -40,6 +41,15 @@ def is_id(value: Any) -> bool:
     return type(value) is int and -LARGEST <= value < LARGEST
 
 
+def is_name(value: Any) -> bool:
+    return type(value) is str and value != ""
+
+
+def is_color(value: Any) -> bool:
+    """Whether a colour can hold it, as the id of a segment; 0 is nothing."""
+    return type(value) is int and 0 < value < 2**24
+
+
 def image_id(value: Any) -> int | str | None:
     """A number with a point is one without; numbers too large for arrays are names."""
     return str(value) if type(value) is int else whole(value)
@@ -57,9 +67,9 @@ def crowd(value: Any) -> int | None:
 
 
 def color(value: Any) -> int | None:
-    """The id of a segment, which a colour can hold."""
+    """The id of a segment."""
     number = whole(value)
-    return number if number is not None and 0 < number < 2**24 else None
+    return number if is_color(number) else None
 
 
 def area(value: Any) -> float | None:
@@ -80,32 +90,23 @@ def known(number: float) -> str:
     return repr(number) if number > 0 else "not known"
 
 
-IMAGES = (
-    Value("id", "a number or a name", lambda v: is_id(v) or (type(v) is str and v != ""), image_id),
-    Value("file_name", "the name of a picture", lambda v: type(v) is str and v != ""),
-    *(
-        Value(key, "pixels", lambda v: type(v) is int and 0 < v < MOST_PIXELS, side, 0, known)
-        for key in ("height", "width")
-    ),
-)
-SIZES = tuple(value for value in IMAGES if value.key in ("height", "width"))
+SIDE = Value("", "pixels", lambda v: type(v) is int and 0 < v < MOST_PIXELS, side, 0, known)
+SIZES = (SIDE._replace(key="height"), SIDE._replace(key="width"))
+IMAGE = Value("id", "a number or a name", lambda v: is_id(v) or is_name(v), image_id)
+IMAGES = (IMAGE, Value("file_name", "the name of a picture", is_name), *SIZES)
 CATEGORIES = (
     Value("id", "a whole number", is_id, whole),
     Value("name", "text", lambda v: type(v) is str, lambda v: str(v) if type(v) is int else None),
     Value("isthing", "0 or 1", lambda v: type(v) in (int, bool) and v in (0, 1), crowd),
 )
 CLASS = Value("category_id", "the id of a category", is_id, whole)
-OWNER = IMAGES[0]._replace(key="image_id", kind=Kind.UNLISTED)
+OWNER = IMAGE._replace(key="image_id", kind=Kind.UNLISTED)
 CROWD = Value("iscrowd", "0 or 1", lambda v: type(v) is int and v in (0, 1), crowd, 0)
 AREA = Value("area", "pixels", is_area, area, math.nan, known)
 OBJECTS = (CLASS, CROWD, AREA, OWNER)
-MASKS = (OWNER, Value("file_name", "the name of a mask", lambda v: type(v) is str and v != ""))
-SEGMENTS = (
-    CLASS,
-    CROWD,
-    AREA,
-    Value("id", "a whole number from 1 to 16777215, R + 256 G + 65536 B", lambda v: is_id(v) and 0 < v < 2**24, color),
-)
+MASKS = (OWNER, Value("file_name", "the name of a mask", is_name))
+SEGMENT = Value("id", "a whole number from 1 to 16777215, R + 256 G + 65536 B", is_color, color)
+SEGMENTS = (CLASS, CROWD, AREA, SEGMENT)
 
 
 def part(document: Any, key: str, file: Path) -> list[Entry]:
@@ -123,15 +124,29 @@ def objects(entries: Any, key: str, file: Path, of: str = "") -> list[Entry]:
     """A list of objects. Raises DataError for anything else."""
     if not isinstance(entries, list) or not all(type(entry) is dict for entry in entries):
         odd = next((e for e in entries if type(e) is not dict), None) if isinstance(entries, list) else entries
-        found = f"has {type(odd).__name__} {short(odd)} in {key!r}"
+        found = f"has {type(odd).__name__} {brief(odd)} in {key!r}"
         refuse([Problem(Kind.UNREADABLE, str(file), of, found, f"{key!r} to be a list of objects")])
     return entries
 
 
 def put_right(
+    entries: list[Entry], values: Sequence[Value], file: Path, noun: str, called: Callable[[Entry], str] | None = None
+) -> Iterator[Problem]:
+    """Put values right, in place, key by key; one that means nothing becomes None, and the class of its entry too.
+
+    Args:
+        noun: what an entry is.
+        called: what an entry is called in a message; by its id, if it is not given.
+    """
+    called = called or places(entries, noun)
+    for value in values:
+        yield from put_key_right(entries, value, file, called, PLURALS.get(noun, f"{noun}s"))
+
+
+def put_key_right(
     entries: list[Entry], value: Value, file: Path, called: Callable[[Entry], str], plural: str
 ) -> Iterator[Problem]:
-    """Put the values under a key right, in place; one that means nothing becomes None, and its class too."""
+    """`put_right` for one key."""
     odd = [entry for entry in entries if not value.fits(entry.get(value.key))]
     read: dict[str, list[str]] = {}  # who has it, by what is written and what was read
     for entry in odd:
@@ -141,7 +156,7 @@ def put_right(
             yield means_nothing(entry, value, file, called(entry))
             entry["category_id"] = None
         elif before is not None:
-            read.setdefault(f"has {value.key} {short(before)}, read as {value.shown(after)}", []).append(called(entry))
+            read.setdefault(f"has {value.key} {brief(before)}, read as {value.shown(after)}", []).append(called(entry))
         entry[value.key] = after
     first, count = next(iter(read.items()), ("", [])), sum(map(len, read.values()))
     if count:
@@ -151,11 +166,11 @@ def put_right(
 
 def means_nothing(entry: Entry, value: Value, file: Path, called: str) -> Problem:
     """A value that is missing or cannot be."""
-    found = f"has {value.key} {short(entry[value.key])}" if entry.get(value.key) is not None else f"has no {value.key}"
+    found = f"has {value.key} {brief(entry[value.key])}" if entry.get(value.key) is not None else f"has no {value.key}"
     return Problem(value.kind, str(file), called, found, value.expected)
 
 
-def short(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value as a message can hold it."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

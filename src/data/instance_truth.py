@@ -4,7 +4,6 @@ COCO's panoptic models are published with the AP of instances_val2017.json. Clas
 images by id and file name; what does not match is refused before the first step.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -16,11 +15,10 @@ from pycocotools import mask as run_lengths
 from src.data.annotations import Annotations
 from src.data.coco_file import instances
 from src.data.outlines import decode, encode
-from src.data.problems import DataError, Kind, Problem, refuse
+from src.data.picture_names import spelling
+from src.data.problems import DataError, Kind, Problem, refuse, some
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category
-
-SOME = 5  # that a message names
 
 
 class InstanceTruth:
@@ -111,11 +109,10 @@ class InstanceTruth:
                 class_of[same[0]] = index
             elif category.isthing:
                 lacking.append(f"{category.name} ({len(same)} there)")
-        others = [f"{theirs[place].name}" for place in sorted(used - class_of.keys())]
+        others = [theirs[place].name for place in sorted(used - class_of.keys())]
         if lacking or others:
-            said = (
-                f"has other classes; of the data's things it lacks {some(lacking)}, and has objects of {some(others)}"
-            )
+            missing, more = some(lacking) or "none", some(others) or "none"
+            said = f"has other classes; of the data's things it lacks {missing}, and has objects of {more}"
             refuse([self.problem(Kind.CATEGORIES, "", said, "the things of the data, by name")])
         return class_of
 
@@ -143,9 +140,4 @@ def plain(name: str) -> str:
 
 def stem(name: str) -> str:
     """A picture's name without folder, ending, case and Unicode form."""
-    return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()).stem
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return (", ".join(names[:SOME]) + f" and {len(names) - SOME} more" * (len(names) > SOME)) or "none"
+    return PurePosixPath(*spelling(name)).stem

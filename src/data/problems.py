@@ -7,6 +7,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+SHOWN = 5  # names that a message lists
+
 
 class Kind(StrEnum):
     """The faults, in the order of a report."""
@@ -35,18 +37,8 @@ class Kind(StrEnum):
     BARE = "image without objects"
 
 
-WARNINGS = frozenset(  # neither break nor falsify training
-    {
-        Kind.OVER_EDGE,
-        Kind.SPECK,
-        Kind.OVERLAP,
-        Kind.READ_AS,
-        Kind.UNSEEN,
-        Kind.IGNORED,
-        Kind.UNSCORED,
-        Kind.BARE,
-    }
-)
+COMMON = frozenset({Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE})  # COCO itself has them
+WARNINGS = COMMON | {Kind.READ_AS, Kind.UNSEEN, Kind.IGNORED, Kind.UNSCORED}  # neither break nor falsify training
 
 
 OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # which image they falsify, nothing tells
@@ -66,6 +58,11 @@ class Problem(NamedTuple):
         """Whether a model should not be trained or scored with it."""
         return self.kind not in WARNINGS
 
+    @property
+    def common(self) -> bool:
+        """Whether it is a warning that sound data have, too."""
+        return self.kind in COMMON
+
     def __str__(self) -> str:
         return f"{self.file}: {f'{self.id} ' * bool(self.id)}{self.found}, expected {self.expected}"
 
@@ -83,6 +80,11 @@ class DataError(ValueError):
 
 class MissingDataError(DataError, FileNotFoundError):
     """Files that are named and not there."""
+
+
+def some(names: Sequence[object]) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(map(str, names[:SHOWN])) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
 
 
 def refuse(problems: Iterable[Problem]) -> None:
