@@ -51,7 +51,9 @@ def collect() -> None:
 
 def menu() -> str:
     """Return the tables of contents that the sidebar shows."""
-    parts = (f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(MENU[title]) + "\n```\n" for title in MENU)
+    parts = (
+        f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(MENU[title]) + "\n```\n" for title in MENU
+    )
     return "".join(parts)
 
 

@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 
 project = "ecoscale"
 html_title = "ecoscale"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
 
 myst_enable_extensions = ["dollarmath"]
@@ -20,6 +20,7 @@ suppress_warnings = ["docutils"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 
