@@ -12,11 +12,11 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from rich.progress import track
 
-from src.data.categories import read_categories
 from src.data.export import save_colors, segment_id
+from src.data.formats.categories import read_categories
+from src.data.formats.coco_masks import packed
+from src.data.formats.image_files import read_picture
 from src.data.index_masks import read_values
-from src.data.outlines import packed
-from src.data.pictures import read_picture
 
 Entry = dict[str, Any]
 SPLITS = {"train": "training", "val": "validation"}

@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from rich.progress import track
 
-from src.command_line import configure
-from src.compose import compose
+from src.config.build import build_run
+from src.config.command_line import configure
 from src.data.targets import collate
 
 OVERRIDES = [
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     scenes = [f"data.train.size={arguments.size}", f"data.val.num_scenes={arguments.num_scenes + 1}"]
-    task, data, _ = cast(Any, compose(configure([*arguments.overrides, *OVERRIDES, *scenes])))
+    task, data, _ = cast(Any, build_run(configure([*arguments.overrides, *OVERRIDES, *scenes])))
     label, exits = labelling(task, data), list(task.model.exits)
     together, apart = [], []
     for scene in track(range(arguments.num_scenes + 1), "scenes"):

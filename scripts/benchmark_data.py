@@ -21,15 +21,15 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from src.command_line import configure
-from src.compose import data_of
+from src.config.build import data_of
+from src.config.command_line import configure
+from src.data.checks.validation import Validation
 from src.data.export import export_coco
-from src.data.pictures import read_picture
+from src.data.formats.image_files import read_picture
 from src.data.scenes import Scenes
 from src.data.shapes import Shapes
 from src.data.targets import Sample, Truth, pack
 from src.data.transforms import LargeScaleJitter, nearest, resize
-from src.data.validation import Validation
 
 
 def main() -> None:

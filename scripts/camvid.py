@@ -21,15 +21,15 @@ from rich.markdown import Markdown
 
 from scripts.eco_table import spell, table
 from scripts.latency import timed, ways_of
-from src.atomic import write_text
-from src.command_line import configure
-from src.data.inputs import Inputs
-from src.folders import folder_name
-from src.jobs import Job, run_all
-from src.outcomes import scores_of
+from src.config.command_line import configure
+from src.jobs.results import scores_of
+from src.jobs.running import Job, run_all
+from src.prediction.inputs import Inputs
 from src.predictor import Predictor
-from src.processors import processors
-from src.rows import write_csv
+from src.records.csv_file import write_csv
+from src.records.run_folder import folder_name
+from src.system.atomic import write_text
+from src.system.cpus import processors
 
 BETAS = (0.001, 0.003, 0.01, 0.03)
 TEST, GATES, QUIET = "data=camvid_test", "eco_gate_camvid", "trainer.enable_progress_bar=false"

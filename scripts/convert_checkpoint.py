@@ -22,10 +22,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from src.atomic import atomic_write, write_text
-from src.command_line import configure
-from src.compose import sketch
-from src.settings import spell
+from src.config.build import sketch
+from src.config.command_line import configure
+from src.config.schema import spell
+from src.system.atomic import atomic_write, write_text
 from src.weights.architecture import Architecture
 from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, save, write
 from src.weights.layouts import from_ours

@@ -11,7 +11,7 @@ import wandb
 from rich.console import Console
 from rich.tree import Tree
 
-from src.scores import QUALITIES
+from src.records.scores import QUALITIES
 
 
 class Panel(NamedTuple):

@@ -19,14 +19,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from src.atomic import atomic_write, write_text
-from src.command_line import configure, quote_path
-from src.compose import compose
-from src.jobs import Job, run_all
+from src.config.build import build_run
+from src.config.command_line import configure, quote_path
+from src.config.saved_settings import saved_overrides
+from src.jobs.running import Job, run_all
 from src.models.postprocess import Frame
-from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
-from src.rows import write_csv
-from src.saved_settings import saved_overrides
+from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
+from src.records.csv_file import write_csv
+from src.system.atomic import atomic_write, write_text
 
 MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes", "ECO-M2F": "eco_parent_shapes"}
 PICTURES = 8
@@ -70,7 +70,7 @@ def load(folder: Path) -> Any:
     """What a run folder holds, ready to answer: (task, data, trainer) with the weights of its last checkpoint."""
     weights = f"model.weights={folder}/checkpoints/last.ckpt"
     overrides = [*saved_overrides([weights], setting="model.weights"), f"paths.run={folder}", "callbacks=[]", "~logger"]
-    run = compose(configure([quote_path(override) for override in overrides]))
+    run = build_run(configure([quote_path(override) for override in overrides]))
     run.task.eval()
     return run
 
@@ -143,7 +143,7 @@ def draw(scene: Any, models: Mapping[str, Any]) -> Image.Image:
     segments = {"truth": true_segments(scene.truth)}
     for name, run in models.items():
         for answer in run.task.answers(scene.image, size):
-            segments[f"{name}, exit {answer.exit}"] = answered_segments(answer)
+            segments[f"{name}, exit {answer.exit}"] = predicted_segments(answer)
     photo = photo_of(scene.image, size)
     return side_by_side({"image": photo, **{title: paint(photo, some, categories) for title, some in segments.items()}})
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.drill_results import results_of_jobs, results_of_run
-from src.atomic import disk_of, write_text
-from src.jobs import die_with_parent
-from src.rows import write_csv
+from src.jobs.running import die_with_parent
+from src.records.csv_file import write_csv
+from src.system.atomic import disk_of, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 # Ended in order, killed by the signal (before or after anybody handles it), or finished before it came.

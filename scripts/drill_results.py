@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from src.data.exit_table import About, read_about
+from src.exit_table.table import About, read_about
 
 
 def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
-from src.atomic import write_text
-from src.command_line import configure
-from src.data.exit_table import ExitTable, read
-from src.jobs import Job, run_all
+from src.config.command_line import configure
+from src.exit_table.table import ExitTable, read
+from src.jobs.running import Job, run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
-from src.processors import processors
-from src.rows import write_csv
-from src.tasks.gated import read_gate
+from src.records.csv_file import write_csv
+from src.system.atomic import write_text
+from src.system.cpus import processors
+from src.tasks.gated_evaluation import read_gate
 
 BETAS = (0.001, 0.002, 0.003, 0.005, 0.01)
 INPUTS = "[mean32,std32,mean16,std16,mean8,std8]"

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from scripts.eco_table import Row
-from src.atomic import atomic_write
-from src.command_line import configure
-from src.compose import compose
-from src.data.exit_table import ExitTable
-from src.painting import answered_segments, paint, photo_of, side_by_side, true_segments
+from src.config.build import build_run
+from src.config.command_line import configure
+from src.exit_table.table import ExitTable
+from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
+from src.system.atomic import atomic_write
 
 SHOWN = 3  # images that leave first, and as many that leave last
 LINES = {  # choice: label, style
@@ -77,7 +77,9 @@ def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, score
     order = gain.argsort().tolist()
     weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
     number = f"data.val.num_scenes={table.about.num_images}"
-    task, data, _ = cast(Any, compose(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"])))
+    task, data, _ = cast(
+        Any, build_run(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"]))
+    )
     rows = []
     for when, places in (("first", order[:SHOWN]), ("last", order[-SHOWN:])):
         for place in places:
@@ -98,6 +100,6 @@ def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> I
     panels = {title: photo, "truth": paint(photo, true_segments(sample.truth), task.categories)}
     answers = {answer.exit: answer for answer in task.answers(sample.image, size)}
     for depth in (min(quality), max(quality)):
-        segments = answered_segments(answers[depth])
+        segments = predicted_segments(answers[depth])
         panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, segments, task.categories)
     return side_by_side(panels)

@@ -23,11 +23,11 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from src.callbacks.latency import clock_of, latencies
-from src.data.inputs import Inputs
-from src.mistakes import MISTAKES, reason
+from src.config.errors import MISTAKES, reason
+from src.prediction.inputs import Inputs
 from src.predictor import Predictor
-from src.provenance import made_by
-from src.rows import write_csv
+from src.records.csv_file import write_csv
+from src.records.provenance import made_by
 
 Models = dict[str, Predictor]
 Images = dict[str, Tensor]  # one image, as each model takes it: (1, 3, H, W)

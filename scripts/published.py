@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from src.command_line import configure
-from src.compose import sketch
+from src.config.build import sketch
+from src.config.command_line import configure
 from src.metrics.cost import Cost, Size, survey
 
 RUN, ECO = "released code, run", "ECO-M2F's code"

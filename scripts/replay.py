@@ -15,8 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from src.config.schema import check_settings
 from src.data.targets import Batch, Category, Truth
-from src.settings import check_settings
 from src.tasks.bad_step import STATE
 from src.weights.files import load
 

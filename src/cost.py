@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from src.command_line import CONF, run
-from src.compose import find_checkpoint, sketch
-from src.mistakes import guarded
-from src.saved_settings import saved_overrides
+from src.config.build import find_checkpoint, sketch
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.saved_settings import saved_overrides
 
 UNIT = "GMAC (1e9 multiply-adds, which the papers call GFLOPs)"
 UNCOUNTED = ("sampling", "query_key_product")  # by the papers; in no sum
@@ -23,7 +23,7 @@ Survey = dict[int, Any]  # exit: Cost
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="cost")
-@guarded
+@report_errors
 def cost(cfg: DictConfig) -> None:
     """Count and print."""
     find_checkpoint(cfg)  # whose settings are in the configuration already, if it is there

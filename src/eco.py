@@ -14,17 +14,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.command_line import CONF, check, configure, run
-from src.folders import folder_name, locked
-from src.home import expand_home
-from src.jobs import Job, run_all, visible_gpus, wants_several
-from src.mistakes import fail, guarded
-from src.outcomes import failures, front_of, marked, rows_of, table_of
-from src.resuming import check_unchanged
-from src.rows import write_csv
-from src.saved_settings import saved_overrides
-from src.search_path import search_path
-from src.settings import quote, spell
+from src.config.command_line import CONF, check, configure, run
+from src.config.errors import report_errors
+from src.config.home import expand_home
+from src.config.saved_settings import saved_overrides
+from src.config.schema import quote, spell
+from src.config.search_path import search_path
+from src.jobs.results import failures, front_of, marked, rows_of, table_of
+from src.jobs.running import Job, run_all, visible_gpus, wants_several
+from src.jobs.unchanged import check_unchanged
+from src.records.csv_file import write_csv
+from src.records.run_folder import folder_name, locked
+from src.system.terminal import fail
 
 OWN = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # of the chain, not of its parent
 SHARED = ("logger", "allow")  # by all jobs
@@ -52,7 +53,7 @@ class Step(NamedTuple):
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="eco")
-@guarded
+@report_errors
 def eco(cfg: DictConfig) -> None:
     """Run what is missing, and tabulate what came of all; a job that failed makes the exit status 1."""
     config, console = HydraConfig.get(), Console()
@@ -150,7 +151,7 @@ def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> tuple[list[str
     gates = [f"+experiment={name}", *cfg.gate_overrides]
     check([*shared, *gates, f"hydra.run.dir={quote(str(folder))}"])
     task = configure([*shared, *gates]).task
-    if task._target_ != "src.tasks.gating.Gating":
+    if task._target_ != "src.tasks.gate_training.GateTraining":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
     return gates, list(task.gate.inputs), task.target == "quality" and cfg.evaluate
 

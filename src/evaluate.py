@@ -10,26 +10,26 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src import completion
-from src.command_line import CONF, run
-from src.compose import compose, take_weights
-from src.mistakes import guarded
-from src.saved_settings import saved_overrides
-from src.search_path import overrides_of
+from src.config.build import build_run, take_weights
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.saved_settings import saved_overrides
+from src.config.search_path import overrides_of
+from src.records import run_folder
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
-@guarded
+@report_errors
 def evaluate(cfg: DictConfig) -> None:
     """Validate; the scores are printed and kept in the run folder."""
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
     take_weights(cfg, "evaluate")
-    completion.begin(Path(cfg.paths.run))
-    task, data, trainer = compose(cfg, overrides_of(HydraConfig.get()))
+    run_folder.begin(Path(cfg.paths.run))
+    task, data, trainer = build_run(cfg, overrides_of(HydraConfig.get()))
     trainer.validate(task, data, verbose=False)
     if trainer.is_global_zero:
-        completion.finish(Path(cfg.paths.run), "scored")
+        run_folder.finish(Path(cfg.paths.run), "scored")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import completion
-from src.command_line import CONF, run
-from src.compose import compose, take_weights
-from src.mistakes import guarded
-from src.saved_settings import saved_overrides
-from src.scores import NOTHING
-from src.search_path import overrides_of
+from src.config.build import build_run, take_weights
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.saved_settings import saved_overrides
+from src.config.search_path import overrides_of
+from src.records import run_folder
+from src.records.scores import NOTHING
 from src.weights.files import records
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
@@ -34,14 +34,14 @@ BESIDE = (
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="label")
-@guarded
+@report_errors
 def label(cfg: DictConfig) -> None:
     """Write the exit table, or what is missing of it."""
     checkpoint = take_weights(cfg, "label with")
     folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
     source = cfg.model.weights
-    task, data, trainer = cast(Any, compose(cfg, overrides_of(HydraConfig.get())))
+    task, data, trainer = cast(Any, build_run(cfg, overrides_of(HydraConfig.get())))
     check_trained(source, task.model.exits)
     about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
     labelling = data.label(folder, cfg.split, **about)
@@ -50,8 +50,8 @@ def label(cfg: DictConfig) -> None:
         trainer.strategy.barrier()
     if trainer.is_global_zero:
         num_scored, whole = labelling.finish(), labelling.about
-        if (run_folder := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
-            completion.finish(run_folder, "labelled")
+        if (folder_of_run := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
+            run_folder.finish(folder_of_run, "labelled")
         bare = f", {NOTHING} in {whole.num_images - num_scored} of them" * (num_scored < whole.num_images)
         shards = f"exits {whole.exits}, {whole.num_shards} shards"
         print(f"{folder}: {whole.num_images} images of {whole.split}{bare}, {shards}")

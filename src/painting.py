@@ -42,7 +42,7 @@ def true_segments(truth: Any) -> Segments:
     return Segments(ids.cpu().numpy(), truth.labels.tolist())
 
 
-def answered_segments(answer: Any) -> Segments:
+def predicted_segments(answer: Any) -> Segments:
     """Those of an answer: panoptic ones if there are any, else classes, else the instances that are sure enough."""
     if answer.panoptic is not None:
         return Segments(answer.panoptic.ids.cpu().numpy(), answer.panoptic.labels.tolist())

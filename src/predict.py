@@ -14,15 +14,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from src.command_line import CONF, run
-from src.mistakes import fail, guarded
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.saved_settings import saved_overrides
+from src.config.schema import quote
 from src.predictor import Predictor
-from src.saved_settings import saved_overrides
-from src.settings import quote
+from src.system.terminal import fail
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="predict")
-@guarded
+@report_errors
 def predict(cfg: DictConfig) -> None:
     """Answer every image; what cannot be read is named, and makes the exit status 1."""
     if not cfg.photos:

@@ -13,10 +13,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from src.command_line import configure, quote_path
-from src.compose import best_precision, build_task, take_weights
-from src.memory import is_short
-from src.saved_settings import with_saved
+from src.config.build import best_precision, build_task, take_weights
+from src.config.command_line import configure, quote_path
+from src.config.memory import is_short
+from src.config.saved_settings import with_saved
 
 Key = TypeVar("Key")
 WAITING = 8  # batches of photos that may wait for others of their size

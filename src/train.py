@@ -11,19 +11,19 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from src import completion
-from src.checkpoints import read_checkpoint
-from src.command_line import CONF, run
-from src.compose import compose, find_progress, is_finished
-from src.folders import locked
-from src.mistakes import guarded
-from src.resuming import check_resumed
-from src.saved_settings import resumed
-from src.search_path import overrides_of
+from src.config.build import build_run, find_progress, is_finished
+from src.config.checkpoints import read_checkpoint
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.resuming import check_resumed
+from src.config.saved_settings import resumed
+from src.config.search_path import overrides_of
+from src.records import run_folder
+from src.records.run_folder import locked
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-@guarded
+@report_errors
 def train(cfg: DictConfig) -> None:
     """Fit, from a checkpoint if one is named, and note in the run folder that this came to its end."""
     folder = Path(cfg.paths.run)
@@ -37,12 +37,12 @@ def train(cfg: DictConfig) -> None:
         check_resumed(cfg, Path(checkpoint), content.get("hyper_parameters", {}), content["global_step"])
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of several processes
     with locked(folder, "hydra.run.dir", "a training") if first else nullcontext():
-        completion.begin(folder)
-        task, data, trainer = compose(cfg, overrides_of(HydraConfig.get()))
+        run_folder.begin(folder)
+        task, data, trainer = build_run(cfg, overrides_of(HydraConfig.get()))
         trainer.fit(task, data, ckpt_path=cfg.ckpt_path, weights_only=True)
         if trainer.is_global_zero:
             why = why_it_ended(trainer)
-            completion.finish(folder, why, trainer.global_step)
+            run_folder.finish(folder, why, trainer.global_step)
             print(f"{why}; {folder}")
 
 

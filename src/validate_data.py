@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from src.atomic import atomic_write
-from src.command_line import CONF, run
-from src.compose import data_of, find_checkpoint
-from src.mistakes import guarded
+from src.config.build import data_of, find_checkpoint
+from src.config.command_line import CONF, run
+from src.config.errors import report_errors
+from src.config.saved_settings import saved_overrides
 from src.painting import side_by_side
-from src.rows import write_csv, write_problems
-from src.saved_settings import saved_overrides
+from src.records.csv_file import write_csv, write_problems
+from src.system.atomic import atomic_write
 
 EXAMPLES = 3  # of each kind that are printed
 SIZES = ("small", "medium", "large", "unknown size", "crowd")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="validate_data")
-@guarded
+@report_errors
 def validate_data(cfg: DictConfig) -> None:
     """Look, print and keep what was found; exit status 1 if the data are not fit."""
     find_checkpoint(cfg)  # whose settings are in the configuration already, if it is there

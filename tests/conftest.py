@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import run
-from src.saved_settings import saved_overrides
+from src.config.command_line import run
+from src.config.saved_settings import saved_overrides
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from src.data.exit_table import About, Rows, write_shard
+from src.exit_table.table import About, Rows, write_shard
 
 EXITS = [2, 3, 4, 5, 6]
 

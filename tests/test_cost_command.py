@@ -12,11 +12,11 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from src.command_line import check, run
-from src.compose import compose
+from src.config.build import build_run
+from src.config.command_line import check, run
 from src.cost import cost
 from src.metrics.cost import count
-from tests.test_command_line import SHAPES, said
+from tests.config.test_command_line import SHAPES, said
 from tests.weights import published
 from tests.weights.published import weights
 
@@ -107,7 +107,7 @@ def test_weights_of_another_model_are_refused(
     configure: Callable[..., DictConfig], ask: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """What training saves does not say of which model it is: no cost of a model that it does not fit is told."""
-    task = compose(configure(*SHAPES)).task
+    task = build_run(configure(*SHAPES)).task
     torch.save({"state_dict": task.state_dict()}, tmp_path / "own.ckpt")
     arguments = [*SHAPES, f"model.weights={tmp_path / 'own.ckpt'}", "format=json"]
     assert json.loads(ask(*arguments))["total"] == count(task.model, [64, 64])[3].total
@@ -117,7 +117,7 @@ def test_weights_of_another_model_are_refused(
 def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], ask: Callable, tmp_path: Path) -> None:
     """Scores and hyper-parameters of a run hold what the command prints."""
     overrides = [*SHAPES, "exits=[1,3]"]
-    task, data, trainer = compose(configure(*overrides, "logger=csv"))
+    task, data, trainer = build_run(configure(*overrides, "logger=csv"))
     trainer.fit(task, data)
     printed = json.loads(ask(*overrides, "format=json"))
     saved = json.loads((tmp_path / "run" / "scores.json").read_text())["exits"]

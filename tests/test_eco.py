@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from src import eco
-from src.command_line import run
-from src.folders import locked
-from src.jobs import Job
+from src.config.command_line import run
+from src.jobs.running import Job
+from src.records.run_folder import locked
 from tests.conftest import TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
 

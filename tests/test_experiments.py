@@ -8,13 +8,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.compose import compose, take_weights
-from src.data.categories import read_categories
-from src.data.exit_table import read
+from src.config.build import build_run, take_weights
+from src.config.saved_settings import saved_overrides
 from src.data.export import export_cityscapes, export_coco, export_index_masks
+from src.data.formats.categories import read_categories
 from src.data.shapes import Shapes
+from src.exit_table.table import read
 from src.models.gate import INPUTS
-from src.saved_settings import saved_overrides
 from tests.conftest import ROOT, TINY, TINY_SHAPES
 from tests.tables import write_table
 
@@ -80,7 +80,7 @@ def export_custom(scenes: Shapes, root: Path, split: str) -> None:
 
 
 def fit(cfg: DictConfig) -> dict[str, float]:
-    task, data, trainer = compose(cfg)
+    task, data, trainer = build_run(cfg)
     trainer.fit(task, data)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -116,7 +116,7 @@ def test_every_experiment_trains_a_batch_and_validates(
 def test_every_oracle_labels(experiment: str, configure: Callable[..., DictConfig], made: Path, tmp_path: Path) -> None:
     """The training images, at every exit of the parent."""
     settings = [*small_data(experiment, made), *SMALL_MODEL, "callbacks=[labels]"]
-    task, data, trainer = cast(Any, compose(configure(f"+experiment={experiment}", *settings)))
+    task, data, trainer = cast(Any, build_run(configure(f"+experiment={experiment}", *settings)))
     data.label(tmp_path / "table", "train", shard_size=3, source="", settings={}, **task.about())
     trainer.predict(task, data, return_predictions=False)
     table = read(tmp_path / "table")
@@ -172,13 +172,13 @@ def test_data_of_ones_own_goes_on_from_other_classes(
     like += [f"model.pixel_decoder.encoder.{name}" for name in ("num_heads=4", "num_points=2", "dim_feedforward=256")]
     like += [f"model.decoder.{name}" for name in ("num_heads=4", "dim_feedforward=256")]
     overrides = ["+experiment=finetune", *overrides, *like, f"model.weights={weights}"]
-    task, data, trainer = compose(configure(*overrides), overrides)
+    task, data, trainer = build_run(configure(*overrides), overrides)
     trainer.fit(task, data)
     assert 0 <= trainer.callback_metrics[f"val/{score}"] <= 100
 
     cfg = configure(*saved_overrides([f"ckpt_path={file}"]))
     take_weights(cfg, "evaluate")
-    again, *_ = cast(Any, compose(cfg))
+    again, *_ = cast(Any, build_run(cfg))
     trained = cast(Any, task).model.decoder.class_embed.weight
     assert torch.equal(again.model.decoder.class_embed.weight, trained)
 
@@ -186,14 +186,14 @@ def test_data_of_ones_own_goes_on_from_other_classes(
 def test_finetuning_asks_for_weights(configure: Callable[..., DictConfig], made: Path) -> None:
     """Without weights there is no class head to leave out; it is said rather than trained from scratch."""
     with pytest.raises(ValueError, match=r"of which weights\? Expected model.weights=SOURCE"):
-        compose(configure("+experiment=finetune", f"data.root={made / 'custom' / 'panoptic'}", *TINY, *SMALL_MODEL))
+        build_run(configure("+experiment=finetune", f"data.root={made / 'custom' / 'panoptic'}", *TINY, *SMALL_MODEL))
 
 
 def test_instances_need_things(configure: Callable[..., DictConfig], made: Path) -> None:
     """Classes alone cannot be learnt as instances; it is said before anything runs."""
     overrides = [*small_data("proscale_camvid", made), *SMALL_MODEL, "segmentation=instance"]
     with pytest.raises(ValueError, match="segmentation=instance: none of the data's 11 classes is a thing"):
-        compose(configure("+experiment=proscale_camvid", *overrides))
+        build_run(configure("+experiment=proscale_camvid", *overrides))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_backbones_by_name(backbone: str, configure: Callable[..., DictConfig]) 
     """Any timm model with strides 4 to 32 serves, at a size it was not made for."""
     options = ["model/backbone=swin_tiny"] if "swin" in backbone else []
     small = ["dim=32", "num_queries=5", "model.decoder.num_layers=2", "model.backbone.pretrained=false"]
-    task, *_ = compose(
+    task, *_ = build_run(
         configure("+experiment=mask2former_coco", "data=shapes", *options, f"model.backbone.name={backbone}", *small)
     )
     (predictions,) = task([torch.randint(0, 255, (3, 70, 100), dtype=torch.uint8)]).values()

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from src import completion
-from src.atomic import atomic_write, explain_full_disk
 from src.callbacks.exits import ExitList
 from src.callbacks.last_checkpoint import AtomicCheckpointIO
-from src.data.answers import Answers
 from src.data.export import save_colors
-from src.jobs import Job
+from src.jobs.running import Job
 from src.loggers.csv import RunLog
-from src.rows import write_csv
+from src.prediction.writer import PredictionWriter
+from src.records import run_folder
+from src.records.csv_file import write_csv
+from src.system.atomic import atomic_write, explain_full_disk
 from src.weights.checkpoint import save
 from tests.tables import write_table
 
@@ -49,7 +49,7 @@ def list_exits(folder: Path) -> None:
 
 
 def answer(folder: Path) -> None:
-    with Answers(str(folder), [], []) as answers:
+    with PredictionWriter(str(folder), [], []) as answers:
         for _ in range(1000):
             answers.row(["name" * 1000])
 
@@ -57,7 +57,7 @@ def answer(folder: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "last.ckpt": lambda folder: AtomicCheckpointIO().save_checkpoint({"x": torch.rand(BYTES)}, folder / "last.ckpt"),
     "metrics.csv": log,
-    "done.json": lambda folder: completion.finish(folder, "why" * BYTES, 5),
+    "done.json": lambda folder: run_folder.finish(folder, "why" * BYTES, 5),
     "begun": lambda folder: Job("a", ["x" * BYTES], folder).begin(),
     "table.csv": lambda folder: write_csv([{"name": "x" * BYTES}], folder / "table.csv"),
     "exits.csv": list_exits,
@@ -75,7 +75,7 @@ def test_a_file_that_does_not_fit_names_the_disk(name: str, small_disk: Path) ->
     """What it would have replaced is there, whole, and nothing else is left of it."""
     (small_disk / name).write_text("before")
     fill(small_disk)
-    with pytest.raises(OSError) as error:  # noqa: PT011  # of appended files `guarded` adds the disk
+    with pytest.raises(OSError) as error:  # noqa: PT011  # of appended files `report_errors` adds the disk
         WRITERS[name](small_disk)
     assert f"the disk {small_disk} is full" in str(explain_full_disk(error.value, small_disk / name))
     assert {file.name for file in small_disk.iterdir()} <= {"ballast", name, "exits.csv"}

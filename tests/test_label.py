@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.exit_table import present, read
+from src.config.saved_settings import saved_overrides
+from src.exit_table.table import present, read
 from src.label import check_trained
-from src.saved_settings import saved_overrides
+from tests.config.test_saved_settings import trained
 from tests.conftest import ROOT, TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
-from tests.test_saved_settings import trained
 
 
 def checkpoint(folder: Path, exits: list[int] | None) -> Path:

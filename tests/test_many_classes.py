@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.exit_table import read
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
 from src.data.targets import Sample
 from src.evaluate import evaluate
+from src.exit_table.table import read
 from src.label import label
 from src.predict import gathered, predict
 from src.train import train

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.exit_table import read
 from src.data.gate_data import GateData
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
+from src.exit_table.table import read
 from src.label import label
 from src.reporting.runs import find
 from src.train import train
+from tests.config.test_command_line import said
 from tests.conftest import TINY
-from tests.test_command_line import said
 from tests.test_experiments import SIZES, SMALL_MODEL, export_custom
 
 SCORES = {"semantic": ["miou"], "panoptic": ["pq", "ap"], "instances": ["ap"]}

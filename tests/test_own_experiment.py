@@ -10,12 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from src import eco
-from src.command_line import CONF, check, configure, run
-from src.saved_settings import saved_overrides
-from src.search_path import overrides_of, with_search_path
-from src.settings import check_settings
-from tests.test_command_line import said
-from tests.test_sweeps import ProcessLauncher
+from src.config.command_line import CONF, check, configure, run
+from src.config.saved_settings import saved_overrides
+from src.config.schema import check_settings
+from src.config.search_path import overrides_of, with_search_path
+from tests.config.test_command_line import said
+from tests.config.test_sweeps import ProcessLauncher
 
 MINE = """# @package _global_
 defaults:

@@ -16,15 +16,15 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from src.command_line import configure, run
-from src.compose import compose
+from src.config.build import build_run
+from src.config.command_line import configure, run
+from src.config.saved_settings import saved_overrides
 from src.data.shapes import Shapes
 from src.metrics.cost import count
 from src.predict import gathered, predict
 from src.predictor import Predictor
-from src.saved_settings import saved_overrides
+from tests.config.test_command_line import said
 from tests.conftest import ROOT, TINY_SHAPES
-from tests.test_command_line import said
 from tests.test_experiments import SMALL_MODEL
 from tests.weights import published
 from tests.weights.published import weights
@@ -46,7 +46,7 @@ REAL = ROOT.parent / "shared" / "data" / "coco" / "val2017"
 
 def save(settings: list[str], folder: Path, spread: float = 0.5) -> Path:
     """The checkpoint of a model with random weights that finds something, and a gate that chooses several exits."""
-    task, _, trainer = compose(configure([*settings, f"paths.run={folder}", "~logger", "callbacks=[]"]), settings)
+    task, _, trainer = build_run(configure([*settings, f"paths.run={folder}", "~logger", "callbacks=[]"]), settings)
     model: Any = task.model
     torch.manual_seed(1)
     torch.nn.init.normal_(model.gate.head.weight)
@@ -232,7 +232,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_whole_files(
 def test_a_video_becomes_one_and_its_frames(ask: Callable[..., Path], photos: Path, tmp_path: Path) -> None:
     """Overlays in one file, of the same length and rate; every frame in the other outputs."""
     pytest.importorskip("av")
-    from src.data.video import Recorder, num_frames, rate
+    from src.prediction.video import Recorder, num_frames, rate
 
     recorder = Recorder(tmp_path / "clip.mp4", (96, 96), Fraction(10))
     for _ in range(5):

@@ -15,13 +15,13 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.command_line import run
+from src.config.command_line import run
+from src.config.saved_settings import saved_overrides
 from src.data.export import save_colors
-from src.data.outlines import packed
+from src.data.formats.coco_masks import packed
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
 from src.predict import gathered, predict
-from src.saved_settings import saved_overrides
 from tests.metrics.test_panoptic_quality import obvious_counts
 from tests.test_predict import SETTINGS, load, save
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from src.command_line import run
+from src.config.command_line import run
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
-from src.rows import write_csv
+from src.records.csv_file import write_csv
 from src.validate_data import validate_data
-from tests.test_command_line import said
+from tests.config.test_command_line import said
 
 Ask = Callable[..., tuple[int, str]]
 QUIET = ["trainer.enable_progress_bar=false", "data.num_workers=0", "samples=2"]

@@ -1,0 +1,1 @@
+"""Lightning callbacks: score files, sample images, checkpoints, latency, progress."""

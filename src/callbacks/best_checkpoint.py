@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from src.atomic import atomic_write, check_writable
-from src.messages import say
+from src.system.atomic import atomic_write, check_writable
+from src.system.terminal import say
 
 OURS = {
     "auto_insert_metric_name": False,  # it would write equals signs, and Hydra cannot read those in paths

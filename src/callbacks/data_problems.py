@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from src.rows import write_problems
+from src.records.csv_file import write_problems
 
 
 class DataProblems(lightning.Callback):

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch.distributed
 
-from src.rows import write_csv
+from src.records.csv_file import write_csv
 
 
 class ExitList(lightning.Callback):

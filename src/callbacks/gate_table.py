@@ -6,11 +6,11 @@ from typing import Any
 import lightning
 from rich.table import Table
 
-from src.atomic import write_json
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.exit_choice import best_exit, histogram
-from src.provenance import made_by, revision
+from src.records.provenance import made_by, revision
+from src.system.atomic import write_json
 
 COLUMNS = {"quality": "{:.4f}", "utility": "{:.4f}", "depth": "{:.2f}", "gflops": "{:.4g}"}
 

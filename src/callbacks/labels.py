@@ -20,7 +20,7 @@ class KeepLabels(lightning.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep one batch."""
-        trainer.datamodule.labelling.keep(batch_idx, batch, outputs)  # type: ignore[attr-defined]
+        trainer.datamodule.labelling.keep(batch_idx, batch.image_ids, batch.names, outputs)  # type: ignore[attr-defined]
 
     def on_predict_end(self, trainer: lightning.Trainer, task: Any) -> None:
         """Tell W&B, if it listens, of the whole table."""

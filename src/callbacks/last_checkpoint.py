@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.ending import Interrupted, signals
+from src.system.signals import Interrupted, signals
 from src.weights.files import write_tensors
 
 STOP, SAVE = 2, 1  # what a process wants at the end of a step; the greatest of all processes counts

@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from src.scores import NOTHING
+from src.records.scores import NOTHING
 
 
 class StepProgressBar(TQDMProgressBar):

@@ -10,12 +10,12 @@ from typing import Any
 import lightning
 from rich.table import Table
 
-from src.atomic import write_json
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
-from src.provenance import made_by, revision
-from src.scores import NOTHING, QUALITIES, SHARE, quality_of
+from src.records.provenance import made_by, revision
+from src.records.scores import NOTHING, QUALITIES, SHARE, quality_of
+from src.system.atomic import write_json
 
 COLUMNS = (
     "pq",

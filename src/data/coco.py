@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src.data.annotations import LONE, Annotations, ByteRows, Objects
-from src.data.coco_file import Grouping, instances, panoptic
 from src.data.files import SOURCE, found
-from src.data.outlines import decode, outline_flaws
-from src.data.photos import read_photo
-from src.data.picture_names import locate
-from src.data.pictures import header_size, other_size, read_picture
+from src.data.formats.annotations import LONE, Annotations, ByteRows, Objects
+from src.data.formats.coco_file import Grouping, instances, panoptic
+from src.data.formats.coco_masks import decode, outline_flaws
+from src.data.formats.image_files import header_size, other_size, read_picture
+from src.data.formats.image_names import locate
+from src.data.formats.images import read_photo
 from src.data.problems import DataError, Kind, Problem, Report, refuse, some
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth, pack

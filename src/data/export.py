@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from src.atomic import atomic_write
-from src.data.outlines import packed
+from src.data.formats.coco_masks import packed
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
+from src.system.atomic import atomic_write
 
 Entry = dict[str, Any]
 

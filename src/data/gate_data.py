@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.data.exit_table import About, ExitTable, read
+from src.exit_table.table import About, ExitTable, read
 
 EVAL_BATCH = 65536  # rows; a matrix product takes them at once
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.data.annotations import ByteRows
-from src.data.categories import LARGEST, read_categories
 from src.data.files import SOURCE, found
-from src.data.photos import read_photo
-from src.data.pictures import header_size, other_size, read_picture
+from src.data.formats.annotations import ByteRows
+from src.data.formats.categories import LARGEST, read_categories
+from src.data.formats.image_files import header_size, other_size, read_picture
+from src.data.formats.images import read_photo
 from src.data.problems import DataError, Kind, Problem, Report, refuse
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category, Sample, Truth

@@ -12,10 +12,10 @@ from typing import Any
 
 from pycocotools import mask as run_lengths
 
-from src.data.annotations import Annotations
-from src.data.coco_file import instances
-from src.data.outlines import decode, encode
-from src.data.picture_names import spelling
+from src.data.formats.annotations import Annotations
+from src.data.formats.coco_file import instances
+from src.data.formats.coco_masks import decode, encode
+from src.data.formats.image_names import spelling
 from src.data.problems import DataError, Kind, Problem, refuse, some
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category

@@ -1,26 +1,26 @@
 """The data of one run: what Lightning trains on, scores, and labels."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from src.data.annotations import image_sizes
-from src.data.exit_table import About
+from src.data.checks.usable import glance, opened, sound
+from src.data.formats.annotations import image_sizes
 from src.data.instance_truth import InstanceTruth
-from src.data.labelling import Batches, Labelling, as_it_is
 from src.data.problems import OF_NO_IMAGE, Problem, other_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
-from src.data.sound import glance, opened, sound
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
-from src.ending import leave_signals_to_parent
+from src.exit_table.table import About
+from src.exit_table.writer import ExitTableWriter
+from src.system.signals import leave_signals_to_parent
 
 
 class SegmentationData(LightningDataModule):
@@ -176,13 +176,13 @@ class SegmentationData(LightningDataModule):
         batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
-    def label(self, folder: Path, split: str, **about: Any) -> Labelling:
+    def label(self, folder: Path, split: str, **about: Any) -> ExitTableWriter:
         """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
         if split not in ("train", "val"):
             raise ValueError(f"split={split}: an exit table is of one split, expected train or val")
         scenes = self.train_scenes if split == "train" else self.val_scenes
         self.labelled = scenes
-        self.labelling = Labelling(folder, About(split=split, num_images=len(scenes), **about))
+        self.labelling = ExitTableWriter(folder, About(split=split, num_images=len(scenes), **about))
         return self.labelling
 
     def predict_dataloader(self) -> DataLoader[Batch]:
@@ -201,3 +201,21 @@ class SegmentationData(LightningDataModule):
             "worker_init_fn": leave_signals_to_parent,
             "pin_memory": torch.cuda.is_available(),
         }
+
+
+class Batches(Dataset[Batch]):
+    """Samples put together as told: the i-th item is the batch of the i-th list of indices."""
+
+    def __init__(self, view: Dataset[Any], batches: Sequence[Sequence[int]]) -> None:
+        self.view, self.batches = view, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return collate([self.view[place] for place in self.batches[index]])
+
+
+def as_it_is(batch: Any) -> Any:
+    """What a loader does with a batch that is one already."""
+    return batch

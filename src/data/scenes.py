@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from src.data.annotations import Objects
+from src.data.formats.annotations import Objects
 from src.data.problems import Problem
 from src.data.targets import Category, Sample, Truth, for_task
 

@@ -8,8 +8,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from src.atomic import explain_full_disk
-from src.rows import write_csv
+from src.records.csv_file import write_csv
+from src.system.atomic import explain_full_disk
 
 
 class RunLog(CSVLogger):

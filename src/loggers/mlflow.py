@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.atomic import write_text
-from src.loggers.settings import require, shown
+from src.loggers.hparams import require, shown
+from src.system.atomic import write_text
 
 KEPT = "mlflow_id"  # the file in a run folder that keeps the id of its run
 LONGEST = 500  # letters of a parameter's value that every MLflow since 1.28 takes

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.loggers.settings import require, shown
+from src.loggers.hparams import require, shown
 
 
 class TensorBoardRun(TensorBoardLogger):

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.atomic import write_text
+from src.system.atomic import write_text
 
 KEPT = "wandb_id"  # the file in a run folder that keeps the id of its run
 LONGEST = 64  # letters of a name, a group or a tag

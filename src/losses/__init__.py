@@ -1,0 +1,1 @@
+"""How far predictions are from the truth: Mask2Former's criterion and matcher."""

@@ -1,0 +1,1 @@
+"""How good predictions are and what they cost: PQ, AP, mIoU, and multiply-adds."""

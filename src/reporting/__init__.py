@@ -1,1 +1,1 @@
-"""What came of runs, read from their folders alone: points of the trade-off, as a page, a picture and a table."""
+"""Reports of runs, made from their folders alone: points of the trade-off as a page, a picture and tables."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from src.reporting.run_settings import identity
 from src.reporting.runs import Run
-from src.reporting.settings import identity
 
 
 def places(runs: Sequence[Run]) -> dict[int, str]:

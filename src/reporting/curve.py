@@ -9,10 +9,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.atomic import atomic_write
 from src.reporting.points import KINDS, Panel
 from src.reporting.published import published_on
 from src.reporting.runs import LATENCY
+from src.system.atomic import atomic_write
 
 PALETTE = ("#2f7fd0", "#e0742b", "#2a9d6a", "#c94f7c", "#8a63d2", "#b08d1e", "#2aa3b5", "#d0493f", "#7d8b3a", "#9a6b4f")
 STYLES = {"exit": "D-", "gate": "o-", "oracle": "^--", "random": "x:", "published": "*"}

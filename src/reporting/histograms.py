@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import mean
 
+from src.records.scores import SHARE
 from src.reporting.points import Panel
 from src.reporting.runs import Run
-from src.scores import SHARE
 
 NAMED = 0.09  # share of a bar that has room for words
 OPEN = 24  # bars that are shown at once

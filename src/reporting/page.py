@@ -8,8 +8,8 @@ from string import Template
 from src.reporting import curve, seeds
 from src.reporting.breakdown import breakdowns
 from src.reporting.cards import cards, places
+from src.reporting.gallery import MOST, embed, strips
 from src.reporting.histograms import histograms
-from src.reporting.pictures import MOST, embed, strips
 from src.reporting.points import KINDS, Panel, Point
 from src.reporting.published import published_on
 from src.reporting.runs import LATENCY, Run, Skipped

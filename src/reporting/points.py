@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from src.front import front
+from src.records.pareto import pareto_front
+from src.records.scores import quality_of
 from src.reporting import seeds
+from src.reporting.run_settings import DIALS, identity, images_of, labels
 from src.reporting.runs import LATENCY, Run
-from src.reporting.settings import DIALS, identity, images_of, labels
-from src.scores import quality_of
 
 KINDS = {  # what a point is, as one says it
     "exit": "fixed exits",
@@ -97,7 +97,7 @@ class Panel(NamedTuple):
     def front(self) -> list[Point]:
         """Points of exits and gates that no other beats in quality at its cost or less, in order of their cost."""
         ours = [point for point in self.points if point.kind in ATTAINABLE and point.drawn]
-        best = front([point.at for point in ours])
+        best = pareto_front([point.at for point in ours])
         return sorted((point for point, on in zip(ours, best, strict=True) if on), key=lambda point: point.at)
 
 

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.atomic import write_text
 from src.reporting import table
 from src.reporting.curve import write_png
 from src.reporting.page import page, pictures_of
 from src.reporting.points import panels, superseded
 from src.reporting.runs import Skipped, find
+from src.system.atomic import write_text
 
 
 def report(places: Sequence[Path], out: Path) -> int:

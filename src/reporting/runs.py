@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import yaml  # comes with OmegaConf, which wrote the files
 
-from src.completion import finished
-from src.nested import flat
-from src.reporting.settings import Settings
-from src.scores import NOTHING, QUALITIES, quality_of
+from src.records.flatten import flatten
+from src.records.run_folder import finished
+from src.records.scores import NOTHING, QUALITIES, quality_of
+from src.reporting.run_settings import Settings
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders of a run, not of runs
 SOURCES: tuple[str, ...] = ("scores.json", "gate.json")
@@ -137,7 +137,7 @@ def read(folder: Path, source: str) -> Run:
     typed = parsed(text_of(folder / ".hydra/overrides.yaml"))
     begun = text_of(folder / "begun")
     command = command_of(folder, typed, begun)
-    settings = Settings(flat(parsed(config)), [str(one) for one in typed or []], command, str(folder))
+    settings = Settings(flatten(parsed(config)), [str(one) for one in typed or []], command, str(folder))
     age = file.stat().st_mtime
     return Run(
         folder, source, scores, of_classes(about), about, settings, config, command, not begun or finished(folder), age

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.records.csv_file import write_csv
 from src.reporting.points import Panel, Point
 from src.reporting.published import published_on
 from src.reporting.runs import Run
-from src.rows import write_csv
 
 
 def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:

@@ -19,7 +19,7 @@ from src.models.transformer_decoder import Prediction
 SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",)}
 
 
-class Answer(NamedTuple):
+class ImagePrediction(NamedTuple):
     """What the model makes of one image; what was not asked for is None."""
 
     panoptic: Panoptic | None
@@ -71,7 +71,7 @@ class Evaluation(nn.Module):
         """Of all scores, in the order of `compute`."""
         return [name for metric in self.metrics.values() for name in metric.names]
 
-    def answer(self, prediction: Prediction, image: int, frame: Frame) -> Answer:
+    def answer(self, prediction: Prediction, image: int, frame: Frame) -> ImagePrediction:
         """What is scored of one image of a batch."""
         post, panoptic, instances, semantic = self.postprocess, None, None, None
         if "pq" in self.metrics:
@@ -80,9 +80,9 @@ class Evaluation(nn.Module):
             instances = post.instances(prediction, image, frame)
         if "miou" in self.metrics:
             semantic = post.semantic(prediction, image, frame, resize_last=self.segmentation == "semantic")
-        return Answer(panoptic, instances, semantic)
+        return ImagePrediction(panoptic, instances, semantic)
 
-    def update(self, answer: Answer, truth: Any, image_id: int) -> None:
+    def update(self, answer: ImagePrediction, truth: Any, image_id: int) -> None:
         """Score one image; `truth` has segments (L, H, W), labels, crowd and areas (N,)."""
         if answer.panoptic is not None:
             ids, labels, _ = answer.panoptic

@@ -17,7 +17,7 @@ from src.models.postprocess import Frame, Postprocess
 from src.models.transformer_decoder import Prediction
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.batches import like_sized, stack_segments
-from src.tasks.evaluation import Answer, Evaluation
+from src.tasks.evaluation import Evaluation, ImagePrediction
 from src.tasks.progress import set_progress
 from src.weights.checkpoint import check_state
 
@@ -228,7 +228,7 @@ class Segmentation(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
         """Score every exit; returns what the deepest one makes of each image."""
-        answers: dict[int, Answer] = {}
+        answers: dict[int, ImagePrediction] = {}
         for places in like_sized(batch.images):
             images = self.model.preprocess([batch.images[place] for place in places])
             for name, (prediction, depths) in self.rows(images).items():
@@ -253,7 +253,7 @@ class Segmentation(lightning.LightningModule):
         return self.cost_of(batch.images[place].shape[-2:], pixels)[self.cost_of.exits.index(depth)]
 
     @torch.no_grad()
-    def answers(self, image: Tensor, size: Sequence[int]) -> list[Answer]:
+    def answers(self, image: Tensor, size: Sequence[int]) -> list[ImagePrediction]:
         """What every exit makes of an image (3, h, w) RGB in 0..255, at a size (H, W), that of the original."""
         images = self.model.preprocess([image])
         frame = Frame(images.shape[-2:], image.shape[-2:], size)

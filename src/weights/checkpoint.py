@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from src.atomic import atomic_write
+from src.system.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
 from src.weights.copies import choose, copies_in, tell
 from src.weights.files import made, records, tensors

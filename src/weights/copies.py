@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from shlex import quote
 from typing import Any, NamedTuple
 
-from src.messages import say_once
+from src.system.terminal import say_once
 from src.weights.files import TENSORS
 from src.weights.layouts import layouts_by_prefix
 

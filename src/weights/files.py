@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from src.atomic import atomic_write
+from src.system.atomic import atomic_write
 from src.weights.pickles import PlainArray, PlainTensor, PlainUnpickler, RefusedError, named_by, placeholder, refuse
 from src.weights.torch_files import OLD_TORCH, ZIP, read_old, read_zip
 

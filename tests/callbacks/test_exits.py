@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from src.callbacks.exits import ExitList
-from src.tasks.evaluation import Answer
+from src.tasks.evaluation import ImagePrediction
 
 IMAGES = [(7, "c", 2, 1.25), (3, "a", 4, 2.5), (5, "b", 2, 1.0), (12, "d", 1, 0.5), (4, "e", 3, 2.0)]
 
@@ -17,7 +17,7 @@ IMAGES = [(7, "c", 2, 1.25), (3, "a", 4, 2.5), (5, "b", 2, 1.0), (12, "d", 1, 0.
 def feed(exits: ExitList, images: list[tuple[int, str, int, float]], gate: bool = True) -> None:
     """One batch of images, as a task answers it."""
     ids, names, depths, gflops = zip(*images, strict=True)
-    outputs: dict[str, Any] = {"answers": [Answer(None, None, None, depth) for depth in depths]}
+    outputs: dict[str, Any] = {"answers": [ImagePrediction(None, None, None, depth) for depth in depths]}
     if gate:
         outputs["gflops"] = list(gflops)
     batch = SimpleNamespace(image_ids=list(ids), names=list(names))

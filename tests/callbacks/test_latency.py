@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from src.callbacks.latency import Latency, latencies
-from src.compose import compose
+from src.config.build import build_run
 from tests.conftest import TINY_SHAPES
 from tests.test_experiments import SMALL_MODEL
 
@@ -43,7 +43,7 @@ def test_the_median_over_rounds_of_the_mean_over_images() -> None:
 def test_latencies_stand_beside_the_scores(order: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """In whatever order the callbacks are named; no image is kept."""
     settings = [*SETTINGS, f"callbacks={order}", "callbacks.latency.images=2", "callbacks.latency.rounds=1"]
-    task, data, trainer = compose(configure(*settings))
+    task, data, trainer = build_run(configure(*settings))
     trainer.validate(task, data, verbose=False)
     exits = json.loads((tmp_path / "run" / "scores.json").read_text())["exits"]
     assert list(exits) == ["1", "3"]
@@ -56,7 +56,7 @@ def test_latencies_stand_beside_the_scores(order: str, configure: Callable[..., 
 def test_what_cannot_be_timed_is_refused(setting: str, configure: Callable[..., DictConfig]) -> None:
     """Naming the setting."""
     with pytest.raises(ValueError, match=rf"callbacks.latency.{setting}.* whole number from 1"):
-        compose(configure(*SETTINGS, "callbacks=[latency]", f"callbacks.latency.{setting}"))
+        build_run(configure(*SETTINGS, "callbacks=[latency]", f"callbacks.latency.{setting}"))
 
 
 def test_several_devices_are_refused() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from src.callbacks.scoreboard import Scoreboard, scores, table_of
 from src.metrics.cost import Cost
-from src.provenance import made_by
+from src.records.provenance import made_by
 
 COSTS = {depth: Cost(1.0, 0.5, (0.25,) * depth, 0, 0, 0, 0, 2.0, 0, 0, 0, 0) for depth in (2, 4)}
 EXITS = {"val/pq/exit2": 40.0, "val/miou/exit2": 50.0, "val/pq/exit4": 44.0, "val/miou/exit4": 52.0}

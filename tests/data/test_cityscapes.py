@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.categories import read_categories
 from src.data.cityscapes import CityscapesInstances, CityscapesPanoptic
 from src.data.export import export_cityscapes
+from src.data.formats.categories import read_categories
 from src.data.index_masks import IndexMasks
 from src.data.shapes import Shapes
 from src.metrics.average_precision import MaskAP

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from pycocotools import mask as run_lengths
 
-from src.compose import data_of
+from src.config.build import data_of
 from src.data.export import export_coco
 from src.data.problems import Kind
 from src.data.shapes import Shapes

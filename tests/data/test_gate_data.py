@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.exit_table import read
 from src.data.gate_data import GateData
+from src.exit_table.table import read
 from tests.tables import EXITS, write_table
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.categories import read_categories
+from src.data.checks.validation import Looks
 from src.data.export import export_index_masks
+from src.data.formats.categories import read_categories
 from src.data.index_masks import IndexMasks
 from src.data.problems import Kind, Problem
 from src.data.shapes import Shapes
 from src.data.targets import for_task
-from src.data.validation import Looks
 from src.metrics.mean_iou import VOID, MeanIoU, semantic_map
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"

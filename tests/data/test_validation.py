@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.class_counts import count
+from src.data.checks.class_counts import count
+from src.data.checks.inspection import described
+from src.data.checks.validation import Survey, Validation
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
-from src.data.look import described
 from src.data.module import SegmentationData
 from src.data.problems import Kind, Problem
 from src.data.scenes import Scenes
 from src.data.shapes import Shapes
 from src.data.targets import Sample
 from src.data.transforms import ResizeShortestEdge
-from src.data.validation import Survey, Validation
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
 SCENES = Shapes(8, size=64, seed=5, crowd=0.5)

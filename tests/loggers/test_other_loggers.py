@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from src.compose import compose
+from src.config.build import build_run
 from src.loggers import settings
 from tests.conftest import TINY_SHAPES
 from tests.test_experiments import SMALL_MODEL
@@ -17,7 +17,7 @@ SETTINGS = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_si
 
 
 def fit(cfg: DictConfig) -> None:
-    task, data, trainer = compose(cfg)
+    task, data, trainer = build_run(cfg)
     trainer.fit(task, data)
 
 
@@ -74,6 +74,6 @@ def test_a_package_that_is_missing_is_said_with_its_extra(
     """In one line."""
     monkeypatch.setattr(settings, "find_spec", lambda package: None)
     with pytest.raises(Exception, match=r"instantiating|not installed") as error:
-        compose(configure(*SETTINGS, f"logger={name}"))
+        build_run(configure(*SETTINGS, f"logger={name}"))
     said = str(error.value.__cause__ or error.value)
     assert f"logger={name}: {name} is not installed: pip install '.[{name}]'" in said

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from src.command_line import configure
-from src.compose import sketch
+from src.config.build import sketch
+from src.config.command_line import configure
 from src.metrics.cost import Cost, count, mean, survey
 from src.models.backbone import Backbone
 from src.models.encoder import Encoder, TokenRecalibration, expand_schedule

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src.compose import compose
+from src.config.build import build_run
 from src.models.gate import Gate, gate_inputs
 from src.models.mask2former import Mask2Former
 from tests.conftest import TINY_SHAPES
@@ -27,7 +27,7 @@ def model(images: Tensor, configure: Callable[..., DictConfig]) -> Mask2Former:
     Two of 64 channels share a group norm: with one channel to a group, the mean over tokens would be that of the norm.
     """
     settings = ["+experiment=eco_parent_shapes", "model/gate=linear", *TINY_SHAPES, *SMALL_MODEL, "dim=64"]
-    model = compose(configure(*settings, "callbacks=[]")).task.model.eval()
+    model = build_run(configure(*settings, "callbacks=[]")).task.model.eval()
     assert isinstance(model.gate, Gate)
     with torch.no_grad():
         torch.nn.init.xavier_uniform_(model.gate.head.weight)

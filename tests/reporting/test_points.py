@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.nested import flat
+from src.records.flatten import flatten
 from src.reporting.points import Panel, Point, panels, superseded
 from src.reporting.published import PUBLISHED, published_on
+from src.reporting.run_settings import Settings
 from src.reporting.runs import find
-from src.reporting.settings import Settings
 from tests.reporting.made_up import write_gate, write_json, write_model
 
 
@@ -135,7 +135,7 @@ def test_published_points_stand_beside_their_own_data_only(data: str, some: bool
 def test_data_sets_are_called_by_their_names(data: str, expected: str, configure: Callable[..., DictConfig]) -> None:
     """With the split and what is learnt, whatever layout they come in; data of one's own by their folder."""
     own = ["data.root=data/mine"] if data.startswith("custom") else []
-    values = flat(OmegaConf.to_container(configure(f"data={data}", *own)))
+    values = flatten(OmegaConf.to_container(configure(f"data={data}", *own)))
     assert Settings(values, [], "", "").data_set() == expected
     scored = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}[values["segmentation"]]
     assert bool(published_on(expected, scored)) == (not expected.startswith(("CamVid", "mine")))

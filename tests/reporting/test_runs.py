@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.completion import finish
+from src.records.run_folder import finish
 from src.reporting.runs import find
 from tests.reporting.made_up import write_gate, write_model
 

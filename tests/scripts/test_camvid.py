@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scripts import camvid
-from src.command_line import configure
-from src.jobs import Job
+from src.config.command_line import configure
+from src.jobs.running import Job
 
 SCORES = {"encoder_gflops": 1.0, "total_gflops": 2.0, "image_gflops": 2.5}
 

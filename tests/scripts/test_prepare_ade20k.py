@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from scripts import prepare_ade20k
+from src.data.checks.validation import Looks
 from src.data.coco import CocoInstances, CocoPanoptic
-from src.data.validation import Looks
 from tests.scripts.served import address, files_below, serving, zipped
 
 # A wall (1) with a door (15, the fifth kind of thing), sky (3) wholly under a bed (8, the first), and nothing.

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from scripts import replay
-from src.compose import compose
+from src.config.build import build_run
 from src.tasks import bad_step
 from tests.conftest import TINY_SHAPES
 from tests.test_experiments import SMALL_MODEL
@@ -21,7 +21,7 @@ PARTS = ["trainer.max_steps=8", "validate_every=8", "batch_size_per_device=1"]
 
 def diverge(cfg: DictConfig) -> Any:
     """The task of a training that the first step breaks."""
-    task, data, trainer = compose(cfg)
+    task, data, trainer = build_run(cfg)
     with pytest.raises(FloatingPointError):
         trainer.fit(task, data)
     return task
@@ -46,7 +46,7 @@ def test_a_bad_step_is_replayed(
 
 def test_a_replay_is_the_step(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Run from what is kept, a step has the loss that it had in training."""
-    task, data, trainer = compose(configure(*BROKEN, "trainer.max_steps=1", "lr=1e-3", "batch_size_per_device=1"))
+    task, data, trainer = build_run(configure(*BROKEN, "trainer.max_steps=1", "lr=1e-3", "batch_size_per_device=1"))
     parts: list[Any] = []
 
     def keep(optimizer: torch.optim.Optimizer, **_: Any) -> None:

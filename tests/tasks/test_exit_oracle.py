@@ -8,9 +8,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.compose import Run, compose
-from src.data.exit_table import ExitTable, read
+from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
+from src.exit_table.table import ExitTable, read
 from src.metrics.cost import count
 from src.models.gate import gate_inputs
 from src.weights.checkpoint import fingerprint
@@ -29,22 +29,22 @@ SETTINGS = [
 
 
 @pytest.fixture
-def run(configure: Callable[..., DictConfig]) -> Run:
-    return compose(configure(*SETTINGS))
+def run(configure: Callable[..., DictConfig]) -> Experiment:
+    return build_run(configure(*SETTINGS))
 
 
-def batch_of(run: Run, places: range) -> Batch:
+def batch_of(run: Experiment, places: range) -> Batch:
     data: Any = run.data
     return collate([data.val_scenes[place] for place in places])
 
 
 @torch.no_grad()
-def labels_of(run: Run, batch: Batch) -> dict[str, Any]:
+def labels_of(run: Experiment, batch: Batch) -> dict[str, Any]:
     task: Any = run.task.eval()
     return task.predict_step(batch, 0)
 
 
-def label(run: Run, folder: Path, **about: Any) -> ExitTable:
+def label(run: Experiment, folder: Path, **about: Any) -> ExitTable:
     """The table that eight training scenes make, three to a shard."""
     task, data, trainer = run
     settings = {"shard_size": 3, "source": "here", "settings": {}, **task.about(), **about}  # type: ignore[operator]
@@ -53,7 +53,7 @@ def label(run: Run, folder: Path, **about: Any) -> ExitTable:
     return read(folder)
 
 
-def test_qualities_are_those_of_each_exit_scored_alone(run: Run) -> None:
+def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:
     """The PQ of single images, as evaluation of one exit has it; costs and inputs are those of the model."""
     task: Any = run.task.eval()
     batch = batch_of(run, range(2))
@@ -72,7 +72,7 @@ def test_qualities_are_those_of_each_exit_scored_alone(run: Run) -> None:
             evaluation.reset()
 
 
-def test_labels_do_not_depend_on_the_batch(run: Run) -> None:
+def test_labels_do_not_depend_on_the_batch(run: Experiment) -> None:
     """Images of different sizes side by side are labelled as they are alone."""
     batch = batch_of(run, range(3))
     batch.images[1] = torch.nn.functional.pad(batch.images[1], (0, 40))
@@ -84,7 +84,7 @@ def test_labels_do_not_depend_on_the_batch(run: Run) -> None:
         torch.testing.assert_close(together["cost"][place], alone["cost"][0])
 
 
-def test_an_image_without_truth_has_no_quality(run: Run) -> None:
+def test_an_image_without_truth_has_no_quality(run: Experiment) -> None:
     """At no exit, whatever is predicted."""
     batch = batch_of(run, range(2))
     batch.truths[0] = batch.truths[0].select(torch.zeros(len(batch.truths[0].labels), dtype=torch.bool))
@@ -96,7 +96,7 @@ def test_an_image_without_truth_has_no_quality(run: Run) -> None:
 @pytest.mark.parametrize("segmentation", ["semantic", "instance"])
 def test_other_tasks_have_a_quality_too(segmentation: str, configure: Callable[..., DictConfig]) -> None:
     """In 0..1, at every exit."""
-    run = compose(configure(*SETTINGS, f"segmentation={segmentation}"))
+    run = build_run(configure(*SETTINGS, f"segmentation={segmentation}"))
     quality = labels_of(run, batch_of(run, range(2)))["quality"]
     assert ((quality >= 0) & (quality <= 1)).all()
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_equal(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first shard nothing of it is labelled again, and the table is that of an unbroken run, bit for bit."""
-    run = compose(configure(*SETTINGS))
+    run = build_run(configure(*SETTINGS))
     whole = label(run, tmp_path / "whole")
     task: Any = run.task
     step, steps = task.predict_step, []
@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_equal(
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         label(run, tmp_path / "broken")
     assert [file.name for file in (tmp_path / "broken").iterdir()] == ["part-00000.parquet"]
-    again = compose(configure(*SETTINGS))
+    again = build_run(configure(*SETTINGS))
     again.task.load_state_dict(task.state_dict())
     rest = label(again, tmp_path / "broken")
     assert torch.equal(rest.image_ids, whole.image_ids)
@@ -128,7 +128,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_equal(
         torch.testing.assert_close(ours, expected, atol=0, rtol=0, equal_nan=True)
 
 
-def test_a_table_is_whole_only_when_all_is_written(run: Run, tmp_path: Path) -> None:
+def test_a_table_is_whole_only_when_all_is_written(run: Experiment, tmp_path: Path) -> None:
     """What leaves shards out does not end as if it had not."""
     task, data, trainer = cast(Any, run)
     labelling = data.label(tmp_path, "train", shard_size=3, source="", settings={}, **task.about())
@@ -138,7 +138,7 @@ def test_a_table_is_whole_only_when_all_is_written(run: Run, tmp_path: Path) -> 
         labelling.finish()
 
 
-def test_a_table_of_another_parent_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_table_of_another_parent_is_refused(run: Experiment, tmp_path: Path) -> None:
     """Naming the folder; nothing in it is touched."""
     label(run, tmp_path / "table")
     task: Any = run.task
@@ -148,7 +148,7 @@ def test_a_table_of_another_parent_is_refused(run: Run, tmp_path: Path) -> None:
         label(run, tmp_path / "table")
 
 
-def test_a_fingerprint_is_of_the_weights_and_not_of_the_gate(run: Run) -> None:
+def test_a_fingerprint_is_of_the_weights_and_not_of_the_gate(run: Experiment) -> None:
     """Any weight changes it; the gate does not."""
     model: Any = run.task.model
     before = fingerprint(model)
@@ -159,7 +159,7 @@ def test_a_fingerprint_is_of_the_weights_and_not_of_the_gate(run: Run) -> None:
     assert fingerprint(model) != before
 
 
-def test_the_oracle_does_not_train(run: Run) -> None:
+def test_the_oracle_does_not_train(run: Experiment) -> None:
     """It says which command does what."""
     with pytest.raises(ValueError, match=r"python -m src\.label"):
         run.trainer.fit(run.task, run.data)

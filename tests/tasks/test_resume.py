@@ -9,8 +9,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.completion import finish
-from src.compose import compose, find_checkpoint, find_progress, is_finished
+from src.config.build import build_run, find_checkpoint, find_progress, is_finished
+from src.records.run_folder import finish
 from tests.conftest import TINY_SHAPES, launch
 from tests.test_experiments import SMALL_MODEL
 
@@ -53,7 +53,7 @@ def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., Dic
     """Losses, gradients and learning rates of a resumed run are those of the unbroken one, digit by digit."""
 
     def fit(run: Path, *overrides: str) -> None:
-        task, data, trainer = compose(configure(*SETTINGS, f"paths.run={run}", *overrides))
+        task, data, trainer = build_run(configure(*SETTINGS, f"paths.run={run}", *overrides))
         trainer.fit(task, data)
 
     unbroken, first = tmp_path / "unbroken", tmp_path / "runs" / "proscale_shapes" / "first"
@@ -76,7 +76,7 @@ def test_a_run_goes_on_in_its_own_folder(configure: Callable[..., DictConfig], t
         cfg = configure(*SETTINGS, f"trainer.max_steps={steps}", "ckpt_path=auto")
         cfg.paths.run = str(folder)
         assert find_progress(cfg) is None
-        task, data, trainer = compose(cfg)
+        task, data, trainer = build_run(cfg)
         trainer.fit(task, data)
     launch("src.train", *SETTINGS, f"hydra.run.dir='{run}'", "ckpt_path=auto")
     assert read(run) == read(unbroken)

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from src.compose import Run, compose
+from src.config.build import Experiment, build_run
 from src.data.shapes import Shapes
 from src.data.targets import Sample
 from tests.conftest import TINY_SHAPES
@@ -76,7 +76,7 @@ def flat(task: Any) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
 
 
-def fit(run: Run, *callbacks: lightning.Callback) -> dict[str, float]:
+def fit(run: Experiment, *callbacks: lightning.Callback) -> dict[str, float]:
     """What is logged last; the callbacks act besides those of the run."""
     trainer: Any = run.trainer
     trainer.callbacks.extend(callbacks)
@@ -89,7 +89,7 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing(
     what: str, configure: Callable[..., DictConfig]
 ) -> None:
     """Parameters before and after it are equal, those around finite steps are not; the log says how many there were."""
-    run = compose(configure(*SETTINGS, "trainer.max_steps=4"))
+    run = build_run(configure(*SETTINGS, "trainer.max_steps=4"))
     poison = Poison(what, range(1, 3))
     assert fit(run, poison)["train/non_finite_steps"] == 2
     unchanged = [torch.equal(before, after) for before, after in zip(poison.after, poison.after[1:], strict=False)]
@@ -100,7 +100,7 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing(
 @pytest.mark.parametrize("what", ["gradient", "logits"])
 def test_training_stops_when_it_has_diverged(what: str, configure: Callable[..., DictConfig]) -> None:
     """After `patience` such steps in a row an error names what one may change."""
-    run = compose(configure(*SETTINGS, "trainer.max_steps=9", "task.patience=3"))
+    run = build_run(configure(*SETTINGS, "trainer.max_steps=9", "task.patience=3"))
     poison = Poison(what, range(2, 9))
     with pytest.raises(FloatingPointError, match=r"last 3 steps.*learning rate .*batch 2, precision 32-true"):
         fit(run, poison)
@@ -109,13 +109,13 @@ def test_training_stops_when_it_has_diverged(what: str, configure: Callable[...,
 
 def test_steps_that_are_not_finite_now_and_then_are_borne(configure: Callable[..., DictConfig]) -> None:
     """The patience is for steps in a row."""
-    run = compose(configure(*SETTINGS, "trainer.max_steps=6", "task.patience=2"))
+    run = build_run(configure(*SETTINGS, "trainer.max_steps=6", "task.patience=2"))
     assert fit(run, Poison("gradient", range(0, 6, 2)))["train/non_finite_steps"] == 3
 
 
 def test_a_learning_rate_far_too_high_is_named(configure: Callable[..., DictConfig]) -> None:
     """The message has the rate that was set."""
-    run = compose(configure(*SETTINGS, "trainer.max_steps=8", "task.patience=3", "lr=1e20"))
+    run = build_run(configure(*SETTINGS, "trainer.max_steps=8", "task.patience=3", "lr=1e20"))
     with pytest.raises(FloatingPointError, match=r"learning rate \d\.?\d*e\+(19|20)"):
         fit(run)
 
@@ -123,7 +123,7 @@ def test_a_learning_rate_far_too_high_is_named(configure: Callable[..., DictConf
 @pytest.mark.parametrize("every", [1, 2])
 def test_images_without_any_target_train(every: int, configure: Callable[..., DictConfig]) -> None:
     """Steps on scenes that hold nothing, alone or beside others, are finite."""
-    run = compose(configure(*SETTINGS, "trainer.max_steps=2"))
+    run = build_run(configure(*SETTINGS, "trainer.max_steps=2"))
     data: Any = run.data
     data.train = lambda: Nothing(every)
     scores = fit(run)
@@ -166,7 +166,7 @@ class Watch(lightning.Callback):
 
 def test_a_step_draws_one_exit_and_trains_the_layers_up_to_it(configure: Callable[..., DictConfig]) -> None:
     """Every exit comes up; layers beyond the one drawn have a gradient too, for processes wait for it, and it is 0."""
-    run = compose(configure(*PARENT, "trainer.max_steps=24", "validate_every=24"))
+    run = build_run(configure(*PARENT, "trainer.max_steps=24", "validate_every=24"))
     fit(run, watch := Watch())
     assert {tuple(exits) for exits in watch.exits} == {(1,), (2,), (3,), (4,)}
     for (exit_,), gradients in zip(watch.exits, watch.gradients, strict=True):
@@ -175,11 +175,11 @@ def test_a_step_draws_one_exit_and_trains_the_layers_up_to_it(configure: Callabl
 
 def test_the_exit_of_a_step_does_not_depend_on_the_process(configure: Callable[..., DictConfig]) -> None:
     """It comes from seed and step; accumulated batches of one step share it."""
-    run = compose(configure(*PARENT, "trainer.max_steps=6", "batch_size=4", "batch_size_per_device=2"))
+    run = build_run(configure(*PARENT, "trainer.max_steps=6", "batch_size=4", "batch_size_per_device=2"))
     torch.manual_seed(5)  # what a process draws otherwise
     fit(run, watch := Watch())
     assert watch.exits[::2] == watch.exits[1::2]
-    again = compose(configure(*PARENT, "trainer.max_steps=6"))
+    again = build_run(configure(*PARENT, "trainer.max_steps=6"))
     fit(again, other := Watch())
     assert other.exits == watch.exits[::2]
 
@@ -189,20 +189,20 @@ def test_an_exit_weighs_by_its_depth(alpha: str, weight: float, configure: Calla
     """The loss at exit 3 is that of weight 1 times alpha of 3."""
     losses = {}
     for one in ("1", alpha):
-        run = compose(configure(*PARENT, "exits=[3]", f"task.alpha={one}"))
+        run = build_run(configure(*PARENT, "exits=[3]", f"task.alpha={one}"))
         losses[one] = fit(run)["train/loss"]
     assert losses[alpha] == pytest.approx(weight * losses["1"], rel=1e-5)
 
 
 def test_all_exits_can_be_supervised_in_one_step(configure: Callable[..., DictConfig]) -> None:
     """Their weighted losses add, from one pass through the backbone."""
-    run = compose(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1"))
+    run = build_run(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1"))
     passes = []
     task: Any = run.task
     task.model.backbone.register_forward_hook(lambda *_: passes.append(run.trainer.training))
     loss = fit(run)["train/loss"]
     assert passes.count(True) == 1
-    single = [fit(compose(configure(*PARENT, f"exits=[{k}]", "task.alpha=1")))["train/loss"] for k in (1, 4)]
+    single = [fit(build_run(configure(*PARENT, f"exits=[{k}]", "task.alpha=1")))["train/loss"] for k in (1, 4)]
     assert 3 * min(single) < loss < 5 * max(single)
 
 
@@ -210,4 +210,4 @@ def test_all_exits_can_be_supervised_in_one_step(configure: Callable[..., DictCo
 def test_exits_and_weights_that_cannot_be_are_refused(wrong: str, configure: Callable[..., DictConfig]) -> None:
     """With the value and what was expected."""
     with pytest.raises((ValueError, InstantiationException), match="expected"):
-        compose(configure(*PARENT, wrong))
+        build_run(configure(*PARENT, wrong))

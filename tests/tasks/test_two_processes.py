@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.compose import compose
-from src.saved_settings import saved_overrides
+from src.config.build import build_run
+from src.config.saved_settings import saved_overrides
 from tests.conftest import TINY_SHAPES, launch
 from tests.offline_runs import offline_runs
 from tests.test_experiments import SMALL_MODEL
@@ -87,7 +87,7 @@ def test_the_first_step_is_that_of_one_process(
     together: Path, configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     """The same global batch gives the same gradient, but for the points that are drawn."""
-    task, data, trainer = compose(configure(*SETTINGS, "trainer.max_steps=1"))
+    task, data, trainer = build_run(configure(*SETTINGS, "trainer.max_steps=1"))
     trainer.fit(task, data)
     assert gradients(together)[0] == pytest.approx(gradients(tmp_path)[0], rel=0.05)
 
@@ -96,7 +96,7 @@ def test_a_parent_draws_its_exits_as_one_process_does(configure: Callable[..., D
     """Two processes that each run as deep as the step says, and train what one trains, to the end."""
     parent = [*SETTINGS, "task.exits_per_step=1", "task.alpha=k", "exits=[1,2,3]", "trainer.max_steps=6", "lr=1e-9"]
     launch("src.train", *parent, *TWO, f"paths.runs={tmp_path / 'two'}")
-    task, data, trainer = compose(configure(*parent))
+    task, data, trainer = build_run(configure(*parent))
     trainer.fit(task, data)
     assert gradients(tmp_path / "two") == pytest.approx(gradients(tmp_path / "run"), rel=0.2)  # points are drawn
 
@@ -104,7 +104,7 @@ def test_a_parent_draws_its_exits_as_one_process_does(configure: Callable[..., D
 def test_scores_are_those_of_one_process(together: Path, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Unequal shares of the images, scored while training or afterwards, give the scores of all images at once."""
     checkpoint = the_file(together, "last.ckpt")
-    task, data, trainer = compose(configure(*SETTINGS, f"model.weights={checkpoint}"))
+    task, data, trainer = build_run(configure(*SETTINGS, f"model.weights={checkpoint}"))
     trainer.validate(task, data, verbose=False)
     alone = scores(tmp_path / "run")
     assert sorted(alone) == ["1", "3"]
@@ -122,7 +122,7 @@ def test_fewer_images_than_processes_are_scored(
 ) -> None:
     """The process that has none waits for the other, and the scores are those of one process."""
     checkpoint, one = the_file(together, "last.ckpt"), "data.val.num_scenes=1"
-    task, data, trainer = compose(configure(*SETTINGS, f"model.weights={checkpoint}", one))
+    task, data, trainer = build_run(configure(*SETTINGS, f"model.weights={checkpoint}", one))
     trainer.validate(task, data, verbose=False)
     launch("src.evaluate", *TWO, f"ckpt_path={checkpoint}", f"paths.runs={tmp_path / 'two'}", one)
     alone, two = scores(tmp_path / "run"), scores(tmp_path / "two")

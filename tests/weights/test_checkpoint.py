@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 from torch import Tensor
 
-from src.compose import sketch
+from src.config.build import sketch
+from src.config.schema import spell
 from src.models.mask2former import Mask2Former
-from src.settings import spell
 from src.weights.architecture import Architecture
 from src.weights.checkpoint import COUNTER, NOTE, Checkpoint, load_weights, read, write
 from src.weights.layouts import from_ours, to_ours

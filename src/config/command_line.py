@@ -1,0 +1,148 @@
+"""What a user types, made fit for Hydra and checked before anything runs."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config.errors import explain
+from src.config.home import expand_home
+from src.config.schema import check_settings, quote, suggest
+from src.config.search_path import refuse_commands, with_search_path
+from src.config.sweeps import check_alone, check_subdir, jobs, sweep_of
+from src.config.weights_settings import overrides_from_weights
+from src.records.run_folder import claim
+from src.system.atomic import check_writable, nearest
+from src.system.cpus import processors
+from src.system.signals import Interrupted, signals
+from src.system.terminal import fail
+
+CONF = Path(__file__).parents[2] / "conf"
+PLUGINS = str(Path(__file__).parents[1] / "jobs/plugins")  # where Hydra finds what runs sweeps
+GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
+TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # what run folders are called unless something else is said
+OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
+if PLUGINS not in sys.path:
+    sys.path.append(PLUGINS)
+
+
+def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: str = "config") -> None:
+    """Run a Hydra entry point, whose primary config has a name, on the command line's arguments or the given ones.
+
+    Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
+    """
+    typed = [
+        quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
+    ]
+    typed.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
+    flags = get_args_parser().parse_args(typed)
+    if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
+        try:
+            typed = with_search_path(typed)
+        except ValueError as error:
+            fail(str(error))
+        typed += check(get_args_parser().parse_args(typed).overrides, flags.multirun, primary, claims=True)
+    sys.argv[1:] = typed
+    try:
+        with signals.caught():
+            entry()
+    except Interrupted as end:
+        fail(f"{end}; {end.kept}".removesuffix("; "), end.status)
+
+
+def add_plus(argument: str) -> str:
+    """`experiment=x` as Hydra needs it, `+experiment=x`."""
+    group = argument.split("=")[0]
+    return f"+{argument}" if group in GROUPS_WITHOUT_DEFAULT else argument
+
+
+def quote_path(argument: str) -> str:
+    """`ckpt_path=runs/seed=0/last.ckpt` as Hydra reads it, in quotes, where there is such a file or folder."""
+    name, _, value = argument.partition("=")
+    special = not name.startswith("-") and re.search(r"[^\w./-]", value)
+    return f"{name}={quote(value)}" if special and os.path.exists(value) else argument
+
+
+@contextmanager
+def initialized() -> Iterator[None]:
+    """Hydra, so that it can compose; inside of an entry point it can already."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+
+
+def check(overrides: list[str], multirun: bool = False, primary: str = "config", claims: bool = False) -> list[str]:
+    """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps.
+
+    Returns further overrides: what the weights to start from settle, and if `claims`, a run folder that is nobody
+    else's, where it is called by the time: two commands may start in one second.
+    """
+    with initialized():
+        known = roots(primary)
+        job = overrides
+        try:
+            settled: list[str] | None = None
+            swept = sweep_of(overrides, multirun, primary)
+            for job in [overrides] if swept is None else jobs(swept):
+                cfg = compose(primary, job, return_hydra_config=True)
+                before, settled = settled, overrides_from_weights(cfg, job, primary)
+                if before not in (None, settled):
+                    fail("model.weights: those of one sweep must be of one architecture; start a run for each")
+                if settled:
+                    cfg = compose(primary, [*job, *settled], return_hydra_config=True)
+                if unknown := set(cfg) - known:
+                    fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+                refuse_commands(cfg, job, primary)
+                if swept is not None:
+                    check_subdir(cfg)
+                if swept is not None and primary != "cost":  # which trains nothing
+                    check_alone(cfg)
+                folder = Path(cfg.hydra.run.dir if swept is None else cfg.hydra.sweep.dir)
+                if cfg.hydra.output_subdir is not None or not folder.exists():  # else nothing is written there
+                    check_run_folder(folder)
+                check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            fail(explain(error, job, primary))
+    if settled:
+        print(f"model.weights settles: {', '.join(settled)}", file=sys.stderr)
+    named = any(override.lstrip("+").startswith(("hydra.run.dir=", "out=")) for override in overrides)
+    timed = claims and swept is None and cfg.hydra.output_subdir is not None and TIME.fullmatch(folder.name)
+    own = [f"hydra.run.dir={quote(str(claim(folder)))}"] if timed and not named else []
+    return [*(settled or []), *own]
+
+
+def configure(overrides: list[str], primary: str = "config") -> DictConfig:
+    """The configuration that a command line with these overrides has. Raises ValueError for what it would refuse."""
+    with initialized():  # to explain, too
+        try:
+            settled = overrides_from_weights(compose(primary, overrides, return_hydra_config=True), overrides, primary)
+            return compose(primary, [*overrides, *settled])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error, overrides, primary)) from error
+
+
+@cache
+def roots(primary: str) -> set[str]:
+    """The first names of all settings."""
+    return {*map(str, compose("config")), *map(str, compose(primary)), "hydra"}
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a run folder that cannot be made, without making it."""
+    try:
+        check_writable(folder)
+    except OSError as error:
+        there = nearest(folder)
+        raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error

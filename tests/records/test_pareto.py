@@ -1,0 +1,19 @@
+"""The Pareto set."""
+
+import pytest
+
+from src.records.pareto import pareto_front
+
+
+@pytest.mark.parametrize(
+    ("points", "best"),
+    [
+        ([], []),
+        ([(1, 1)], [True]),
+        ([(1, 1), (2, 2), (3, 2), (2, 1)], [True, True, False, False]),
+        ([(2, 5), (2, 5), (2, 4)], [True, True, False]),
+    ],
+)
+def test_nothing_on_it_is_beaten(points: list[tuple[float, float]], best: list[bool]) -> None:
+    """By one that is as good for less, or better for the same; equals do not beat each other."""
+    assert pareto_front(points) == best
