@@ -170,5 +170,5 @@ def site() -> Any:
 
 
 def test_api_pages_follow_the_tree() -> None:
-    """Every public module has one."""
+    """Every public module is on one."""
     assert {"src.predictor", "src.models.encoder", "src.losses.criterion"} <= set(site().public_modules())

@@ -1,7 +1,7 @@
 """Build the documentation as a static site into build/site; it opens from the disk and requests nothing from elsewhere.
 
 The README is its first page, docs/ its manual, and the docstrings of the public modules its API pages.
-Every warning is an error: a link or an anchor that leads nowhere ends the build.
+Every warning is an error: a link or an anchor that leads nowhere fails the build.
 """
 
 import ast
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build/site_pages"
 SITE = ROOT / "build/site"
 PUBLIC = ("models", "losses", "metrics", "tasks", "data", "exit_table", "prediction", "weights")
@@ -25,7 +25,7 @@ MENU = {
 
 
 def public_modules() -> Iterator[str]:
-    """Name the modules that have an API page, in order."""
+    """Name the modules that the API pages have, in order."""
     yield "src.predictor"
     for package in PUBLIC:
         for file in sorted((ROOT / "src" / package).rglob("*.py")):
@@ -58,16 +58,20 @@ def menu() -> str:
 
 
 def write_api() -> None:
-    """Write a page for every public module, and a list of them with the first lines of their docstrings."""
-    lines = ["# API", "", "| module | content |", "|---|---|"]
-    names = list(public_modules())
-    for name in names:
+    """Write a page for every public package, and a list of their modules with the first lines of their docstrings."""
+    table = ["# API", "", "| module | content |", "|---|---|"]
+    pages: dict[str, str] = {}
+    for name in public_modules():
         docstring = ast.get_docstring(ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text())) or ""
         first_line = docstring.partition("\n")[0]
-        lines.append(f"| [{name}]({name}.md) | {first_line} |")
-        write(f"api/{name}.md", f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
-    toctree = ["", "```{toctree}", ":hidden:", "", *names, "```", ""]
-    write("api/index.md", "\n".join(lines + toctree))
+        page = name.split(".")[1]
+        table.append(f"| [{name}]({page}.md#{name.replace('.', '').lower()}) | {first_line} |")
+        section = f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n\n"
+        pages[page] = pages.get(page, f"# {page}\n\n") + section
+    for page, text in pages.items():
+        write(f"api/{page}.md", text)
+    toctree = ["", "```{toctree}", ":hidden:", "", *pages, "```", ""]
+    write("api/index.md", "\n".join(table + toctree))
 
 
 def write(name: str, text: str) -> None:
@@ -87,7 +91,10 @@ def main() -> int:
     write_api()
     sys.path.insert(0, str(ROOT))
     conf = str(ROOT / "docs/site")
-    status = sphinx_build(["-q", "-W", "--keep-going", "-b", "html", "-c", conf, str(PAGES), str(SITE)])
+    cache = str(PAGES.with_name("site_cache"))
+    status = sphinx_build(
+        ["-q", "-W", "--keep-going", "-E", "-j", "auto", "-d", cache, "-c", conf, str(PAGES), str(SITE)]
+    )
     if status == 0:
         print(f"open {SITE / 'index.html'}")
     return status

@@ -10,6 +10,7 @@ project = "ecoscale"
 html_title = "ecoscale"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
+highlight_language = "none"  # of blocks that name none
 
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = {"math"}
@@ -21,6 +22,7 @@ suppress_warnings = ["docutils"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
+autodoc_use_type_comments = False
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 
