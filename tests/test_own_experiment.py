@@ -1,8 +1,5 @@
 """Experiments outside the repository, with own classes: found by every command, and trusted on purpose only."""
 
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from src import eco
 from src.config.command_line import CONF, check, configure, run
@@ -19,9 +15,8 @@ from src.config.saved_settings import saved_overrides
 from src.config.schema import check_settings
 from src.config.search_path import overrides_of, with_search_path
 from tests.config.test_sweeps import ProcessLauncher
-from tests.helpers import ROOT, error_line
+from tests.helpers import error_line
 
-PAGE = ROOT / "docs" / "own_experiment.md"
 MINE = """# @package _global_
 defaults:
   - proscale_shapes
@@ -213,30 +208,3 @@ def test_allowed_packages_are_a_setting_of_the_whole() -> None:
     part = {"_target_": "os.system", "allow": ["os"]}
     with pytest.raises(ValueError, match=r"write allow=\[os\]"):
         check_settings({"data": part, "allow": []})
-
-
-def blocks(page: str, language: str) -> list[tuple[str, str]]:
-    """Code blocks of a page, each with the name of its file, which stands before it, if it has one."""
-    found = re.findall(rf"(?:`([\w./]+)`:\n\n)?```{language}\n(.*?)```", page, re.DOTALL)
-    return [(name, text) for name, text in found]
-
-
-def test_the_page_works_as_it_is_written(tmp_path: Path) -> None:
-    """Its files in an empty folder, and its commands one after the other."""
-    page = PAGE.read_text()
-    files = [*blocks(page, "python"), *blocks(page, "yaml")]
-    assert len(files) == 4
-    for name, text in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    commands = "".join(text for _, text in blocks(page, "bash")).replace("/path/to/ecoscale", str(ROOT))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        ["bash", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/first/scores.json").is_file()
-    assert len(list(tmp_path.glob("runs/discs/sweep_*/seed=*/scores.json"))) == 2
-    saved = OmegaConf.load(tmp_path / "runs/first/.hydra/config.yaml")
-    assert saved.data.augment._target_ == "my_package.Dusk"
