@@ -14,8 +14,8 @@ from rich.progress import track
 
 from src.data.export import save_colors, segment_id
 from src.data.formats.categories import read_categories
-from src.data.formats.coco_masks import packed
-from src.data.formats.image_files import read_picture
+from src.data.formats.coco_masks import mask_to_rle
+from src.data.formats.images import open_image
 from src.data.index_masks import read_values
 
 Entry = dict[str, Any]
@@ -43,7 +43,7 @@ def write_objects(root: Path) -> None:
         for file in track(sorted((root / "images" / folder).glob("*.jpg")), f"objects of {split}"):
             name = f"{file.stem}.png"
             semantic = read_values(root / "annotations" / folder / name)  # (H, W)
-            pixels = np.asarray(read_picture(root / "annotations_instance" / folder / name).convert("RGB"))
+            pixels = np.asarray(open_image(root / "annotations_instance" / folder / name).convert("RGB"))
             height, width = semantic.shape
             images.append({"id": file.stem, "file_name": file.name, "height": height, "width": width})
             found = objects(pixels[..., 0], pixels[..., 1])
@@ -90,12 +90,12 @@ def lay(below: list[Segment], above: list[Segment], size: tuple[int, ...]) -> tu
 def instance(id_: int, image_id: str, category: int, mask: np.ndarray) -> Entry:
     """The entry of an object in the instance file."""
     of = {"id": id_, "image_id": image_id, "category_id": category, "iscrowd": 0}
-    return of | {"segmentation": packed(mask), "area": int(mask.sum()), "bbox": box(mask)}
+    return of | {"segmentation": mask_to_rle(mask), "area": int(mask.sum()), "bbox": box(mask)}
 
 
 def box(mask: np.ndarray) -> list[float]:
     """Left, top, width and height of a mask."""
-    return run_lengths.toBbox(packed(mask)).tolist()
+    return run_lengths.toBbox(mask_to_rle(mask)).tolist()
 
 
 def write(file: Path, images: list[Entry], annotations: list[Entry], categories: list[Entry]) -> None:

@@ -25,7 +25,7 @@ from src.config.build import data_of
 from src.config.command_line import configure
 from src.data.checks.validation import Validation
 from src.data.export import export_coco
-from src.data.formats.image_files import read_picture
+from src.data.formats.images import open_image
 from src.data.scenes import Scenes
 from src.data.shapes import Shapes
 from src.data.targets import Sample, Truth, pack
@@ -79,7 +79,7 @@ def jitter(given: argparse.Namespace) -> None:
             sample, masks = crowded(scenes, seed, given.num_instances, overlap)
             layers.append(len(sample.truth.segments))
             moved = [timed(seconds[name], way, sample, masks, seed) for name, way in ways.items()]
-            timed(seconds["decoding the JPEG"], read_picture, scenes.image_folder / sample.name)
+            timed(seconds["decoding the JPEG"], open_image, scenes.image_folder / sample.name)
             assert torch.equal(moved[0].masks(), moved[1])  # the same work
         mean = f"{statistics.mean(layers):.1f} layers on average"
         print(f"{given.num_instances} segments{' that overlap' * overlap}, {mean}, {given.rounds} images, medians:")

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from src.config.command_line import run
 from src.config.saved_settings import saved_overrides
 from src.data.export import save_colors
-from src.data.formats.coco_masks import packed
+from src.data.formats.coco_masks import mask_to_rle
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
 from src.predict import gathered, predict
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in found.scores.argsort(descending=True)[::5].tolist():
             mask = np.roll(found.masks[place].numpy(), number % 4, 1)
             about = {"category_id": CATEGORIES[int(found.labels[place])].id, "iscrowd": int(place % 7 == 0)}
-            own = {"id": len(objects), "image_id": number, "segmentation": packed(mask), "area": int(mask.sum())}
+            own = {"id": len(objects), "image_id": number, "segmentation": mask_to_rle(mask), "area": int(mask.sum())}
             objects += [about | own] * bool(mask.any())  # ids from 0
         segments.append({"image_id": number, "file_name": f"{number}.png", "segments_info": entries})
     for name, annotations in (("panoptic", segments), ("instances", objects)):

@@ -32,7 +32,7 @@ class CityscapesInstances(IndexMasks):
 
     source = f"{LOGIN}."
 
-    def _chosen(self, classes: list[Category]) -> list[Category]:
+    def _learnt(self, classes: list[Category]) -> list[Category]:
         return [category for category in classes if category.isthing]
 
     def _class_of(self, value: int) -> tuple[int, bool]:

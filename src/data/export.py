@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from src.data.formats.coco_masks import packed
+from src.data.formats.coco_masks import mask_to_rle
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
 from src.system.atomic import atomic_write
@@ -143,7 +143,7 @@ def objects(sample: Sample, categories: list[Category], segments: list[Entry], f
     entries: list[Entry] = []
     for segment, label, mask in zip(segments, sample.truth.labels.tolist(), sample.truth.masks().numpy(), strict=True):
         if categories[label].isthing:
-            outline = packed(mask)
+            outline = mask_to_rle(mask)
             box = run_lengths.toBbox(outline).tolist()
             new = {"id": first_id + len(entries), "image_id": sample.image_id, "segmentation": outline, "bbox": box}
             entries.append(segment | new)

@@ -10,13 +10,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pycocotools import mask as run_lengths
+from pycocotools import mask as mask_utils
 
 from src.data.formats.annotations import Annotations
-from src.data.formats.coco_file import instances
-from src.data.formats.coco_masks import decode, encode
+from src.data.formats.coco_masks import draw_mask, to_rle
 from src.data.formats.image_names import spelling
-from src.data.problems import DataError, Kind, Problem, refuse, some
+from src.data.problems import DataError, Kind, Problem, first_few, refuse
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category
 
@@ -37,7 +36,7 @@ class InstanceTruth:
             raise FileNotFoundError(f"task.instance_truth={file}: no such file")
         self.file = Path(file)
         self.problems: list[Problem] = []  # warnings: what is read differently than it is written
-        self.annotations = Annotations(self.file, instances, keep_empty=True, report=self.report)
+        self.annotations = Annotations(self.file, "instances", keep_empty=True, report=self.report)
         self.class_of = self.match_classes(categories)  # class index by that of the file
         images = [image for image in map(scenes.identified, range(len(scenes))) if image is not None]
         if len(images) < len(scenes):
@@ -45,7 +44,7 @@ class InstanceTruth:
             raise ValueError(f"task.instance_truth={file}: {kind} does not say which images it has (`identified`)")
         self.row_of = self.match_images(images)  # by image id
         for image in images:
-            refuse(self.flaws(image))
+            refuse(self.problems_of(image))
         self.of = lru_cache(maxsize=16)(self.read)  # every exit asks for the same image
 
     def report(self, problems: Any) -> None:
@@ -61,8 +60,8 @@ class InstanceTruth:
         found = []
         for id_, label, crowd, area, outline in zip(*map(list, objects), outlines, strict=True):
             if int(label) in self.class_of:
-                runs = encode(self.file, id_, outline, size)
-                stated = float(area) if area > 0 else float(run_lengths.area(runs))
+                runs = to_rle(self.file, id_, outline, size)
+                stated = float(area) if area > 0 else float(mask_utils.area(runs))
                 found.append(
                     {
                         "category_id": self.class_of[int(label)],
@@ -73,7 +72,7 @@ class InstanceTruth:
                 )
         return found
 
-    def flaws(self, image: Identity) -> Iterator[Problem]:
+    def problems_of(self, image: Identity) -> Iterator[Problem]:
         """What keeps the objects of an image from being scored."""
         row = self.row_of[image.image_id]
         stated = tuple(self.annotations.sizes[row].tolist())
@@ -85,9 +84,9 @@ class InstanceTruth:
         ids, outlines = self.annotations.of(row).ids.tolist(), self.annotations.outlines_of(row)
         for id_, outline in zip(ids, outlines, strict=True):
             try:
-                runs = encode(self.file, id_, outline, image.size)
+                runs = to_rle(self.file, id_, outline, image.size)
                 if isinstance(outline, dict):
-                    decode(self.file, id_, runs, image.size)
+                    draw_mask(self.file, id_, runs, image.size)
             except DataError as error:
                 yield from error.problems
 
@@ -111,14 +110,14 @@ class InstanceTruth:
                 lacking.append(f"{category.name} ({len(same)} there)")
         others = [theirs[place].name for place in sorted(used - class_of.keys())]
         if lacking or others:
-            missing, more = some(lacking) or "none", some(others) or "none"
+            missing, more = first_few(lacking) or "none", first_few(others) or "none"
             said = f"has other classes; of the data's things it lacks {missing}, and has objects of {more}"
             refuse([self.problem(Kind.CATEGORIES, "", said, "the things of the data, by name")])
         return class_of
 
     def match_images(self, images: Sequence[Identity]) -> dict[int, int]:
         """The row of each image in the file. Raises DataError for images that are not there, or others by that id."""
-        names = [stem(name.decode(errors="replace")) for name in self.annotations.image_names]
+        names = [stem(name) for name in self.annotations.image_names]
         by_id = {id_: row for row, id_ in enumerate(self.annotations.image_ids.tolist())}
         found = {image.image_id: by_id[image.image_id] for image in images if image.image_id in by_id}
         if not found or any(names[found.get(i.image_id, 0)] != stem(i.name) for i in images if i.image_id in found):
@@ -128,7 +127,7 @@ class InstanceTruth:
             by_name = {name: row for row, name in enumerate(names) if name not in twice}
             found = {i.image_id: by_name[name] for i, name in zip(images, ours, strict=True) if name in by_name}
         if lacking := [f"{image.image_id} ({image.name})" for image in images if image.image_id not in found]:
-            said = f"lacks {len(lacking)} of the {len(images)} images that are scored: {some(lacking)}"
+            said = f"lacks {len(lacking)} of the {len(images)} images that are scored: {first_few(lacking)}"
             refuse([self.problem(Kind.UNLISTED, "", said, "every one of them, by id and file name")])
         return found
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from src.data.checks.usable import glance, opened, sound
 from src.data.formats.annotations import image_sizes
 from src.data.instance_truth import InstanceTruth
-from src.data.problems import OF_NO_IMAGE, Problem, other_categories, refuse
+from src.data.problems import OF_NO_IMAGE, Problem, differing_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
@@ -76,7 +76,7 @@ class SegmentationData(LightningDataModule):
     def train_scenes(self) -> Scenes:
         """The training scenes. Raises DataError if their categories are not those of the validation scenes."""
         scenes = self._open(self.train, "train")
-        refuse(other_categories(scenes.categories, self.categories))
+        refuse(differing_categories(scenes.categories, self.categories))
         return scenes
 
     def _open(self, make: Callable[[], Scenes], split: str) -> Scenes:

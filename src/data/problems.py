@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: one record for each fault, whether a reader refuses it or validation lists it."""
+"""Problems of a data set: one record for each, whether a reader refuses the data or validation lists it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ SHOWN = 5  # names that a message lists
 
 
 class Kind(StrEnum):
-    """The faults, in the order of a report."""
+    """The kinds of problems, in the order of a report."""
 
     MISSING = "missing file"
     UNREADABLE = "unreadable file"
@@ -39,17 +39,15 @@ class Kind(StrEnum):
 
 COMMON = frozenset({Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE})  # COCO itself has them
 WARNINGS = COMMON | {Kind.READ_AS, Kind.UNSEEN, Kind.IGNORED, Kind.UNSCORED}  # neither break nor falsify training
-
-
-OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # which image they falsify, nothing tells
+OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # cannot be assigned to an image that could be skipped
 
 
 class Problem(NamedTuple):
-    """One fault: `file: id found, expected ...` is its sentence."""
+    """One problem; its text is "FILE: ID FOUND, expected EXPECTED"."""
 
     kind: Kind
     file: str
-    id: str  # of the image, annotation or segment, with the word; empty: the file itself
+    id: str  # "image 3", "annotation 7", "segment 9"; empty: the file itself
     found: str
     expected: str
 
@@ -60,18 +58,19 @@ class Problem(NamedTuple):
 
     @property
     def common(self) -> bool:
-        """Whether it is a warning that sound data have, too."""
+        """Whether it is a warning that good data sets have, too."""
         return self.kind in COMMON
 
     def __str__(self) -> str:
-        return f"{self.file}: {f'{self.id} ' * bool(self.id)}{self.found}, expected {self.expected}"
+        subject = f"{self.file}: {self.id} " if self.id else f"{self.file}: "
+        return f"{subject}{self.found}, expected {self.expected}"
 
 
-Report = Callable[[Iterable[Problem]], None]  # what becomes of problems: `refuse` them, or keep them
+Report = Callable[[Iterable[Problem]], None]  # receives problems: `refuse`, or a function that collects them
 
 
 class DataError(ValueError):
-    """Data that cannot be used, and the problems that it has."""
+    """Data that cannot be used, with its problems."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
@@ -79,34 +78,44 @@ class DataError(ValueError):
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """Files that are named and not there."""
-
-
-def some(names: Sequence[object]) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(map(str, names[:SHOWN])) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
+    """Files that are named but do not exist."""
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise a DataError, MissingDataError for files that are not there, if one of the problems breaks training."""
+    """Raise a DataError if a problem breaks training; a MissingDataError if the first of these is a missing file."""
     broken = [problem for problem in problems if problem.breaks]
     if not broken:
         return
-    more = f" (and {len(broken) - 1} more: python -m src.validate_data lists all)" if broken[1:] else ""
+    message = str(broken[0])
+    if len(broken) > 1:
+        message += f" (and {len(broken) - 1} more: python -m src.validate_data lists all)"
     error = MissingDataError if broken[0].kind is Kind.MISSING else DataError
-    raise error(f"{broken[0]}{more}", broken)
+    raise error(message, broken)
 
 
-def repeats(file: Path, what: str, ids: Iterable[object]) -> Iterator[Problem]:
-    """Ids that are there more than once."""
+def first_few(names: Sequence[object]) -> str:
+    """The first names, and how many more there are."""
+    text = ", ".join(map(str, names[:SHOWN]))
+    return f"{text} and {len(names) - SHOWN} more" if len(names) > SHOWN else text
+
+
+def read_as(file: Path, id_: str, found: str, expected: str, number: int = 1, noun: str = "annotations") -> Problem:
+    """The warning that values are read differently than written: one warning for all `number` entries."""
+    if number > 1:
+        found += f", and so on in {number} {noun}"
+    return Problem(Kind.READ_AS, str(file), id_, found, expected)
+
+
+def repeated_ids(file: Path, noun: str, ids: Iterable[object]) -> Iterator[Problem]:
+    """Ids that occur more than once."""
     for id_, count in Counter(ids).items():
         if count > 1:
-            yield Problem(Kind.REPEATED, str(file), f"{what} {id_}", f"is there {count} times", "ids that differ")
+            yield Problem(Kind.REPEATED, str(file), f"{noun} {id_}", f"is there {count} times", "ids that differ")
 
 
-def other_categories(train: Sequence[Any], val: Sequence[Any]) -> Iterator[Problem]:
-    """Classes that training and validation, which must share them, have differently; colours are no matter."""
+def differing_categories(train: Sequence[Any], val: Sequence[Any]) -> Iterator[Problem]:
+    """Classes that differ between training and validation; colours may."""
     for place, (ours, theirs) in enumerate(zip_longest(train, val)):
         if ours is None or theirs is None or ours._replace(color=theirs.color) != theirs:
-            said = (f"in training is {ours or 'not there'}", f"as in validation {theirs or 'none'}")
-            yield Problem(Kind.CATEGORIES, "data", f"category {place}", *said)
+            found, expected = f"in training is {ours or 'not there'}", f"as in validation {theirs or 'none'}"
+            yield Problem(Kind.CATEGORIES, "data", f"category {place}", found, expected)

@@ -47,7 +47,7 @@ class Scenes(Dataset[Sample]):
         """Which image it is, where that is known without reading it."""
         return None
 
-    def flaws(self, index: int) -> Iterable[Problem]:
+    def problems_of(self, index: int) -> Iterable[Problem]:
         """What is wrong with an image, as far as it shows without its pixels."""
         return ()
 

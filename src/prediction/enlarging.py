@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from src.data.formats.coco_masks import packed
+from src.data.formats.coco_masks import mask_to_rle
 from src.data.transforms import nearest
 
 
@@ -54,7 +54,7 @@ class Enlarging:
     def packed(self, mask: np.ndarray) -> dict[str, Any]:
         """A mask (h, w) as run lengths of (H, W) that JSON can hold; nothing of that size is made."""
         if self.small == self.large:
-            return packed(mask)
+            return mask_to_rle(mask)
         height, width = self.large
         ends = np.searchsorted(self.rows, np.arange(self.small[0] + 1))  # where smaller rows begin, and the last ends
         padded = np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1)))

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from src.data.formats.image_files import MOST
-from src.data.formats.images import read_photo
+from src.data.formats.images import MAX_PIXELS, read_image
 from src.prediction.video import frames, num_frames
 
 PHOTOS = (
@@ -57,7 +56,7 @@ class Inputs:
         ValueError: videos, and nothing that reads them.
     """
 
-    def __init__(self, sources: Sequence[str], max_photo_pixels: int = MOST):
+    def __init__(self, sources: Sequence[str], max_photo_pixels: int = MAX_PIXELS):
         self.most = max_photo_pixels
         files = [file for source in sources for file in found(source)]
         self.files = list({file.resolve(): file for file in files}.values())  # each once
@@ -84,7 +83,7 @@ class Inputs:
                         place += 1
                         yield Shot(f"{name}/{index:06d}", place, file, name), frame
                 else:
-                    photo = read_photo(file, self.most)
+                    photo = read_image(file, self.most)
                     place += 1
                     yield Shot(name, self.first_ids[number] if self.first_ids else place, file), photo
             except (ValueError, OSError) as error:

@@ -129,7 +129,7 @@ def test_what_is_missing_is_named(root: Path, what: str):
 def test_a_missing_picture_is_missed_at_once(root: Path, file: str):
     """An image or mask that is not there is told before the first sample is read."""
     (root / file).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{file}: no such picture"):
+    with pytest.raises(FileNotFoundError, match=f"{file}: no such image file"):
         read(root)
 
 

@@ -202,7 +202,7 @@ def test_a_missing_picture_is_missed_at_once(root: Path, folder: str):
     """An image or mask that the annotation file names and that is not there is told before the first sample is read."""
     (root / folder / "000000000004.png").unlink()
     (root / folder / "000000000006.png").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{folder}/000000000004.png: no such picture.*and 1 more"):
+    with pytest.raises(FileNotFoundError, match=rf"{folder}/000000000004.png: no such image file.*and 1 more"):
         panoptic(root)
 
 
@@ -277,7 +277,7 @@ def test_a_bad_annotation_file_is_refused_at_once(root: Path, spoil: Callable[[A
 @pytest.mark.parametrize(
     ("entries", "change", "message"),
     [
-        ("images", {"file_name": 5}, "image 0 has file_name 5, expected the name of a picture"),
+        ("images", {"file_name": 5}, "image 0 has file_name 5, expected the name of an image file"),
         ("images", {"height": "tall"}, "image 0 has height 'tall', expected pixels"),
         ("images", {"height": 2**40}, "image 0 has height 1099511627776, expected pixels"),
         (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from src.data.formats.image_files import header_size, read_picture
+from src.data.formats.images import image_size, open_image
 from src.data.problems import DataError
 
 
@@ -22,8 +22,8 @@ def test_a_picture_is_turned_once(tmp_path: Path, suffix: str, orientation: int)
     expected = Image.open(tmp_path / f"plain{suffix}").convert("RGB")
     expected.getexif()[ExifTags.Base.Orientation] = orientation
     expected = ImageOps.exif_transpose(expected)
-    assert np.array_equal(read_picture(file).convert("RGB"), expected)
-    assert header_size(file) == expected.size[::-1]
+    assert np.array_equal(open_image(file).convert("RGB"), expected)
+    assert image_size(file) == expected.size[::-1]
 
 
 def test_a_picture_of_too_many_pixels_is_named(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_a_picture_of_too_many_pixels_is_named(tmp_path: Path) -> None:
         DataError,
         match=r"map.png: is 13000 x 15000 .*, 195 megapixels, expected at most 179; .*max_photo_pixels=195000000",
     ):
-        read_picture(file)
-    assert read_picture(file, 195_000_000).size == (15000, 13000)
+        open_image(file)
+    assert open_image(file, 195_000_000).size == (15000, 13000)
     assert before == Image.MAX_IMAGE_PIXELS

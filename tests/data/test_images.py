@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.formats.image_files import header_size
-from src.data.formats.images import photo
+from src.data.formats.images import image_size, image_tensor
 
 COLORS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 WIDE = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
@@ -18,7 +17,7 @@ WIDE = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
 
 def shown(picture: Image.Image, file: Path, **options: Any) -> np.ndarray:
     picture.save(file, **options)
-    return photo(file).permute(1, 2, 0).numpy()
+    return image_tensor(file).permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
@@ -66,7 +65,7 @@ def test_tags_that_cannot_be_read_change_nothing(tags: bytes, suffix: str, tmp_p
     file = tmp_path / f"a.{suffix}"
     pixels = shown(Image.fromarray(COLORS), file, exif=b"Exif\0\0" + tags, lossless=True)
     assert np.array_equal(pixels, COLORS)
-    assert header_size(file) == (6, 8)
+    assert image_size(file) == (6, 8)
 
 
 @pytest.mark.filterwarnings("error")
@@ -81,8 +80,8 @@ def test_arrays_and_images_are_photos_too() -> None:
     """All the same one."""
     expected = torch.from_numpy(COLORS.copy()).permute(2, 0, 1)
     for image in (COLORS, Image.fromarray(COLORS), expected):
-        assert torch.equal(photo(image), expected)
-    assert torch.equal(photo(COLORS[..., 0]), expected[:1].expand(3, -1, -1))
+        assert torch.equal(image_tensor(image), expected)
+    assert torch.equal(image_tensor(COLORS[..., 0]), expected[:1].expand(3, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -98,4 +97,4 @@ def test_arrays_and_images_are_photos_too() -> None:
 def test_what_is_no_photo_is_refused(image: Any, message: str) -> None:
     """Other types, layouts and numbers; a scale of floats would be a guess."""
     with pytest.raises(ValueError, match=message):
-        photo(image)
+        image_tensor(image)

@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"{root}/val/other.png: has no mask in {root}/val_masks"):
         read(root)
     (root / "val" / "other.png").unlink()
-    with pytest.raises(FileNotFoundError, match=f"{mask}: has no picture in {root}/val"):
+    with pytest.raises(FileNotFoundError, match=f"{mask}: has no image in {root}/val"):
         read(root)
 
 
@@ -126,7 +126,7 @@ def test_a_mask_that_is_none_is_named(root: Path) -> None:
     colours, small = (root / "val_masks" / f"00000000000{n}.png" for n in (0, 1))
     Image.open(colours).convert("RGB").save(colours)
     Image.open(small).crop((0, 0, 64, 60)).save(small)
-    with pytest.raises(ValueError, match=f"{colours}: is a picture in RGB, expected one channel"):
+    with pytest.raises(ValueError, match=f"{colours}: is an image in RGB, expected one channel"):
         read(root)[0]
     with pytest.raises(ValueError, match=f"{small}: is 60 x 64 .* 64 x 64, as its image"):
         read(root)[1]

@@ -252,7 +252,7 @@ def test_a_picture_that_lies_elsewhere(root: Path, where: str) -> None:
     place = root / "val2017" / "deeper" if where == "below" else root
     place.mkdir(exist_ok=True)
     (root / "val2017" / "000000000003.png").rename(place / "000000000003.png")
-    with pytest.raises(DataError, match=f"no such picture, expected .*data.val.image_folder={place}"):
+    with pytest.raises(DataError, match=f"no such image file, expected .*data.val.image_folder={place}"):
         CocoInstances(root / "val2017", root / "annotations" / "instances_val2017.json")
 
 
@@ -271,14 +271,14 @@ NAMED: list[tuple[str, Change, str]] = [
     ("annotations that are an object", lambda d: d.update(annotations={}), "has dict {} in 'annotations'"),
     ("no category_id", drop("category_id"), "annotation 1 has no category_id, expected the id of a category"),
     ("no image_id", drop("image_id"), "annotation 1 has no image_id"),
-    ("no file_name", drop("file_name", "images"), "image 0 has no file_name, expected the name of a picture"),
+    ("no file_name", drop("file_name", "images"), "image 0 has no file_name, expected the name of an image file"),
     ("a crowd of 2", spoilt(lambda one: {"iscrowd": 2}), "has iscrowd 2, expected 0 or 1"),
     ("a crowd in words", spoilt(lambda one: {"iscrowd": "no"}), "has iscrowd 'no', expected 0 or 1"),
     ("an area in words", spoilt(lambda one: {"area": "big"}), "has area 'big', expected pixels"),
     ("no segmentation", spoilt(lambda one: {"segmentation": None}), "has no segmentation, expected polygons"),
-    ("text for an outline", spoilt(lambda one: {"segmentation": "a lot"}), "has a segmentation that is none, 'a lot'"),
+    ("text for an outline", spoilt(lambda one: {"segmentation": "a lot"}), "has an invalid segmentation, 'a lot'"),
     ("odd numbers", spoilt(lambda one: {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}), "has a polygon of 7 numbers"),
-    ("a name without end", rename(lambda name: 300 * "x" + name), "no such picture"),
+    ("a name without end", rename(lambda name: 300 * "x" + name), "no such image file"),
     ("a number without end", lambda d: d["images"][0].update(id="HUGE"), "not readable as JSON"),
     ("no object", spoilt(lambda one: {"segmentation": [[1, 2, 3, 4]]}), "has a polygon of 4 numbers"),
 ]
@@ -313,7 +313,7 @@ def test_boxes_only_are_said_once(root: Path) -> None:
     assert len(problems) == 1
     assert "has boxes only, in all of its" in str(problems[0])
     assert "boxes are not enough for masks" in str(problems[0])
-    assert not any(len([*scenes.flaws(index)]) for index in range(len(scenes)))
+    assert not any(len([*scenes.problems_of(index)]) for index in range(len(scenes)))
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16"])
@@ -322,7 +322,7 @@ def test_panoptic_masks_in_grey(root: Path, mode: str) -> None:
     file = root / "panoptic_val2017" / "000000000002.png"
     grey = np.asarray(Image.open(file))[..., 0]
     Image.fromarray(grey.astype(np.uint8 if mode == "L" else np.uint16)).save(file)
-    with pytest.raises(DataError, match=r"000000000002.png: is a picture in one channel .*R \+ 256 G \+ 65536 B"):
+    with pytest.raises(DataError, match=r"000000000002.png: is an image in one channel .*R \+ 256 G \+ 65536 B"):
         read(root, "panoptic")[2]
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from src.data.formats.coco_masks import packed
+from src.data.formats.coco_masks import mask_to_rle
 from src.prediction.enlarging import Enlarging
 
 SIZES = [
@@ -31,7 +31,7 @@ def test_what_is_said_of_a_mask_is_said_of_the_enlarged(small: tuple[int, int], 
     for mask in masks(small):
         whole = larger.map(mask)
         assert whole.shape == large
-        assert larger.packed(mask) == packed(whole)
+        assert larger.packed(mask) == mask_to_rle(whole)
         assert larger.areas(mask.astype(int), 1) == [int(whole.sum())]
         if mask.any():
             runs = run_lengths.encode(np.asfortranarray(whole.astype(np.uint8)))

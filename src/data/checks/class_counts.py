@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from src.data.formats.annotations import Objects
-from src.data.problems import Kind, Problem, some
+from src.data.problems import Kind, Problem, first_few
 from src.data.scenes import Scenes
 from src.data.targets import Category
 
@@ -58,15 +58,15 @@ def odd(scenes: Scenes, images: Sequence[Objects], pixels: Sequence[tuple[int, i
         found = f"has no object of {unseen(scenes.categories, seen)}, in {looked}"
         yield Problem(Kind.UNSEEN, scenes.place, "", found, f"some{cause}")
     if share > MUCH:
-        found = f"has a value that is ignored, {some(scenes.ignored)}, at {share:.0%} of the pixels of {looked}"
+        found = f"has a value that is ignored, {first_few(scenes.ignored)}, at {share:.0%} of the pixels of {looked}"
         yield Problem(Kind.IGNORED, scenes.place, "", found, "few of them; if one is a class, list it")
 
 
 def ignored_values(values: Sequence[int], share: float) -> str:
     """That what is missing may be what is ignored."""
     return (
-        f"; {share:.1%} of the pixels have a value that is ignored, {some(values)}: is that a class, as in masks of "
-        "0 and 255? Then list it, and leave it out of data.val.ignore"
+        f"; {share:.1%} of the pixels have a value that is ignored, {first_few(values)}: is that a class, as in masks "
+        "of 0 and 255? Then list it, and leave it out of data.val.ignore"
     )
 
 
@@ -76,5 +76,5 @@ def unseen(categories: Sequence[Category], seen: Sequence[bool]) -> str:
     names = {category.name for category, there in zip(categories, seen, strict=True) if there}
     twin = next((category for category in absent if category.name in names), None)
     dummy = f" (another is called {twin.name} too: did a labelling tool add this one?)" if twin else ""
-    listed = some([f"{category.name} ({category.id})" for category in absent])
+    listed = first_few([f"{category.name} ({category.id})" for category in absent])
     return f"{len(absent)} of {len(categories)} classes, {listed}{dummy}"

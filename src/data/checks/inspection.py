@@ -11,7 +11,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from src.data.formats.annotations import Objects
-from src.data.formats.image_files import other_size
+from src.data.formats.images import other_size
 from src.data.problems import Kind, Problem
 from src.data.scenes import Scenes
 from src.data.targets import Sample, Truth
@@ -61,7 +61,7 @@ class Looks(Dataset[Finding]):
 
     def __getitem__(self, place: int) -> Finding:
         index = self.indices[place]
-        problems, objects, pixels = list(self.scenes.flaws(index)), self.scenes.described(index), (0, 0)
+        problems, objects, pixels = list(self.scenes.problems_of(index)), self.scenes.described(index), (0, 0)
         if self.decode or objects is None or index in self.read:
             try:
                 sample = self.scenes[index]

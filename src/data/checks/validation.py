@@ -14,7 +14,7 @@ from src.data.checks.class_counts import count, odd
 from src.data.checks.inspection import Looks, is_sound, look_at
 from src.data.checks.usable import opened
 from src.data.module import SegmentationData
-from src.data.problems import DataError, Problem, other_categories
+from src.data.problems import DataError, Problem, differing_categories
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
 from src.painting import paint, photo_of, true_segments
@@ -63,7 +63,7 @@ class Validation:
                 surveys.append(self.look_over(scenes, split, problems, data.num_workers, started))
                 categories.append(scenes.categories)
         if len(categories) == 2:
-            surveys[0].problems.extend(other_categories(*categories))
+            surveys[0].problems.extend(differing_categories(*categories))
         return surveys
 
     def look_over(

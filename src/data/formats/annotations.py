@@ -1,7 +1,7 @@
 """A COCO JSON file as flat buffers.
 
-Python objects are copied into every forked worker as their reference counts are touched, which for COCO's 118,287
-training images is gigabytes; a few arrays and byte strings stay shared. Letters: I images, N objects of all images.
+Python objects are copied into every forked worker as their reference counts change, which for COCO's 118,287
+training images is gigabytes; a few arrays and buffers stay shared. Letters: I images, N objects of all images.
 """
 
 import json
@@ -12,86 +12,93 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.data.formats.categories import categories_in
-from src.data.formats.coco_file import Grouping, Groups, ImageId, images_in, panoptic
-from src.data.formats.json_file import Entry, read_json
-from src.data.formats.values import SIZES, part, put_right
-from src.data.problems import Kind, Problem, Report, refuse, repeats
+from src.data.formats.coco_file import Groups, ImageId, Layout, group_annotations, images_in
+from src.data.formats.json_file import Entry, entries_of, read_json
+from src.data.formats.values import SIZES, normalize
+from src.data.problems import Kind, Problem, Report, refuse
 
-LONE = "surrogatepass"  # halves of characters, which JSON may hold and names of files too
+LONE = "surrogatepass"  # half characters, which JSON and file names may contain
 
 
-class ByteRows:
-    """Many byte strings in one buffer."""
+class TextRows:
+    """Many texts in one buffer."""
 
-    def __init__(self, rows: Iterable[bytes]) -> None:
-        rows = list(rows)
-        self.starts = np.cumsum([0, *map(len, rows)])
-        self.buffer = b"".join(rows)
+    def __init__(self, rows: Iterable[str]) -> None:
+        encoded = [row.encode(errors=LONE) for row in rows]
+        self.starts = np.cumsum([0, *map(len, encoded)])
+        self.buffer = b"".join(encoded)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, index: int) -> bytes:
-        return self.buffer[self.starts[index] : self.starts[index + 1]]
+    def __getitem__(self, index: int) -> str:
+        return self.buffer[self.starts[index] : self.starts[index + 1]].decode(errors=LONE)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
 
 
 class Objects(NamedTuple):
-    """What is annotated in one image, or in all images one after the other."""
+    """The annotated objects of one image, or of all images one after the other."""
 
     ids: np.ndarray  # (N,) int64, as the file numbers segments or annotations
     labels: np.ndarray  # (N,) int64, class index
     crowd: np.ndarray  # (N,) bool
-    areas: np.ndarray  # (N,) float32, NaN where the file does not say
+    areas: np.ndarray  # (N,) float32, NaN if the file gives none
 
 
 class Annotations:
     """Images in the order of their ids, and the objects in each.
 
-    Categories of instances files are things unless they say otherwise; panoptic files must say.
-    `keep_empty` keeps images without an object, or with crowds only. What contradicts itself goes to `report`: ids that
-    repeat, annotations of images or categories that are not listed, values that mean nothing; so does what is read
-    differently than it is written. Where it returns, the first of equal ids counts, and the label of an object with
-    such a flaw is -1. Raises DataError for another layout.
+    Categories of instances files are things unless the file says otherwise; panoptic files must say. `keep_empty` keeps
+    images without an object, or with crowds only. Problems go to `report`: ids that repeat, annotations of images or
+    categories that are not listed, values without a meaning, and values that are read differently than written. If
+    `report` returns, the first of equal ids counts, and the label of an object with such a problem is -1. Raises
+    DataError for another layout.
     """
 
-    def __init__(self, file: Path, group: Grouping, keep_empty: bool, report: Report = refuse) -> None:
+    def __init__(self, file: Path, layout: Layout, keep_empty: bool, report: Report = refuse) -> None:
         self.file = file
         document = read_json(file)
-        self.categories = categories_in(document, file, {} if group is panoptic else {"isthing": 1}, report)
-        images = images_in(document, file, report)
-        report(repeats(file, "image", [image["id"] for image in images]))
-        by_id = {image["id"]: image for image in reversed(images)}
-        groups, problems = group(part(document, "annotations", file), by_id, file)
-        report(problems)
-        report(self._unlisted(set(groups) - set(by_id)))
-        images = [by_id[id_] for id_ in sorted(by_id) if by_id[id_]["file_name"] is not None]  # else said on reading
-        if not keep_empty:
-            some = {id_ for id_, (_, objects) in groups.items() if not all(one["iscrowd"] for one in objects)}
-            report(self._left_out(id_ for id_ in by_id if id_ not in some))
-            images = [image for image in images if image["id"] in some]
-        self._flatten(images, groups, report)
+        isthing = 1 if layout == "instances" else None
+        self.categories = categories_in(document, file, report, isthing)
+        by_id = images_in(document, file, report)
+        groups = group_annotations(document, layout, by_id, file, report)
+        report(self._unlisted(groups.keys() - by_id.keys()))
+        images = self._ordered(by_id, groups, keep_empty, report)
+        report(self._unknown_categories(images, groups))
+        self._flatten(images, groups)
 
-    def _flatten(self, images: list[Entry], groups: Groups, report: Report) -> None:
+    def _ordered(self, by_id: dict[ImageId, Entry], groups: Groups, keep_empty: bool, report: Report) -> list[Entry]:
+        """The images to read, by id; those without a file name are reported already."""
+        ids = sorted(by_id)
+        if not keep_empty:
+            learnable = {
+                id_ for id_, (_, objects) in groups.items() if not all(object_["iscrowd"] for object_ in objects)
+            }
+            report(self._left_out(id_ for id_ in by_id if id_ not in learnable))
+            ids = [id_ for id_ in ids if id_ in learnable]
+        return [by_id[id_] for id_ in ids if by_id[id_]["file_name"] is not None]
+
+    def _flatten(self, images: list[Entry], groups: Groups) -> None:
+        """Keep images and objects as arrays and bytes."""
         ids = [image["id"] for image in images]
-        self.image_ids = np.array(numbers(ids), np.int64)  # (I,)
+        masks_and_objects = [groups.get(id_, ("", [])) for id_ in ids]
+        objects = [object_ for _, own in masks_and_objects for object_ in own]
+        index_of = {category.id: index for index, category in enumerate(self.categories)}
+
+        self.image_ids = np.array(whole_numbers(ids), np.int64)  # (I,)
         self.sizes = np.array([(i["height"], i["width"]) for i in images], np.int32)  # (I, 2), 0 unknown
-        self.image_names = ByteRows(image["file_name"].encode(errors=LONE) for image in images)
-        marked = [groups.get(id_, ("", [])) for id_ in ids]
-        self.mask_names = ByteRows(name.encode(errors=LONE) for name, _ in marked)
-        counts = [len(objects) for _, objects in marked]
-        self.starts = np.cumsum([0, *counts])  # (I + 1,) into the objects of all images
-        flat = [one for _, objects in marked for one in objects]
-        report(self._unknown(flat, [id_ for id_, count in zip(ids, counts, strict=True) for _ in range(count)]))
+        self.image_names = TextRows(image["file_name"] for image in images)
+        self.mask_names = TextRows(mask for mask, _ in masks_and_objects)
+        self.starts = np.cumsum([0, *(len(own) for _, own in masks_and_objects)])  # (I + 1,) into the objects
         self.objects = Objects(
-            np.array([one["id"] for one in flat], np.int64),
-            self._labels(flat),
-            np.array([one["iscrowd"] for one in flat], bool),
-            np.array([one["area"] for one in flat], np.float32),
+            np.array([object_["id"] for object_ in objects], np.int64),
+            np.array([index_of.get(object_["category_id"], -1) for object_ in objects], np.int64),
+            np.array([object_["iscrowd"] for object_ in objects], bool),
+            np.array([object_["area"] for object_ in objects], np.float32),
         )
-        self.outlines = ByteRows(json.dumps(o["segmentation"]).encode() if "segmentation" in o else b"" for o in flat)
+        self.outlines = TextRows(outline_text(object_) for object_ in objects)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -107,42 +114,45 @@ class Annotations:
 
     def _unlisted(self, image_ids: set[ImageId]) -> Iterator[Problem]:
         for id_ in sorted(image_ids, key=str):
-            yield Problem(
-                Kind.UNLISTED, str(self.file), f"image {id_}", "is annotated, not listed", "it among the images"
-            )
+            found, expected = "is annotated, not listed", "it among the images"
+            yield Problem(Kind.UNLISTED, str(self.file), f"image {id_}", found, expected)
 
     def _left_out(self, image_ids: Iterable[ImageId]) -> Iterator[Problem]:
         for id_ in image_ids:
-            yield Problem(
-                Kind.BARE, str(self.file), f"image {id_}", "has none to learn, so is left out", "one, no crowd"
-            )
+            found = "has no object to learn, so is left out"
+            yield Problem(Kind.BARE, str(self.file), f"image {id_}", found, "one that is not a crowd")
 
-    def _labels(self, objects: list[Entry]) -> np.ndarray:
-        index_of = {category.id: index for index, category in enumerate(self.categories)}
-        return np.array([index_of.get(one["category_id"], -1) for one in objects], np.int64)
-
-    def _unknown(self, objects: list[Entry], owners: list[ImageId]) -> Iterator[Problem]:
+    def _unknown_categories(self, images: list[Entry], groups: Groups) -> Iterator[Problem]:
+        """Objects of a category that is not listed; None is a value that is reported already."""
         ids = {category.id for category in self.categories}
-        known = f"one of the file's {len(ids)}, from {min(ids)} to {max(ids)}"
-        for one, image_id in zip(objects, owners, strict=True):
-            if one["category_id"] not in ids and one["category_id"] is not None:  # which is said already
-                where = f"image {image_id}, object {one['id']}"
-                yield Problem(Kind.CATEGORY, str(self.file), where, f"has category_id {one['category_id']}", known)
+        expected = f"one of the file's {len(ids)}, from {min(ids)} to {max(ids)}"
+        known = {*ids, None}
+        for image in images:
+            for object_ in groups.get(image["id"], ("", []))[1]:
+                if object_["category_id"] not in known:
+                    where = f"image {image['id']}, object {object_['id']}"
+                    found = f"has category_id {object_['category_id']}"
+                    yield Problem(Kind.CATEGORY, str(self.file), where, found, expected)
 
 
-def numbers(ids: list[ImageId]) -> Iterable[ImageId]:
-    """The ids; where they are names, as Cityscapes has, their places: metrics and pycocotools want whole numbers."""
+def outline_text(object_: Entry) -> str:
+    """The outline of an object as JSON; panoptic segments have none."""
+    return json.dumps(object_["segmentation"]) if "segmentation" in object_ else ""
+
+
+def whole_numbers(ids: list[ImageId]) -> Iterable[ImageId]:
+    """The ids, or their places if they are names, as Cityscapes has: metrics and pycocotools want whole numbers."""
     return range(len(ids)) if ids and isinstance(ids[0], str) else ids
 
 
 def image_sizes(file: Path) -> list[tuple[int, int]]:
-    """(height, width) of every image that a COCO JSON file lists; its pictures need not be there.
+    """(height, width) of every image that a COCO JSON file lists; the image files themselves are not needed.
 
-    Raises FileNotFoundError, or ValueError for what is not such a file or does not say.
+    Raises FileNotFoundError, or ValueError for another file or one that does not give all sizes.
     """
-    images = part(read_json(file), "images", file)
-    refuse(put_right(images, SIZES, file, "image"))  # without need of ids and names
+    images = entries_of(read_json(file), "images", file)
+    refuse(normalize(images, SIZES, file, "image"))
     sizes = [(image["height"], image["width"]) for image in images]
-    if not sizes or not all(map(all, sizes)):
+    if not sizes or not all(height and width for height, width in sizes):
         raise ValueError(f"{file}: expected images with height and width from 1, has {sizes[:3] or 'none'}")
     return sizes

@@ -1,139 +1,143 @@
-"""What a COCO JSON file says: its classes, its images, and the objects of each, whatever tool wrote it."""
+"""The images of a COCO JSON file and the objects of each, in either layout, whatever tool wrote the file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from src.data.formats.json_file import Entry
-from src.data.formats.polygons import put_outlines_right
-from src.data.formats.values import (
-    IMAGES,
-    MASKS,
-    OBJECTS,
-    SEGMENTS,
-    Value,
-    brief,
-    is_id,
-    objects,
-    part,
-    put_right,
-    whole,
-)
-from src.data.problems import Kind, Problem, Report, refuse, repeats
+from src.data.formats.json_file import Entry, brief, checked_entries, entries_of
+from src.data.formats.polygons import normalize_outlines
+from src.data.formats.values import ANNOTATIONS, IMAGES, MASKS, SEGMENTS, Value, is_id, normalize, to_whole
+from src.data.problems import Kind, Problem, Report, read_as, refuse, repeated_ids
 
 ImageId = int | str
+Layout = Literal["panoptic", "instances"]
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
-Grouping = Callable[[list[Entry], Mapping[ImageId, Entry], Path], tuple[Groups, list[Problem]]]
 
 
-def images_in(document: Any, file: Path, report: Report) -> list[Entry]:
-    """The images that a document lists, those that can be told apart; file_name None: not to be found."""
-    images = part(document, "images", file)
-    report(put_right(images, IMAGES, file, "image"))
+def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]:
+    """The images of a document by id, the first of each; `file_name` is None, height and width 0 if unknown."""
+    images = entries_of(document, "images", file)
+    report(normalize(images, IMAGES, file, "image"))
     images = [image for image in images if image["id"] is not None]
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
             image["id"] = str(image["id"])
-        said = "have a number for id or a name, read as names"
-        report([Problem(Kind.READ_AS, str(file), "images", said, "the one or the other")])
+        report([read_as(file, "images", "have a number for id or a name, read as names", "the one or the other")])
     for image in images:
-        image["height"], image["width"] = image["height"] or 0, image["width"] or 0
-    return images
+        image["height"] = image["height"] or 0
+        image["width"] = image["width"] or 0
+    report(repeated_ids(file, "image", [image["id"] for image in images]))
+    return {image["id"]: image for image in reversed(images)}
 
 
-def find_owners(annotations: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) -> Iterator[Problem]:
-    """Have annotations name images as the images do: a number for a number, where text stands."""
-    twins: dict[str, list[ImageId]] = {}
-    for id_ in by_id:
-        twins.setdefault(spelling(id_), []).append(id_)
-    read = []
+def group_annotations(
+    document: Any, layout: Layout, image_ids: Collection[ImageId], file: Path, report: Report
+) -> Groups:
+    """The objects of each annotated image, of the images in `image_ids` and of others."""
+    annotations = entries_of(document, "annotations", file)
+    refuse_other_layout(annotations, layout, file)
+    group = group_segments if layout == "panoptic" else group_instances
+    groups, problems = group(annotations, image_ids, file)
+    report(problems)
+    return groups
+
+
+def refuse_other_layout(annotations: list[Entry], layout: Layout, file: Path) -> None:
+    key, other_key, other = "segments_info", "segmentation", "instances"
+    if layout == "instances":
+        key, other_key, other = other_key, key, "panoptic"
+    if annotations and key not in annotations[0] and other_key in annotations[0]:
+        expected = f"{key!r} in its annotations; data=coco_{other} or custom_{other} reads this file"
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"is of COCO's {other} layout", expected)])
+
+
+def group_segments(
+    annotations: list[Entry], image_ids: Collection[ImageId], file: Path
+) -> tuple[Groups, list[Problem]]:
+    """Panoptic layout: one annotation per image, which names its mask and lists its segments."""
+    problems = normalize_owned(annotations, MASKS, image_ids, file)
+    annotations = [entry for entry in annotations if None not in (entry["image_id"], entry["file_name"])]
+    problems += repeated_ids(file, "annotation of image", [entry["image_id"] for entry in annotations])
+    segments: list[Entry] = []
+    owners: list[ImageId] = []  # image id of each segment
     for entry in annotations:
-        before = entry["image_id"]
-        if before not in by_id and len(same := twins.get(spelling(before), [])) == 1:
+        owner = f"annotation of image {entry['image_id']}"
+        own = checked_entries(entry.get("segments_info"), "segments_info", file, owner)
+        segments += own
+        owners += [entry["image_id"]] * len(own)
+    problems += normalize(segments, SEGMENTS, file, "segment", owners)
+    for place, segment in enumerate(segments, 1):
+        if segment["id"] is None:
+            segment["id"] = -place
+    groups: Groups = {}
+    for entry in reversed(annotations):  # the first annotation of an image counts, and the first segment of an id
+        own = entry["segments_info"]
+        first_by_id = {segment["id"]: segment for segment in reversed(own)}
+        if len(first_by_id) < len(own):
+            problems += repeated_ids(file, f"image {entry['image_id']}, segment", [segment["id"] for segment in own])
+        groups[entry["image_id"]] = (entry["file_name"], [*reversed(first_by_id.values())])
+    return groups, [*problems, *zero_areas(segments, "segment", file)]
+
+
+def group_instances(
+    annotations: list[Entry], image_ids: Collection[ImageId], file: Path
+) -> tuple[Groups, list[Problem]]:
+    """Instances layout: one annotation per object, with its outline."""
+    ids = [entry["id"] for entry in annotations if isinstance(entry.get("id"), int | str)]
+    problems = [*repeated_ids(file, "annotation", ids)]
+    problems += normalize_owned(annotations, ANNOTATIONS, image_ids, file)
+    annotations = [entry for entry in annotations if entry["image_id"] is not None]
+    problems += number_annotations(annotations, file)
+    problems += normalize_outlines(annotations, file)
+    groups: Groups = {}
+    for entry in annotations:
+        groups.setdefault(entry["image_id"], ("", []))[1].append(entry)
+    return groups, [*problems, *zero_areas(annotations, "annotation", file)]
+
+
+def normalize_owned(
+    annotations: list[Entry], values: Iterable[Value], image_ids: Collection[ImageId], file: Path
+) -> list[Problem]:
+    """Normalize annotations, and write their image ids as `image_ids` has them, as a number or as text."""
+    problems = normalize(annotations, values, file, "annotation")
+    spellings: dict[str, list[ImageId]] = {}
+    for id_ in image_ids:
+        spellings.setdefault(spelling(id_), []).append(id_)
+    changes = []
+    for entry in annotations:
+        written = entry["image_id"]
+        if written is None or written in image_ids:
+            continue
+        same = spellings.get(spelling(written), [])
+        if len(same) == 1:
             entry["image_id"] = same[0]
-            read.append(f"has image_id {before!r}, read as {same[0]!r}, as the image is listed")
-    if read:
-        more = f", and so on in {len(read)} annotations" * (len(read) > 1)
-        yield Problem(Kind.READ_AS, str(file), "", f"{read[0]}{more}", "the id of an image as it is listed")
+            changes.append(f"has image_id {written!r}, read as {same[0]!r}, as the image is listed")
+    if changes:
+        problems.append(read_as(file, "", changes[0], "the id of an image as it is listed", len(changes)))
+    return problems
 
 
 def spelling(id_: ImageId) -> str:
-    """What the same id has in common, be it a number or text."""
-    number = id_ if isinstance(id_, int) else whole(id_)
+    """An id as text, the same for a number and for text that stands for this number."""
+    number = id_ if isinstance(id_, int) else to_whole(id_)
     return str(id_ if number is None else number)
 
 
-def panoptic(entries: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) -> tuple[Groups, list[Problem]]:
-    """One entry per image, which names its mask and lists its segments; ids that repeat."""
-    wrong_layout(entries, "segments_info", file)
-    groups: Groups = {}
-    problems = owned(entries, MASKS, by_id, file)
-    entries = [entry for entry in entries if None not in (entry["image_id"], entry["file_name"])]
-    problems += repeats(file, "annotation of image", [entry["image_id"] for entry in entries])
-    owners: dict[int, ImageId] = {}  # by the place in memory of a segment's entry
-    for entry in entries:
-        where = f"annotation of image {entry['image_id']}"
-        entry["segments_info"] = objects(entry.get("segments_info"), "segments_info", file, where)
-        owners |= {id(one): entry["image_id"] for one in entry["segments_info"]}
-    flat = [one for entry in entries for one in entry["segments_info"]]
-    problems += put_right(
-        flat, SEGMENTS, file, "segment", lambda one: f"image {owners[id(one)]}, segment {one.get('id')}"
-    )
-    for place, one in enumerate(flat):
-        one["id"] = -1 - place if one["id"] is None else one["id"]
-    for entry in reversed(entries):
-        segments = {one["id"]: one for one in reversed(entry["segments_info"])}
-        if len(segments) < len(entry["segments_info"]):
-            ids = [one["id"] for one in entry["segments_info"]]
-            problems += repeats(file, f"image {entry['image_id']}, segment", ids)
-        groups[entry["image_id"]] = (entry["file_name"], [*reversed(segments.values())])
-    return groups, [*problems, *areas_of_zero(flat, "segment", file)]
-
-
-def instances(entries: list[Entry], by_id: Mapping[ImageId, Entry], file: Path) -> tuple[Groups, list[Problem]]:
-    """One entry per object, with its outline; ids that repeat, and objects without an outline."""
-    wrong_layout(entries, "segmentation", file)
-    groups: Groups = {}
-    problems = [*repeats(file, "annotation", [e["id"] for e in entries if isinstance(e.get("id"), int | str)])]
-    problems += owned(entries, OBJECTS, by_id, file)
-    entries = [entry for entry in entries if entry["image_id"] is not None]
-    problems += numbered(entries, file)
-    problems += put_outlines_right(entries, file)
-    for entry in entries:
-        groups.setdefault(entry["image_id"], ("", []))[1].append(entry)
-    return groups, [*problems, *areas_of_zero(entries, "annotation", file)]
-
-
-def owned(entries: list[Entry], values: Sequence[Value], by_id: Mapping[ImageId, Entry], file: Path) -> list[Problem]:
-    """Put annotations right, and have them name the images that are listed."""
-    problems = [*put_right(entries, values, file, "annotation")]
-    named = [entry for entry in entries if entry["image_id"] is not None]
-    return [*problems, *find_owners(named, by_id, file)]
-
-
-def numbered(entries: list[Entry], file: Path) -> Iterator[Problem]:
-    """Have annotations numbers for ids: their own, or their places where one has none that fits."""
-    odd = [entry.get("id") for entry in entries if not is_id(entry.get("id"))]
-    if not odd:
-        return
-    for place, entry in enumerate(entries, 1):
+def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
+    """Number all annotations by their places if an id is not a whole number of 64 bits."""
+    unusual = [entry.get("id") for entry in annotations if not is_id(entry.get("id"))]
+    if not unusual:
+        return []
+    for place, entry in enumerate(annotations, 1):
         entry["id"] = place
-    said = f"have ids such as {brief(odd[0])}, so all are numbered by their places, from 1"
-    yield Problem(Kind.READ_AS, str(file), "annotations", said, "whole numbers of 64 bits")
+    found = f"have ids such as {brief(unusual[0])}, so all are numbered by their places, from 1"
+    return [read_as(file, "annotations", found, "whole numbers of 64 bits")]
 
 
-def areas_of_zero(entries: list[Entry], noun: str, file: Path) -> Iterator[Problem]:
-    """Areas that cannot be where a mask has pixels, which are counted then (see `coco.truth`)."""
-    zero = [entry["id"] for entry in entries if entry["area"] == 0]
-    if zero:
-        said = f"has area 0, as {len(zero)} {noun}s in all; counted in the masks that have pixels"
-        yield Problem(Kind.READ_AS, str(file), f"{noun} {zero[0]}", said, "pixels")
-
-
-def wrong_layout(entries: list[Entry], key: str, file: Path) -> None:
-    """Raise DataError for annotations of COCO's other layout."""
-    others = {"segments_info": ("segmentation", "instances"), "segmentation": ("segments_info", "panoptic")}
-    other, layout = others[key]
-    if entries and key not in entries[0] and other in entries[0]:
-        wanted = f"{key!r} in its annotations; data=coco_{layout} or custom_{layout} reads this file"
-        refuse([Problem(Kind.UNREADABLE, str(file), "", f"is of COCO's {layout} layout", wanted)])
+def zero_areas(objects: list[Entry], noun: str, file: Path) -> list[Problem]:
+    """The warning about areas of 0; where the mask has pixels, these are counted instead (see `coco.to_truth`)."""
+    ids = [entry["id"] for entry in objects if entry["area"] == 0]
+    if not ids:
+        return []
+    found = f"has area 0, as {len(ids)} {noun}s in all; counted in the masks that have pixels"
+    return [read_as(file, f"{noun} {ids[0]}", found, "pixels")]

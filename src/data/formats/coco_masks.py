@@ -1,6 +1,6 @@
-"""Masks as COCO's instance files have them, polygons or run lengths: read, and checked without a picture.
+"""Masks in COCO's instances files, polygons or run lengths (RLE): drawn, and checked without reading an image.
 
-Letters: N the objects of one image.
+Letters: N objects of one image.
 """
 
 from collections.abc import Iterator
@@ -10,52 +10,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as run_lengths
+from pycocotools import mask as mask_utils
 
 from src.data.formats.annotations import Objects
 from src.data.problems import DataError, Kind, Problem, refuse
 
 Polygons = list[list[float]]  # x, y, x, y ...
-Runs = dict[str, Any]  # run lengths: size, (height, width), and counts
-Outline = Polygons | Runs | None  # None: the file has none
-SAME = 0.9  # intersection over union from which two objects of a class are taken for one
-EDGE = 1.0  # pixels that a polygon may pass the edge by, as COCO's own do
-FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes where it cannot count them
+Rle = dict[str, Any]  # size, (height, width), and counts
+Outline = Polygons | Rle | None  # None: the file has none, which is reported on reading
+DUPLICATE = 0.9  # intersection over union from which two objects of a class count as one
+EDGE = 1.0  # pixels by which a polygon may pass the edge, as COCO's own do
+FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes if it cannot count them
 
 
-def decode(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.ndarray:
-    """An annotation's mask, (height, width) uint8 for an image of that size; nothing where there was no outline.
-
-    Raises DataError for an outline that is none.
-    """
-    if outline is None:  # which is said on reading
+def draw_mask(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.ndarray:
+    """Draw an annotation's mask, (height, width) uint8, for an image of that size. Raises DataError."""
+    if outline is None:
         return np.zeros(size, np.uint8)
-    runs = encode(file, id_, outline, size)
-    with drawable(file, id_):
-        mask = run_lengths.decode(runs)
-    if isinstance(outline, dict):  # of a polygon they are whole
-        refuse(short(file, id_, runs))
+    rle = to_rle(file, id_, outline, size)
+    with named_errors(file, id_):
+        mask = mask_utils.decode(rle)
+    if isinstance(outline, dict):
+        refuse(truncated_rle(file, id_, rle))
     return mask
 
 
-def packed(mask: np.ndarray) -> dict[str, Any]:
-    """A mask (height, width) as run lengths that JSON can hold, and pycocotools takes too."""
-    runs = run_lengths.encode(np.asfortranarray(mask))
-    return {"size": list(mask.shape), "counts": runs["counts"].decode()}
+def mask_to_rle(mask: np.ndarray) -> Rle:
+    """Convert a mask (height, width) to a compressed RLE that both JSON and pycocotools take."""
+    rle = mask_utils.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
 
 
-def encode(file: Path, id_: int, outline: Polygons | Runs, size: tuple[int, int]) -> dict[str, Any]:
-    """Its run lengths, which `decode` alone sees to be whole."""
-    with drawable(file, id_):
-        refuse(malformed(file, id_, outline, size))
+def to_rle(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Rle:
+    """Convert an outline to a compressed RLE; whether this covers the image, only `draw_mask` checks.
+
+    Raises DataError.
+    """
+    with named_errors(file, id_):
+        refuse(invalid_outline(file, id_, outline, size))
         if isinstance(outline, list):
-            return run_lengths.merge(run_lengths.frPyObjects(outline, *size))
-        return run_lengths.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline
+            return mask_utils.merge(mask_utils.frPyObjects(outline, *size))
+        return mask_utils.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline
 
 
 @contextmanager
-def drawable(file: Path, id_: int) -> Iterator[None]:
-    """A place where pycocotools works, which raises whatever its C code met, on outlines of any shape."""
+def named_errors(file: Path, id_: int) -> Iterator[None]:
+    """Raise any error of pycocotools as a DataError that names the annotation."""
     try:
         yield
     except DataError:
@@ -64,54 +64,68 @@ def drawable(file: Path, id_: int) -> Iterator[None]:
         refuse([Problem(Kind.OUTLINE, str(file), f"annotation {id_}", f"cannot be drawn ({error})", "a mask")])
 
 
-def malformed(file: Path, id_: int, outline: Polygons | Runs, size: tuple[int, int]) -> Iterator[Problem]:
-    """Polygons too far off to be drawn, and run lengths of another size."""
-    if isinstance(outline, list):
-        numbers = [number for polygon in outline for number in polygon]
-        if odd := [number for number in numbers if not isinstance(number, int | float)]:
-            said = (f"has a polygon with {odd[0]!r}", "numbers")
-            yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
-        elif far := [number for number in numbers if not abs(number) <= FAR]:  # NaN too
-            said = (f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
-            yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", *said)
-    elif tuple(outline["size"]) != size:
-        said = ("has run lengths of {!r} x {!r}".format(*outline["size"]), "{} x {} (height x width)".format(*size))
-        yield Problem(Kind.SIZE, str(file), f"annotation {id_}", *said)
+def invalid_outline(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Iterator[Problem]:
+    """Report polygons with numbers that pycocotools cannot draw, and RLEs of another size."""
+    where = (str(file), f"annotation {id_}")
+    if isinstance(outline, dict):
+        if tuple(outline["size"]) != size:
+            found = "has run lengths of {!r} x {!r}".format(*outline["size"])
+            yield Problem(Kind.SIZE, *where, found, "{} x {} (height x width)".format(*size))
+        return
+    numbers = [number for polygon in outline for number in polygon]
+    not_numbers = [number for number in numbers if not isinstance(number, int | float)]
+    if not_numbers:
+        yield Problem(Kind.OUTLINE, *where, f"has a polygon with {not_numbers[0]!r}", "numbers")
+        return
+    far = [number for number in numbers if not abs(number) <= FAR]  # NaN too
+    if far:
+        yield Problem(Kind.OUTLINE, *where, f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
 
 
-def short(file: Path, id_: int, runs: dict[str, Any]) -> Iterator[Problem]:
-    """Run lengths that end before the image does: in the rest pycocotools leaves what memory held."""
-    pixels = prod(runs["size"])
+def truncated_rle(file: Path, id_: int, rle: Rle) -> Iterator[Problem]:
+    """Report an RLE that ends before the image does; pycocotools leaves the remaining pixels uninitialised."""
+    pixels = prod(rle["size"])
     try:
-        run_lengths.decode(runs | {"size": [pixels - 1, 1]})  # into an image that is too small for them
+        mask_utils.decode(rle | {"size": [pixels - 1, 1]})  # an RLE that is whole does not fit into a smaller image
     except ValueError:
         return
     yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", "has run lengths that end early", f"{pixels} pixels")
 
 
-def outline_flaws(file: Path, objects: Objects, outlines: list[Outline], size: tuple[int, int]) -> Iterator[Problem]:
-    """All that is wrong with the masks of one image of a size (height, width)."""
-    encoded: dict[int, dict[str, Any]] = {}  # by place among the objects
+def problems_of_masks(
+    file: Path, objects: Objects, outlines: list[Outline], size: tuple[int, int]
+) -> Iterator[Problem]:
+    """Report everything that is wrong with the masks of one image of a size (height, width)."""
+    rles: dict[int, Rle] = {}  # by place among the objects
     for place, (id_, outline) in enumerate(zip(objects.ids.tolist(), outlines, strict=True)):
-        if outline is None:  # which is said on reading
+        if outline is None:
             continue
         try:
-            if isinstance(outline, dict):
-                decode(file, id_, outline, size)
-            encoded[place] = encode(file, id_, outline, size)
+            rles[place] = checked_rle(file, id_, outline, size)
         except DataError as error:
             yield from error.problems
-    areas = dict(zip(encoded, run_lengths.area([*encoded.values()]).tolist() if encoded else [], strict=True))
-    for place in encoded:
-        yield from misplaced(file, int(objects.ids[place]), outlines[place], size)
-        if not areas[place]:
-            yield empty(file, int(objects.ids[place]), float(objects.areas[place]))
-    drawn = {place: runs for place, runs in encoded.items() if areas[place] and not objects.crowd[place]}
-    yield from overlapping(file, objects, drawn)
+    if not rles:
+        return
+    drawn: dict[int, Rle] = {}
+    for (place, rle), area in zip(rles.items(), mask_utils.area([*rles.values()]).tolist(), strict=True):
+        id_ = int(objects.ids[place])
+        yield from misplaced_polygons(file, id_, outlines[place], size)
+        if not area:
+            yield empty_mask(file, id_, float(objects.areas[place]))
+        elif not objects.crowd[place]:
+            drawn[place] = rle
+    yield from duplicates(file, objects, drawn)
 
 
-def misplaced(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> Iterator[Problem]:
-    """A polygon past the edge of the image: a fault if more than half of its bounding box lies outside."""
+def checked_rle(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Rle:
+    """`to_rle` for outlines that can be drawn; the RLE of a polygon always can. Raises DataError."""
+    if isinstance(outline, dict):
+        draw_mask(file, id_, outline, size)
+    return to_rle(file, id_, outline, size)
+
+
+def misplaced_polygons(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> Iterator[Problem]:
+    """Report polygons past the edge of the image: an error if more than half of the bounding box lies outside."""
     for polygon in outline if isinstance(outline, list) else ():
         corners = np.array(polygon, float).reshape(-1, 2)  # x, y
         low, high, limit = corners.min(0), corners.max(0), np.array(size[::-1])
@@ -125,21 +139,22 @@ def misplaced(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> 
         yield Problem(kind, str(file), f"annotation {id_}", box, expected)
 
 
-def empty(file: Path, id_: int, area: float) -> Problem:
-    """A mask without a pixel: a fault unless the file itself says that it is smaller than one."""
+def empty_mask(file: Path, id_: int, area: float) -> Problem:
+    """A mask without a pixel: only a warning if the file itself gives an area below one."""
     stated = "" if np.isnan(area) else f", where the file says {area:g}"
     kind = Kind.SPECK if area < 1 else Kind.EMPTY
     return Problem(kind, str(file), f"annotation {id_}", f"has a mask of 0 pixels{stated}", "a pixel or more")
 
 
-def overlapping(file: Path, objects: Objects, drawn: dict[int, dict[str, Any]]) -> Iterator[Problem]:
-    """Pairs of a class that are nearly one mask: the same object twice."""
+def duplicates(file: Path, objects: Objects, drawn: dict[int, Rle]) -> Iterator[Problem]:
+    """Report pairs of a class whose masks nearly coincide: the same object twice."""
     if len(drawn) < 2:
         return
-    places, runs = np.array([*drawn]), [*drawn.values()]
-    ious = run_lengths.iou(runs, runs, [0] * len(runs))  # (N, N)
+    places, rles = np.array([*drawn]), [*drawn.values()]
+    ious = mask_utils.iou(rles, rles, [0] * len(rles))  # (N, N)
     labels = objects.labels[places]
-    for one, other in np.argwhere(np.triu((ious >= SAME) & (labels[:, None] == labels), 1)).tolist():
-        first, second = objects.ids[places[[one, other]]].tolist()
-        found = f"covers what annotation {first} of its class covers (IoU {ious[one, other]:.2f})"
-        yield Problem(Kind.OVERLAP, str(file), f"annotation {second}", found, f"an IoU below {SAME}")
+    same = (ious >= DUPLICATE) & (labels[:, None] == labels)
+    for first, second in np.argwhere(np.triu(same, 1)).tolist():
+        first_id, second_id = objects.ids[places[[first, second]]].tolist()
+        found = f"covers what annotation {first_id} of its class covers (IoU {ious[first, second]:.2f})"
+        yield Problem(Kind.OVERLAP, str(file), f"annotation {second_id}", found, f"an IoU below {DUPLICATE}")

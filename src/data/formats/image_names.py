@@ -1,7 +1,7 @@
-"""Names of pictures as annotation files have them, and the files that they stand for.
+"""Names of image files as annotation files have them, and the files that they stand for.
 
 Letter cases, Unicode forms and slashes depend on the system that wrote a file, and some tools put the image folder into
-the name: where a name is no file, one that differs in these alone is taken, if there is exactly one.
+the name. If a name is no file, the one file whose name differs in these ways alone is taken instead.
 """
 
 import os
@@ -11,23 +11,23 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 
-from src.data.formats.image_files import missing
+from src.data.formats.images import missing
 from src.data.problems import Kind, Problem, Report
 
 Parts = tuple[str, ...]
 
 
 class Folder:
-    """What is in a folder, however it is spelt."""
+    """The files in a folder, by name and by spelling."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.listings: dict[str, set[str]] = {}  # a listing of each folder is quicker than a look at each file
+        self.listings: dict[str, set[str]] = {}  # listing each folder once is faster than a look at each file
 
     def holds(self, name: str) -> bool:
-        """Whether a name is that of a file."""
+        """Whether a file has this name."""
         parent, slash, file = name.rpartition("/")
-        parent += slash  # "/" of a name that begins so
+        parent += slash  # "/" of an absolute name
         if parent not in self.listings:
             place = self.path / parent
             self.listings[parent] = set(os.listdir(place)) if os.path.isdir(place) else set()
@@ -35,16 +35,16 @@ class Folder:
 
     @cached_property
     def by_spelling(self) -> dict[Parts, list[str]]:
-        """Names of all files below, by what is the same for all spellings."""
-        found: dict[Parts, list[str]] = {}
+        """Names of all files below, by their `spelling`."""
+        by_spelling: dict[Parts, list[str]] = {}
         for parent, _, files in os.walk(self.path, followlinks=True):
             for file in files:
                 name = str((Path(parent) / file).relative_to(self.path))
-                found.setdefault(spelling(name), []).append(name)
-        return found
+                by_spelling.setdefault(spelling(name), []).append(name)
+        return by_spelling
 
-    def alike(self, name: str, suffix: str | None) -> set[str]:
-        """Files whose names differ in spelling, or in the folder before them; and in the ending, if one is given."""
+    def similar(self, name: str, suffix: str | None) -> set[str]:
+        """Files whose names differ in spelling, or in the folder before them; and in the suffix, if one is given."""
         parts, own = spelling(name), spelling(str(self.path.absolute()))[-1]
         tails = [parts, *(parts[place + 1 :] for place, part in enumerate(parts[:-1]) if part == own)]
         if suffix is not None:
@@ -52,53 +52,60 @@ class Folder:
         return {file for tail in tails for file in self.by_spelling.get(tail, [])}
 
     def elsewhere(self, name: str) -> Path | None:
-        """The folder, below or above, from where a name would be a file; None if there is none, or more than one."""
+        """The folder, below or above, from where a name would be a file; None if there is not exactly one."""
         parts = spelling(name)
-        below = {Path(one).parent for tail, names in self.by_spelling.items() if tail[-1:] == parts for one in names}
+        below = set()
+        for file_parts, names in self.by_spelling.items():
+            if file_parts[-1:] == parts:
+                below |= {Path(name).parent for name in names}
         if len(below) == 1:
             return self.path / below.pop()
-        return self.path.parent if os.path.isfile(self.path.parent / name) else None  # false also of names too long
+        return self.path.parent if os.path.isfile(self.path.parent / name) else None  # False also for too long names
 
 
 def spelling(name: str) -> Parts:
-    """What a name has in common with others of the same file."""
+    """The parts of a path, the same for all ways to write it."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
     return tuple(part for part in plain.split("/") if part not in ("", "."))
 
 
 def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffix: str | None = None) -> list[str]:
-    """The files in a folder that names stand for; an empty name stands for none.
+    """The files in a folder that names stand for; an empty name stands for no file.
 
-    What is not there, and what is read as another name, goes to `report`; where that returns, such names stay.
+    Missing files, and names that are read as others, go to `report`; if it returns, missing names are returned as they
+    are.
 
     Args:
-        setting: what to change where pictures lie elsewhere.
-        suffix: an ending that a file may have in place of the name's.
+        setting: names the setting to change if the files lie elsewhere.
+        suffix: a suffix that a file may have instead of the name's.
     """
     folder = Folder(path)
     absent = {name for name in names if name and not folder.holds(name)}
-    fits = {name: folder.alike(name, suffix) for name in sorted(absent)}
-    files = {name: files.pop() for name, files in fits.items() if len(files) == 1}
-    taken = Counter([*files.values(), *(set(names) - absent)])
-    files = {name: file for name, file in files.items() if taken[file] == 1}
-    report(told(path, files))
-    report(lost(folder, sorted(absent - files.keys()), setting))
-    return [files.get(name, name) for name in names]
+    similar = {name: folder.similar(name, suffix) for name in sorted(absent)}
+    file_of = {name: files.pop() for name, files in similar.items() if len(files) == 1}
+    uses = Counter([*file_of.values(), *(set(names) - absent)])
+    file_of = {name: file for name, file in file_of.items() if uses[file] == 1}
+    report(read_as_others(path, file_of))
+    report(missing_files(folder, sorted(absent - file_of.keys()), setting))
+    return [file_of.get(name, name) for name in names]
 
 
-def told(path: Path, files: dict[str, str]) -> Iterator[Problem]:
-    """Names that are read as others, said once."""
-    if files:
-        name, file = next(iter(files.items()))
-        more = f", and so are {len(files) - 1} more" * (len(files) > 1)
-        yield Problem(Kind.READ_AS, str(path), "", f"has no {name!r}; read as {file!r}{more}", "the names of files")
+def read_as_others(path: Path, file_of: dict[str, str]) -> Iterator[Problem]:
+    """The one warning about names that are read as others."""
+    if not file_of:
+        return
+    name, file = next(iter(file_of.items()))
+    found = f"has no {name!r}; read as {file!r}"
+    if len(file_of) > 1:
+        found += f", and so are {len(file_of) - 1} more"
+    yield Problem(Kind.READ_AS, str(path), "", found, "the names of files")
 
 
-def lost(folder: Folder, names: Sequence[str], setting: str) -> Iterator[Problem]:
-    """Names that no file has, and where the first of them would be one."""
+def missing_files(folder: Folder, names: Sequence[str], setting: str) -> Iterator[Problem]:
+    """Names without a file, and the folder in which the first of them is a file."""
     for place, name in enumerate(names):
         problem = missing(folder.path / name)
-        other = folder.elsewhere(name) if not place else None
+        other = folder.elsewhere(name) if place == 0 else None
         if other is not None:
             problem = problem._replace(expected=f"the file that is named; it is there with {setting}={other}")
         yield problem

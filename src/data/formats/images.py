@@ -1,67 +1,149 @@
-"""Pictures as the model takes them: 8 bits of red, green and blue, the right way up.
+"""Image files and other images: decoded upright, measured by their headers, and as tensors of 8-bit RGB.
 
 Letters: H x W pixels.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.Image import Transpose
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from src.data.formats.image_files import MOST, read_picture
+from src.data.problems import DataError, Kind, Problem, refuse
 
-SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # of Pillow's modes; some files of 16 bits open as 32
-
-
-def rgb(picture: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB; of 16 bits the upper 8, where Pillow would clip. Raises ValueError for floats."""
-    if picture.mode in SIXTEEN_BITS:
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels, expected 8 or 16 bits")
-    if picture.mode == "P" and isinstance(picture.info.get("transparency"), bytes):
-        picture = picture.convert("RGBA")  # the same colours, and Pillow would warn of the other way
-    return picture.convert("RGB")
-
-
-def tensor(picture: Image.Image) -> Tensor:
-    """A picture as (3, H, W) uint8 RGB, a view of H x W x 3."""
-    return torch.from_numpy(np.array(rgb(picture))).permute(2, 0, 1)
+MAX_PIXELS = 178_956_970  # from here on Pillow suspects a decompression bomb
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes; some files of 16 bits open as 32
+# By EXIF's orientation. ImageOps.exif_transpose would rewrite the tags, and fail on images whose other tags are broken.
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 
 
-def read_photo(file: Path, most: int = MOST) -> Tensor:
-    """The picture in a file as (3, H, W) uint8 RGB. Raises ValueError naming a file that is none or has more pixels."""
-    picture = read_picture(file, most)
-    try:
-        return tensor(picture)
-    except ValueError as error:
-        raise ValueError(f"{file}: no photo ({error})") from error
-
-
-def photo(image: Any, most: int = MOST) -> Tensor:
-    """An image as (3, H, W) uint8 RGB.
+def image_tensor(image: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Return an image as (3, H, W) uint8 RGB.
 
     Args:
-        image: a path, a Pillow image, an array (H, W, 3) or (H, W) or a tensor (3, H, W), these two uint8.
-        most: pixels that a file may have.
+        image: a path, a Pillow image, a uint8 array (H, W, 3) or (H, W), or a uint8 tensor (3, H, W).
+        max_pixels: the largest image file that is read.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: what is no image.
+    Raises FileNotFoundError for a missing file, or ValueError for anything else.
     """
     if isinstance(image, str | Path):
-        return read_photo(Path(image), most)
+        return read_image(Path(image), max_pixels)
     if isinstance(image, Image.Image):
-        return tensor(image)
+        return to_tensor(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] in ((), (3,)) and image.size:
-        return tensor(Image.fromarray(image))
+        return to_tensor(Image.fromarray(image))
     if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.shape[:-2] == (3,) and image.numel():
         return image
-    found = " ".join(str(part) for part in (getattr(image, "shape", ""), getattr(image, "dtype", "")) if str(part))
+    details = [
+        type(image).__name__,
+        *(str(getattr(image, name)) for name in ("shape", "dtype") if hasattr(image, name)),
+    ]
     raise ValueError(
-        f"image: is {type(image).__name__} {found}".rstrip() + ", expected a path, a Pillow image, "
-        "an array (H, W, 3) or a tensor (3, H, W) of uint8"
+        f"image: is {' '.join(details)}, expected a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W) "
+        "of uint8"
     )
+
+
+def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read an image file as (3, H, W) uint8 RGB. Raises ValueError, or FileNotFoundError, naming the file."""
+    image = open_image(file, max_pixels)
+    try:
+        return to_tensor(image)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An image as (3, H, W) uint8 RGB, a view of H x W x 3. Raises ValueError."""
+    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB; of 16 bits the upper 8, where Pillow would clip. Raises ValueError."""
+    if image.mode in SIXTEEN_BITS:
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, expected 8 or 16 bits")
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # the same colours, without a warning of Pillow
+    return image.convert("RGB")
+
+
+def open_image(file: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file and turn it as its EXIF tags say. Raises DataError naming the file."""
+    with opened(file, max_pixels) as image:
+        image.load()
+        turn = TURNS.get(orientation(image.getexif))  # Pillow has turned a TIFF already, and removed the tag
+    return image if turn is None else image.transpose(turn)
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """Return the (height, width) that `open_image` gives, from the header alone. Raises DataError."""
+    with opened(file) as image:
+        # Image.getexif of the base class: PNG's own method would decode the file
+        turned = orientation(partial(Image.Image.getexif, image)) in range(5, 9)
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # Pillow may give the size after the turn
+            width, height = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image file of at most so many pixels and read its header; what fails inside is a DataError."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn of some images and refuse others
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > max_pixels:
+                refuse([too_large(file, image.size, max_pixels)])
+            yield image
+    except FileNotFoundError:
+        refuse([missing(file)])
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's parsers raise errors of any type
+        refuse([Problem(Kind.UNREADABLE, str(file), "", f"cannot be decoded ({error})", "a file that is whole")])
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def orientation(read_tags: Callable[[], Image.Exif]) -> Any:
+    """Return EXIF's orientation, 1 (upright) if there is none or the tags are broken."""
+    try:
+        return read_tags().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's parsers raise errors of any type; decoding tells whether the pixels are broken too
+        return 1
+
+
+def missing(file: Path) -> Problem:
+    return Problem(Kind.MISSING, str(file.absolute()), "", "no such image file", "the file that is named")
+
+
+def too_large(file: Path, size: tuple[int, int], max_pixels: int) -> Problem:
+    width, height = size
+    found = f"is {height} x {width} (height x width), {width * height / 1e6:.0f} megapixels"
+    expected = f"at most {max_pixels / 1e6:.0f}; src.predict takes max_photo_pixels={width * height}"
+    return Problem(Kind.REFUSED, str(file), "", found, expected)
+
+
+def other_size(file: Path, size: tuple[int, int], expected: tuple[int, int], why: str) -> Iterator[Problem]:
+    """Report an image whose size, (height, width), is not the expected one."""
+    if size != expected:
+        found = "is {} x {} (height x width)".format(*size)
+        yield Problem(Kind.SIZE, str(file), "", found, "{} x {}, ".format(*expected) + why)

@@ -1,47 +1,51 @@
-"""Outlines of objects as tools write them, put into COCO's form: polygons x, y, x, y ..., or run lengths."""
+"""Outlines of objects as other tools write them, normalized to COCO's forms: polygons, x, y, x, y ..., or RLEs."""
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from src.data.formats.json_file import Entry
-from src.data.problems import Kind, Problem
+from src.data.problems import Kind, Problem, read_as
 
-LEAST = 6  # numbers of a polygon that draws something: three corners
-WANTED = "polygons, x, y, x, y ..., or run lengths, size and counts"
-FORMS = {
-    "flat": "has one list of numbers for segmentation, read as one polygon",
-    "pairs": "has corners as pairs, read as x, y, x, y ...",
-    "dropped": "has parts of one or two corners, which draw nothing and are left out",
-}
+LEAST = 6  # numbers of a polygon that has an area: three corners
+EXPECTED = "polygons, x, y, x, y ..., or run lengths, size and counts"
+FLAT = "has one list of numbers for segmentation, read as one polygon"
+PAIRS = "has corners as pairs, read as x, y, x, y ..."
+DROPPED = "has parts of one or two corners, which draw nothing and are left out"
 
 
-def put_outlines_right(entries: list[Entry], file: Path) -> Iterator[Problem]:
-    """Put the outlines of objects right, in place; one that means nothing becomes None, and its class too."""
-    without = [entry for entry in entries if not entry.get("segmentation")]
-    if entries and len(without) == len(entries):
-        yield boxes_only(entries, file)
+def normalize_outlines(entries: list[Entry], file: Path) -> list[Problem]:
+    """Normalize the outlines of objects in place and return the problems.
+
+    An outline without a meaning becomes None, and so does the category of its object.
+    """
+    problems = []
+    bare = [entry for entry in entries if not entry.get("segmentation")]
+    for entry in bare:
+        entry["segmentation"] = entry["category_id"] = None
+    if bare and len(bare) == len(entries):
+        problems.append(boxes_only(entries, file))
     else:
-        yield from (no_outline(file, entry["id"]) for entry in without)
-    read: dict[str, list[Any]] = {}  # the annotations of each form
+        problems += [invalid(entry, "has no segmentation", file) for entry in bare]
+    ids_of: dict[str, list[Any]] = {}  # the annotations of each other form
     for entry in entries:
-        outline = entry.get("segmentation")
-        if not outline:
-            entry["segmentation"] = entry["category_id"] = None
-        elif not is_plain(outline):
-            forms, entry["segmentation"] = plain(outline)
-            for form in forms:
-                read.setdefault(form, []).append(entry["id"])
-            if entry["segmentation"] is None:
-                entry["category_id"] = None
-                yield Problem(Kind.OUTLINE, str(file), f"annotation {entry['id']}", said_of(outline), WANTED)
-    for form, ids in read.items():
-        more = f", and so on in {len(ids)} annotations" * (len(ids) > 1)
-        yield Problem(Kind.READ_AS, str(file), f"annotation {ids[0]}", FORMS[form] + more, WANTED)
+        outline = entry["segmentation"]
+        if outline is None or is_normal(outline):
+            continue
+        forms, polygons = to_polygons(outline)
+        for form in forms:
+            ids_of.setdefault(form, []).append(entry["id"])
+        entry["segmentation"] = polygons
+        if polygons is None:
+            entry["category_id"] = None
+            problems.append(invalid(entry, why_invalid(outline), file))
+    for form, ids in ids_of.items():
+        problems.append(read_as(file, f"annotation {ids[0]}", form, EXPECTED, len(ids)))
+    return problems
 
 
-def is_plain(outline: Any) -> bool:
-    """Whether an outline has COCO's form, as far as it tells at a glance."""
+def is_normal(outline: Any) -> bool:
+    """Whether an outline seems to have COCO's form; of each polygon only the first number is looked at."""
     if type(outline) is dict:
         return type(outline.get("size")) is list and len(outline["size"]) == 2 and "counts" in outline
     return type(outline) is list and all(
@@ -49,25 +53,29 @@ def is_plain(outline: Any) -> bool:
     )
 
 
-def plain(outline: Any) -> tuple[list[str], list[list[float]] | None]:
-    """The forms that an outline was found in, and its polygons; None if it means nothing."""
+def to_polygons(outline: Any) -> tuple[list[str], list[list[float]] | None]:
+    """Return the other forms that an outline has, and its polygons; None if it has no meaning."""
     if not isinstance(outline, list):
         return [], None
-    forms = []
+    forms, parts = [], outline
     if all(map(is_number, outline)):
-        forms, outline = ["flat"], [outline]
-    elif len(outline) >= LEAST // 2 and all(map(is_pair, outline)):  # corners of one polygon, since no part draws
-        forms, outline = ["pairs"], [joined(outline)]
-    elif any(isinstance(part, list) and part and all(map(is_pair, part)) for part in outline):
-        forms, outline = ["pairs"], [joined(part) if all(map(is_pair, part)) else part for part in outline]
-    if not all(isinstance(part, list) and all(map(is_number, part)) and not len(part) % 2 for part in outline):
+        forms, parts = [FLAT], [outline]
+    elif len(outline) >= LEAST // 2 and all(map(is_pair, outline)):  # corners of one polygon: a pair alone has no area
+        forms, parts = [PAIRS], [join(outline)]
+    elif any(is_corners(part) for part in outline):
+        forms, parts = [PAIRS], [join(part) if is_corners(part) else part for part in outline]
+    if not all(isinstance(part, list) and all(map(is_number, part)) and len(part) % 2 == 0 for part in parts):
         return [], None
-    drawn = [part for part in outline if len(part) >= LEAST]
-    return [*forms, *["dropped"] * (len(drawn) < len(outline))] if drawn else [], drawn or None
+    polygons = [part for part in parts if len(part) >= LEAST]
+    if not polygons:
+        return [], None
+    if len(polygons) < len(parts):
+        forms.append(DROPPED)
+    return forms, polygons
 
 
-def joined(corners: list[list[float]]) -> list[float]:
-    return [number for corner in corners for number in corner]
+def join(corners: list[list[float]]) -> list[float]:
+    return list(chain.from_iterable(corners))
 
 
 def is_number(value: Any) -> bool:
@@ -78,21 +86,24 @@ def is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
-def said_of(outline: Any) -> str:
-    """What is wrong with an outline that means nothing."""
-    parts = outline if isinstance(outline, list) else []
-    for part in parts if all(isinstance(part, list) for part in parts) else []:
-        if all(map(is_number, part)):
-            return f"has a polygon of {len(part)} numbers, where an even number of them from {LEAST} draws something"
-    return f"has a segmentation that is none, {repr(outline)[:60]}"
+def is_corners(part: Any) -> bool:
+    return isinstance(part, list) and part != [] and all(map(is_pair, part))
+
+
+def why_invalid(outline: Any) -> str:
+    if isinstance(outline, list) and all(isinstance(part, list) for part in outline):
+        for part in outline:
+            if all(map(is_number, part)):
+                return f"has a polygon of {len(part)} numbers, where an even number of them from {LEAST} is needed"
+    return f"has an invalid segmentation, {repr(outline)[:60]}"
 
 
 def boxes_only(entries: list[Entry], file: Path) -> Problem:
-    """Said once, of a file that was made for detection."""
-    some = "boxes only" if any(entry.get("bbox") for entry in entries) else "no segmentation at all"
-    found = f"has {some}, in all of its {len(entries)} annotations"
-    return Problem(Kind.OUTLINE, str(file), "", found, f"{WANTED}: boxes are not enough for masks")
+    """The one problem of a file that was made for detection."""
+    content = "boxes only" if any(entry.get("bbox") for entry in entries) else "no segmentation at all"
+    found = f"has {content}, in all of its {len(entries)} annotations"
+    return Problem(Kind.OUTLINE, str(file), "", found, f"{EXPECTED}: boxes are not enough for masks")
 
 
-def no_outline(file: Path, id_: int) -> Problem:
-    return Problem(Kind.OUTLINE, str(file), f"annotation {id_}", "has no segmentation", WANTED)
+def invalid(entry: Entry, found: str, file: Path) -> Problem:
+    return Problem(Kind.OUTLINE, str(file), f"annotation {entry['id']}", found, EXPECTED)
