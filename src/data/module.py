@@ -18,7 +18,7 @@ from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
-from src.exit_table.table import About
+from src.exit_table.table import TableInfo
 from src.exit_table.writer import ExitTableWriter
 from src.system.signals import leave_signals_to_parent
 
@@ -176,13 +176,13 @@ class SegmentationData(LightningDataModule):
         batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
-    def label(self, folder: Path, split: str, **about: Any) -> ExitTableWriter:
-        """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
+    def label(self, folder: Path, split: str, **info: Any) -> ExitTableWriter:
+        """Open an exit table of a split for `predict` to fill; `info`: the other fields of `TableInfo`."""
         if split not in ("train", "val"):
             raise ValueError(f"split={split}: an exit table is of one split, expected train or val")
         scenes = self.train_scenes if split == "train" else self.val_scenes
         self.labelled = scenes
-        self.labelling = ExitTableWriter(folder, About(split=split, num_images=len(scenes), **about))
+        self.labelling = ExitTableWriter(folder, TableInfo(split=split, num_images=len(scenes), **info))
         return self.labelling
 
     def predict_dataloader(self) -> DataLoader[Batch]:
