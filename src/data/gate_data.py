@@ -160,8 +160,8 @@ def split(count: int, holdout: float, seed: int, table: str) -> tuple[Tensor, Te
     num_held_out = round(holdout * count)
     if not 1 <= num_held_out < count:
         raise ValueError(
-            f"data.holdout={holdout:g}: {num_held_out} of the {count} rows of {table} that have a quality would be held "
-            "out, expected at least one and not all"
+            f"data.holdout={holdout:g}: {num_held_out} of the {count} rows of {table} that have a quality would be "
+            "held out, expected at least one and not all"
         )
     order = permutation(count, (seed,))
     return order[num_held_out:].sort().values, order[:num_held_out].sort().values
