@@ -18,9 +18,8 @@ from src.config.command_line import CONF, check, configure, run
 from src.config.saved_settings import saved_overrides
 from src.config.schema import check_settings
 from src.config.search_path import overrides_of, with_search_path
-from tests.config.test_command_line import said
 from tests.config.test_sweeps import ProcessLauncher
-from tests.conftest import ROOT
+from tests.helpers import ROOT, error_line
 
 PAGE = ROOT / "docs" / "own_experiment.md"
 MINE = """# @package _global_
@@ -86,7 +85,7 @@ def test_every_command_finds_the_experiment(primary: str, own: Path) -> None:
 
 def test_a_misspelt_experiment_of_ones_own_is_suggested(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside those of the repository."""
-    line = said(capsys, lambda: check([override_of(own / "conf"), "+experiment=min"]))
+    line = error_line(capsys, lambda: check([override_of(own / "conf"), "+experiment=min"]))
     assert "did you mean 'mine'" in line
     assert "proscale_coco" in line
 
@@ -104,7 +103,7 @@ def test_a_folder_that_is_not_there_is_refused(
 ) -> None:
     """In one line, before anything runs."""
     monkeypatch.setattr(sys, "argv", ["src.train"])
-    assert message in said(capsys, lambda: run(lambda: None, [typed]))
+    assert message in error_line(capsys, lambda: run(lambda: None, [typed]))
 
 
 def composed(*overrides: str) -> Any:
@@ -161,7 +160,7 @@ def test_own_classes_are_allowed_on_purpose(own: Path, capsys: pytest.CaptureFix
     mine = [override_of(own / "conf"), "+experiment=mine"]
     check(mine)
     check(["data.augment._target_=own_package.Dusk", "allow=[own_package]"])
-    line = said(capsys, lambda: check(["data.augment._target_=own_package.Dusk"]))
+    line = error_line(capsys, lambda: check(["data.augment._target_=own_package.Dusk"]))
     assert "data.augment._target_=own_package.Dusk: write allow=[own_package] if you trust own_package" in line
 
 
@@ -179,17 +178,17 @@ def test_what_is_allowed_is_that_package(
     settings: list[str], message: str, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither what it imports, nor what it has not."""
-    assert message in said(capsys, lambda: check(settings))
+    assert message in error_line(capsys, lambda: check(settings))
 
 
 def test_a_checkpoint_allows_nothing_by_itself(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither by its settings nor by the experiment in the folder that it names; the user's word counts."""
     plain = checkpoint(own, "data.augment._target_=own_package.Dusk", "allow=[own_package]", "++allow=[own_package]")
     message = "write allow=[own_package] if you trust own_package"
-    assert message in said(capsys, lambda: check(saved_overrides([plain]), primary="evaluate"))
+    assert message in error_line(capsys, lambda: check(saved_overrides([plain]), primary="evaluate"))
     check(saved_overrides([plain, "allow=[own_package]"]), primary="evaluate")
     file = checkpoint(own, override_of(own / "conf"), "+experiment=mine")
-    assert message in said(capsys, lambda: check(saved_overrides([file]), primary="evaluate"))
+    assert message in error_line(capsys, lambda: check(saved_overrides([file]), primary="evaluate"))
     for typed in ("allow=[own_package]", "--config-dir=conf"):
         check(saved_overrides([file, typed]), primary="evaluate")
 
@@ -206,7 +205,7 @@ def test_a_checkpoint_allows_nothing_by_itself(own: Path, capsys: pytest.Capture
 def test_files_elsewhere_run_nothing_through_hydra(setting: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Which a checkpoint that names their folder would have run."""
     (own / "conf" / "experiment" / "mine.yaml").write_text(f"{MINE}hydra:\n  {setting}\n")
-    assert "error: hydra" in said(capsys, lambda: check([override_of(own / "conf"), "+experiment=mine"]))
+    assert "error: hydra" in error_line(capsys, lambda: check([override_of(own / "conf"), "+experiment=mine"]))
 
 
 def test_allowed_packages_are_a_setting_of_the_whole() -> None:
