@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from src.exit_table.table import About, read_about
+from src.exit_table.table import TableInfo, read_info
 
 
 def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -35,12 +35,12 @@ def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "parts left behind", [str(part) for part in folder.rglob(".*.part*")]
 
 
-def content_of(shard: Path) -> tuple[About, bytes]:
+def content_of(shard: Path) -> tuple[TableInfo, bytes]:
     """All that a shard holds, but for the path of its parent, which is another one in another folder."""
     table, stream = parquet.read_table(shard).replace_schema_metadata(None), pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
-    return read_about(shard)._replace(source=""), stream.getvalue().to_pybytes()
+    return read_info(shard)._replace(source=""), stream.getvalue().to_pybytes()
 
 
 def results_of_jobs(folder: Path) -> Iterator[tuple[str, Any]]:

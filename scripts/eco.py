@@ -20,7 +20,7 @@ from torch import Tensor
 from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
 from src.config.command_line import configure
-from src.exit_table.table import ExitTable, read
+from src.exit_table.table import ExitTable, read_table
 from src.jobs.running import Job, run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.records.csv_file import write_csv
@@ -132,7 +132,7 @@ def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row
     of the oracle's lead lies in the scenes, and not in the chances of one training.
     """
     table = judged(folder)
-    exits, count = table.about.exits, len(table.about.exits)
+    exits, count = table.info.exits, len(table.info.exits)
     names = {"gate quality": "gate_quality", "gate quality, mean32": "gate_mean32"} if model.gated else {}
     qualities = {who: scores_of(folder / name, table) for who, name in names.items()}  # predicted once for all betas
     for beta in BETAS:
@@ -159,7 +159,7 @@ def other_table(model: Model, folder: Path, num_seeds: int) -> ExitTable | None:
 
 def judged(folder: Path) -> ExitTable:
     """The labels of the scenes to judge by, those with a quality."""
-    table = read(folder / "label_val/table")
+    table = read_table(folder / "label_val/table")
     return table.rows(table.labelled)
 
 

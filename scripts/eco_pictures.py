@@ -73,10 +73,10 @@ def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality")
 @torch.no_grad()
 def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
     """The scenes of a table whose depth a gate's qualities (N, E) value least and most, at the first and last exit."""
-    exits, gain = table.about.exits, 100 * (scores[:, -1] - scores[:, 0])
+    exits, gain = table.info.exits, 100 * (scores[:, -1] - scores[:, 0])
     order = gain.argsort().tolist()
     weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
-    number = f"data.val.num_scenes={table.about.num_images}"
+    number = f"data.val.num_scenes={table.info.num_images}"
     task, data, _ = cast(
         Any, build_run(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"]))
     )
