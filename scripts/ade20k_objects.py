@@ -1,7 +1,7 @@
-"""ADE20K's panoptic and instance annotations in COCO's formats, from its index masks and those of its objects.
+"""Write ADE20K's panoptic and instance annotations in COCO's formats, from its index masks and object masks.
 
-As Mask2Former's scripts make them: things lie on stuff, whose areas are those of before, so that stuff may be listed of
-which nothing shows; classes are numbered from 0; images have names for ids. Letters: H x W pixels.
+Same as Mask2Former's scripts: things cover stuff, but areas of stuff are those before covering, so hidden stuff may be
+listed; classes are numbered from 0; ids of images are their names. Letters: H x W pixels.
 """
 
 import json
@@ -29,7 +29,7 @@ CATEGORIES = [
 
 
 def write_objects(root: Path) -> None:
-    """Write ade20k_panoptic_SPLIT.json with its masks, and ade20k_instance_SPLIT.json, unless they are there."""
+    """Write ade20k_panoptic_SPLIT.json with its masks, and ade20k_instance_SPLIT.json, unless they exist."""
     for split, folder in SPLITS.items():
         panoptic_file, instance_file = (root / f"ade20k_{kind}_{split}.json" for kind in ("panoptic", "instance"))
         if panoptic_file.exists() and instance_file.exists():
@@ -46,14 +46,13 @@ def write_objects(root: Path) -> None:
             pixels = np.asarray(open_image(root / "annotations_instance" / folder / name).convert("RGB"))
             height, width = semantic.shape
             images.append({"id": file.stem, "file_name": file.name, "height": height, "width": width})
-            found = objects(pixels[..., 0], pixels[..., 1])
-            map_, segments = lay(stuff(semantic), found, semantic.shape)
+            things = objects(pixels[..., 0], pixels[..., 1])
+            map_, segments = lay(stuff(semantic), things, semantic.shape)
             save_colors(map_, masks / name)
             panoptic.append({"image_id": file.stem, "file_name": name, "segments_info": segments})
-            for category, mask in found:
+            for category, mask in things:
                 instances.append(instance(len(instances) + 1, file.stem, category, mask))
-        things = [CATEGORIES[index] for index in THINGS]
-        write(instance_file, images, instances, things)
+        write(instance_file, images, instances, [CATEGORIES[index] for index in THINGS])
         write(panoptic_file, images, panoptic, CATEGORIES)
 
 
@@ -61,21 +60,21 @@ Segment = tuple[int, np.ndarray]  # category, and mask (H, W) bool
 
 
 def stuff(semantic: np.ndarray) -> list[Segment]:
-    """One segment for each kind of stuff, from values (H, W): 0 nothing, n the n-th class."""
+    """Return one segment for each stuff class, from values (H, W): 0 is void, n the n-th class."""
     return [(n - 1, semantic == n) for n in np.unique(semantic).tolist() if n and n - 1 not in THINGS]
 
 
 def objects(kinds: np.ndarray, numbers: np.ndarray) -> list[Segment]:
-    """One segment for each object, from the kind of thing, from 1, and the object's number at each pixel (H, W)."""
-    found = []
+    """Return one segment for each object, from the thing class (from 1) and the object number at each pixel (H, W)."""
+    segments = []
     for number in np.unique(numbers[numbers > 0]).tolist():
         mask = numbers == number
-        found.append((THINGS[int(kinds[mask][0]) - 1], mask))
-    return found
+        segments.append((THINGS[int(kinds[mask][0]) - 1], mask))
+    return segments
 
 
 def lay(below: list[Segment], above: list[Segment], size: tuple[int, ...]) -> tuple[np.ndarray, list[Entry]]:
-    """The map (H, W) of segment ids when some segments lie on others, and an entry for each."""
+    """Return the map (H, W) of segment ids, with segments above covering those below, and an entry for each."""
     segments = [*below, *above]
     ids = segment_id(np.arange(1, len(segments) + 1))
     map_ = np.zeros(size, np.int64)
@@ -88,18 +87,18 @@ def lay(below: list[Segment], above: list[Segment], size: tuple[int, ...]) -> tu
 
 
 def instance(id_: int, image_id: str, category: int, mask: np.ndarray) -> Entry:
-    """The entry of an object in the instance file."""
+    """Return the entry of an object in the instance file."""
     of = {"id": id_, "image_id": image_id, "category_id": category, "iscrowd": 0}
     return of | {"segmentation": mask_to_rle(mask), "area": int(mask.sum()), "bbox": box(mask)}
 
 
 def box(mask: np.ndarray) -> list[float]:
-    """Left, top, width and height of a mask."""
+    """Return left, top, width and height of a mask."""
     return run_lengths.toBbox(mask_to_rle(mask)).tolist()
 
 
 def write(file: Path, images: list[Entry], annotations: list[Entry], categories: list[Entry]) -> None:
-    """Write an annotation file, whole or not at all."""
+    """Write an annotation file atomically."""
     part = file.with_name(f"{file.name}.part")
     part.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     part.rename(file)

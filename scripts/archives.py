@@ -1,4 +1,4 @@
-"""Archives of a data set: fetched, resumably, unpacked where the readers expect them, and checked."""
+"""Download archives of a data set, resumably, unpack them where the readers expect them, and check them."""
 
 import argparse
 import hashlib
@@ -22,13 +22,13 @@ class Archive(NamedTuple):
 
     part: str  # of the data set
     path: str  # below the base URL, or a URL
-    makes: dict[str, int]  # folders with their number of files, and single files (1)
-    within: str = ""  # the folder of the archive that they lie in
-    sha1: str | None = None  # where it is known
+    makes: dict[str, int]  # number of files by folder; 1 for a single file
+    within: str = ""  # folder inside the archive
+    sha1: str | None = None  # None if it is not published
 
 
 def parser(description: str | None, root: str, url: str, archives: Sequence[Archive]) -> argparse.ArgumentParser:
-    """What scripts that fetch a data set take."""
+    """Return the parser of a script that prepares a data set."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(root), help="folder to fill (default: %(default)s)")
     parser.add_argument("--url", default=url, help="where the archives lie (default: %(default)s)")
@@ -40,17 +40,17 @@ def parser(description: str | None, root: str, url: str, archives: Sequence[Arch
 
 
 def prepare_all(archives: Sequence[Archive], args: argparse.Namespace) -> None:
-    """Fetch, unpack and check the archives that were asked for; what goes wrong ends in one line."""
+    """Prepare the selected archives. Raises SystemExit in one line on errors."""
     try:
         for archive in archives:
             if args.only in (None, archive.part):
                 prepare(archive, args.root, args.url, args.keep)
-    except OSError as error:  # unreachable, broken off, disk full
+    except OSError as error:  # unreachable, interrupted, disk full
         sys.exit(f"error: {error}")
 
 
 def prepare(archive: Archive, root: Path, url: str, keep: bool) -> None:
-    """Fetch, unpack and check one archive, unless all it makes is there."""
+    """Download, unpack and check one archive, unless all its files exist."""
     wanted = ", ".join(archive.makes)
     if not lacking(archive, root):
         print(f"there already: {wanted}")
@@ -69,7 +69,7 @@ def prepare(archive: Archive, root: Path, url: str, keep: bool) -> None:
 
 
 def lacking(archive: Archive, root: Path) -> list[str]:
-    """What of an archive's content is not there, in words."""
+    """Describe the missing files of an archive."""
     missing = []
     for name, expected in archive.makes.items():
         path = root / name
@@ -80,23 +80,23 @@ def lacking(archive: Archive, root: Path) -> list[str]:
 
 
 def check_sum(archive: Archive, file: Path) -> None:
-    """Refuse an archive that is not the one that was released, where that can be told."""
+    """Raise OSError if an archive differs from the released one."""
     if archive.sha1 is None:
         return
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha1").hexdigest()
-    if found != archive.sha1:
-        raise OSError(f"{file} has the SHA-1 {found}, expected {archive.sha1}. Remove it and run again.")
+        digest = hashlib.file_digest(stream, "sha1").hexdigest()
+    if digest != archive.sha1:
+        raise OSError(f"{file} has the SHA-1 {digest}, expected {archive.sha1}. Remove it and run again.")
 
 
 def download(url: str, file: Path) -> None:
-    """Fetch a file, going on where an earlier attempt broke off (file.part)."""
+    """Download a file; resume an interrupted attempt (file.part)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=60) as answer:
             length = answer.headers["Content-Length"]
-        total = None if length is None else int(length)  # archives that are packed when asked for have none
+        total = None if length is None else int(length)  # archives packed on request have none
         if total is None or not part.exists() or part.stat().st_size != total:
             fetch(url, part, total)
     except URLError as error:
@@ -112,14 +112,14 @@ def download(url: str, file: Path) -> None:
 
 
 def fetch(url: str, part: Path, total: int | None) -> None:
-    """Append what part still lacks of a file of `total` bytes; all of it, where that is not known."""
-    there = part.stat().st_size if part.exists() else 0
-    goes_on = total is not None and 0 < there < total
-    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if goes_on else {})
+    """Download the rest of a file of `total` bytes into `part`; all of it if the size is unknown."""
+    start = part.stat().st_size if part.exists() else 0
+    resumable = total is not None and 0 < start < total
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if resumable else {})
     columns = (TextColumn(part.stem), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with urllib.request.urlopen(request, timeout=60) as answer, Progress(*columns) as progress:
-        resumed = answer.status == 206  # a server that knows no ranges sends all of it, with status 200
-        task = progress.add_task(url, total=total, completed=there if resumed else 0)
+        resumed = answer.status == 206  # servers without ranges send the whole file, with status 200
+        task = progress.add_task(url, total=total, completed=start if resumed else 0)
         with part.open("ab" if resumed else "wb") as stream:
             while block := answer.read(1 << 20):
                 stream.write(block)
@@ -127,7 +127,7 @@ def fetch(url: str, part: Path, total: int | None) -> None:
 
 
 def unpack(file: Path, root: Path, wanted: set[str], within: str = "") -> None:
-    """Take the wanted files, and those in wanted folders, out of an archive and out of the zips within it."""
+    """Extract the wanted files and folders of an archive, also from zips inside it."""
     for name, size, content in members(file):
         path = name.relative_to(within) if name.is_relative_to(within) else name
         target = root / path
@@ -143,7 +143,7 @@ def unpack(file: Path, root: Path, wanted: set[str], within: str = "") -> None:
 
 
 def members(file: Path) -> Iterator[tuple[Path, int, Callable[[], IO[bytes]]]]:
-    """Path, size and content of every file in an archive."""
+    """Yield path, size and content of every file in an archive."""
     try:
         if file.suffix == ".tar":
             with tarfile.open(file) as tar:
@@ -160,6 +160,5 @@ def members(file: Path) -> Iterator[tuple[Path, int, Callable[[], IO[bytes]]]]:
 
 
 def copy(source: IO[bytes], target: Path) -> None:
-    """Write a file from what is read."""
     with source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)

@@ -1,4 +1,4 @@
-"""What labelling saves: one pass for all exits beside a pass for each, on the same scenes, taking turns.
+"""Time labelling: one pass for all exits against one pass for each, on the same scenes, taking turns.
 
 ECO-M2F's step B, with random weights: times do not depend on them.
 """
@@ -27,7 +27,6 @@ OVERRIDES = [
 
 
 def main() -> None:
-    """Time, print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", default=["+experiment=eco_parent_coco"], help="settings of a parent")
     parser.add_argument("--size", type=int, default=512, help="side of a scene in pixels (default: 512)")
@@ -49,7 +48,7 @@ def main() -> None:
 
 
 def labelling(task: Any, data: Any) -> Callable[[int, list[int]], float]:
-    """A function that labels one scene at some exits, and says how many seconds it took."""
+    """Return a function that labels one scene at some exits and returns its seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task.eval().to(device)
 

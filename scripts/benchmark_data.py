@@ -1,4 +1,4 @@
-"""How quick data are: looked over without decoding, jittered as a map of segments or as a stack of masks, and loaded.
+"""Time validation without decoding, jitter of a segment map against a stack of masks, and watch loading's memory.
 
 python -m scripts.benchmark_data validation                     images per minute and core, made scenes
 python -m scripts.benchmark_data jitter --root data/coco        large-scale jitter of 40 instances, taking turns
@@ -33,7 +33,6 @@ from src.data.transforms import LargeScaleJitter, nearest, resize
 
 
 def main() -> None:
-    """Measure what is asked for, print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["validation", "jitter", "memory"])
     parser.add_argument("--root", default="data/coco", help="COCO, for jitter and memory (default: data/coco)")
@@ -41,20 +40,25 @@ def main() -> None:
     parser.add_argument("--num-instances", type=int, default=40, help="in each image that is jittered (default: 40)")
     parser.add_argument("--rounds", type=int, default=100, help="images that are jittered (default: 100)")
     parser.add_argument("--epochs", type=int, default=20, help="of loading (default: 20)")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)  # as in a worker
-    {"validation": validation, "jitter": jitter, "memory": memory}[given.what](given)
+    if args.what == "validation":
+        validation(args)
+    elif args.what == "jitter":
+        jitter(args)
+    else:
+        memory(args)
 
 
 def data(layout: str, root: str | Path, *overrides: str) -> Any:
     return data_of(configure(["paths.run=.", f"data=coco_{layout}", f"data.root='{root}'", *overrides]))
 
 
-def validation(given: argparse.Namespace) -> None:
-    """Made scenes of 96x96 in one process, opening included."""
+def validation(args: argparse.Namespace) -> None:
+    """Validate procedural scenes of 96x96 in one process, opening included."""
     with tempfile.TemporaryDirectory() as folder:
-        print(f"writing {given.num_images} scenes")
-        export_coco(Shapes(given.num_images), Path(folder), "val")
+        print(f"writing {args.num_images} scenes")
+        export_coco(Shapes(args.num_images), Path(folder), "val")
         for layout in ("panoptic", "instances"):
             look = Validation("val", decode=False, samples=0, progress=False, seed=0)
             (survey,) = look(data(layout, folder, "data.num_workers=0"))
@@ -64,9 +68,9 @@ def validation(given: argparse.Namespace) -> None:
             )
 
 
-def jitter(given: argparse.Namespace) -> None:
-    """LargeScaleJitter to 1024 beside two ways to move a stack of masks; medians, taking turns image by image."""
-    scenes, ours = data("instances", given.root).val_scenes, LargeScaleJitter(1024)
+def jitter(args: argparse.Namespace) -> None:
+    """Compare LargeScaleJitter to 1024 with two ways to move a stack of masks; medians, taking turns on each image."""
+    scenes, ours = data("instances", args.root).val_scenes, LargeScaleJitter(1024)
     ways: dict[str, Callable[[Sample, Tensor, int], Any]] = {
         "map of segments": lambda sample, _, seed: ours(sample, np.random.default_rng(seed)).truth,
         "stack, only what the crop keeps": lambda sample, masks, seed: stacked(sample.image, masks, seed, gathered),
@@ -75,14 +79,15 @@ def jitter(given: argparse.Namespace) -> None:
     for overlap in (False, True):
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, "decoding the JPEG")}
         layers = []
-        for seed in track(range(given.rounds), "jitter"):
-            sample, masks = crowded(scenes, seed, given.num_instances, overlap)
+        for seed in track(range(args.rounds), "jitter"):
+            sample, masks = crowded(scenes, seed, args.num_instances, overlap)
             layers.append(len(sample.truth.segments))
             moved = [timed(seconds[name], way, sample, masks, seed) for name, way in ways.items()]
             timed(seconds["decoding the JPEG"], open_image, scenes.image_folder / sample.name)
             assert torch.equal(moved[0].masks(), moved[1])  # the same work
+        kind = "overlapping segments" if overlap else "segments"
         mean = f"{statistics.mean(layers):.1f} layers on average"
-        print(f"{given.num_instances} segments{' that overlap' * overlap}, {mean}, {given.rounds} images, medians:")
+        print(f"{args.num_instances} {kind}, {mean}, {args.rounds} images, medians:")
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         decoded = medians.pop("decoding the JPEG")
         first = medians["map of segments"]
@@ -91,16 +96,16 @@ def jitter(given: argparse.Namespace) -> None:
             print(f"  {name}: {1e3 * median:.1f} ms, ratio {median / first:.2f}; with decoding the JPEG {loaded:.2f}")
 
 
-def timed(seconds: list[float], call: Callable[..., Any], *given: Any) -> Any:
-    """What a call returns; how long it took goes to `seconds`."""
+def timed(seconds: list[float], call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a call; append its duration to `seconds`."""
     started = time.perf_counter()
-    result = call(*given)
+    result = call(*arguments)
     seconds.append(time.perf_counter() - started)
     return result
 
 
 def crowded(scenes: Scenes, seed: int, number: int, overlap: bool) -> tuple[Sample, Tensor]:
-    """A real image under real outlines of any images, and their masks (N, h, w) bool."""
+    """Return a real image with real masks of random images, and these masks (N, h, w) bool."""
     rng = np.random.default_rng(seed)
     sample = scenes[seed % len(scenes)]
     size = cast(tuple[int, int], tuple(sample.image.shape[-2:]))
@@ -126,7 +131,7 @@ Move = Callable[[Tensor, tuple[int, int], tuple[int, int], tuple[int, int]], Ten
 
 
 def stacked(image: Tensor, masks: Tensor, seed: int, move: Move, size: int = 1024) -> Tensor:
-    """What LargeScaleJitter does with the same draws, to an image and N masks (N, h, w) bool: (N', size, size) bool."""
+    """Jitter an image and its masks (N, h, w) bool as LargeScaleJitter does with this seed: (N', size, size) bool."""
     rng = np.random.default_rng(seed)
     if rng.random() < 0.5:
         image, masks = image.flip(-1), masks.flip(-1)
@@ -145,39 +150,37 @@ def stacked(image: Tensor, masks: Tensor, seed: int, move: Move, size: int = 102
 
 
 def gathered(masks: Tensor, new: tuple[int, int], start: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """The masks resized to `new`, of which only the window is ever made."""
+    """Resize masks to `new`, computing only the window."""
     rows, columns = (nearest(old, *rest) for old, *rest in zip(masks.shape[-2:], new, start, window, strict=True))
     return torch.from_numpy(masks.numpy().take(columns, 2).take(rows, 1))
 
 
 def resized(masks: Tensor, new: tuple[int, int], start: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """The masks resized to `new`, then cut."""
+    """Resize masks to `new`, then crop."""
     whole = interpolate(masks[None].byte(), new, mode="nearest-exact")[0]
     return whole[:, start[0] : start[0] + window[0], start[1] : start[1] + window[1]].bool()
 
 
-def memory(given: argparse.Namespace) -> None:
-    """Resident memory of the training loader's workers at the end of each epoch, in MiB."""
-    source = data("panoptic", given.root, "data.num_workers=2")
+def memory(args: argparse.Namespace) -> None:
+    """Print the resident memory of the training loader's workers after each epoch, in MiB."""
+    source = data("panoptic", args.root, "data.num_workers=2")
     images, batch = len(source.train_scenes), 1
     source.trainer = SimpleNamespace(
-        max_steps=images * given.epochs, accumulate_grad_batches=1, world_size=1, global_rank=0, global_step=0
+        max_steps=images * args.epochs, accumulate_grad_batches=1, world_size=1, global_rank=0, global_step=0
     )
     batches = iter(source.train_dataloader())
     started, rows = time.perf_counter(), []
-    for epoch in track(range(given.epochs), "epochs"):
+    for epoch in track(range(args.epochs), "epochs"):
         for _ in range(images // batch):
             next(batches)
         rows.append([resident(worker.pid) for worker in cast(Any, batches)._workers])
         print(f"epoch {epoch + 1}: " + ", ".join(f"{size:.0f}" for size in rows[-1]))
     seconds = time.perf_counter() - started
-    print(
-        f"{given.epochs} epochs of {images} images, 2 workers: {images * given.epochs / seconds:.1f} images per second"
-    )
+    print(f"{args.epochs} epochs of {images} images, 2 workers: {images * args.epochs / seconds:.1f} images per second")
 
 
 def resident(pid: int) -> float:
-    """MiB of a process that are in memory."""
+    """Return the resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 

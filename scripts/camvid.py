@@ -1,10 +1,10 @@
-"""Mask2Former, PRO-SCALE and ECO-M2F, small, on CamVid: trained, scored on the test split and timed, as one table.
+"""Train small Mask2Former, PRO-SCALE and ECO-M2F on CamVid, score them on the test split and time them, in one table.
 
 python -m scripts.camvid data.root=data/camvid                                          all rows
 python -m scripts.camvid --models proscale,eco --seeds 0,1,2 data.root=data/camvid      some of them
 
-Validation frames watch the training; the last checkpoint is scored, none is chosen. Leaves FOLDER/table.md and
-table.csv. What is done already is not done again. Jobs that share cores want OMP_NUM_THREADS=1 before the command.
+Training validates on the validation frames; the last checkpoint is scored, none is selected. Writes FOLDER/table.md and
+table.csv. Finished jobs are kept. Set OMP_NUM_THREADS=1 if jobs share cores.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.markdown import Markdown
 
-from scripts.eco_table import spell, table
 from scripts.latency import timed, ways_of
+from scripts.tables import markdown, mean_and_deviation
 from src.config.command_line import configure
 from src.jobs.results import scores_of
-from src.jobs.running import Job, run_all
+from src.jobs.running import Job, run_all, run_job
 from src.prediction.inputs import Inputs
 from src.predictor import Predictor
 from src.records.csv_file import write_csv
@@ -37,7 +37,7 @@ NUM_TIMED, ROUNDS = 10, 5  # images, and how often each
 
 
 class Model(NamedTuple):
-    """A model that is trained; one that starts from another's weights is the parent of gates."""
+    """A model to train. One that starts from the weights of another becomes the parent of gates."""
 
     title: str
     overrides: tuple[str, ...]
@@ -60,7 +60,7 @@ MODELS = {
 
 
 class Row(NamedTuple):
-    """What one training comes to on the test split, where images leave at an exit or as a gate says."""
+    """Scores of one training on the test split, at an exit or with a gate."""
 
     model: str
     way: str
@@ -86,12 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_intermixed_args(arguments)
 
     runs = {(name, seed): args.folder / name / f"seed{seed}" for seed in args.seeds for name in args.models}
+    jobs: dict[str, Job] = {}
     try:
-        jobs = {
-            job.name: job
-            for (name, seed), run in runs.items()
-            for job in jobs_of(MODELS[name], seed, run, args.overrides)
-        }
+        for (name, seed), run in runs.items():
+            jobs |= {job.name: job for job in jobs_of(MODELS[name], seed, run, args.overrides)}
     except ValueError as error:
         sys.exit(f"error: {error}")
     if failed := run_all([*jobs.values()], args.at_once):
@@ -100,59 +98,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = configure([*MODELS[args.models[0]].overrides, *args.overrides, TEST]).data.val.image_folder
     shares = latencies_of({MODELS[name]: runs[name, args.seeds[0]] for name in args.models}, folder)
     write_csv([{**row._asdict(), "latency": shares[row.name]} for row in rows], args.folder / "table.csv")
-    text = markdown(rows, shares)
+    text = results_table(rows, shares)
     write_text(text, args.folder / "table.md")
     Console().print(Markdown(text))
     print(f"{args.folder}/table.md, table.csv")
 
 
 def models(text: str) -> list[str]:
-    """Names of models."""
-    if unknown := set(names := text.split(",")) - set(MODELS):
+    names = text.split(",")
+    if unknown := set(names) - set(MODELS):
         raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no model, expected some of {', '.join(MODELS)}")
     return names
 
 
 def numbers(text: str) -> list[int]:
-    """Seeds."""
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers as 0,1,2")
     return [int(number) for number in text.split(",")]
 
 
 def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Iterator[Job]:
-    """Training, and scores; of a parent the whole chain, after the training that it starts from."""
+    """Yield training and scoring of a model. A parent is trained after the model it starts from; src.eco scores it."""
     title, settings = f"{model.title}, seed {seed}", [*model.overrides, f"seed={seed}", *overrides]
-    place, last = run / "train", run / "train/checkpoints/last.ckpt"
     steps = configure(settings).trainer.max_steps
     after: tuple[str, ...] = ()
     if model.start is not None:
         other = run.parents[1] / model.start / run.name
-        begin = next(jobs_of(MODELS[model.start], seed, other, overrides))
-        yield begin
-        settings, after = [*settings, f"model.weights={other / 'train/checkpoints/last.ckpt'}"], (begin.name,)
-    train = Job(f"{title}: train", ["src.train", *settings, QUIET, f"hydra.run.dir={place}"], place, after, steps)
+        first = next(jobs_of(MODELS[model.start], seed, other, overrides))
+        yield first
+        settings.append(f"model.weights={other / 'train/checkpoints/last.ckpt'}")
+        after = (first.name,)
+    train = run_job(f"{title}: train", run / "train", ["src.train", *settings, QUIET], after, steps)
     yield train
-    chain = ["src.eco", f"parent={last}", f"betas=[{','.join(map(str, BETAS))}]"]
-    score = chain if model.gated else ["src.evaluate", f"ckpt_path={last}", QUIET]
-    yield Job(f"{title}: test", [*score, TEST, f"hydra.run.dir={run / 'test'}"], run / "test", (train.name,))
+    last = train.folder / "checkpoints/last.ckpt"
+    if model.gated:
+        score = ["src.eco", f"parent={last}", f"betas=[{','.join(map(str, BETAS))}]"]
+    else:
+        score = ["src.evaluate", f"ckpt_path={last}", QUIET]
+    yield run_job(f"{title}: test", run / "test", [*score, TEST], (train.name,))
 
 
 def rows_of(model: Model, seed: int, run: Path) -> Iterator[Row]:
-    """What a model came to at every exit, and with every gate."""
-    places = {"": run / "test"}
-    if model.gated:
-        gates = {f"gate, beta {beta}": run / "test" / GATES / folder_name(f"scores beta={beta}") for beta in BETAS}
-        places = {"": run / "test/parent", **gates}
-    for gate, place in places.items():
-        for chosen, scores in scores_of(place).items():
-            if bool(gate) == (chosen == "gate"):  # beside a gate stand the exits, again
-                way = gate or f"exit {chosen}"
-                yield Row(model.title, way, seed, scores["miou"], scores["encoder_gflops"], scores["image_gflops"])
+    """Yield the scores of a model at every exit and with every gate."""
+    exits = run / "test/parent" if model.gated else run / "test"
+    for depth, scores in scores_of(exits).items():
+        yield row_of(model, f"exit {depth}", seed, scores)
+    for beta in BETAS if model.gated else ():
+        scores = scores_of(run / "test" / GATES / folder_name(f"scores beta={beta}"))["gate"]
+        yield row_of(model, f"gate, beta {beta}", seed, scores)
+
+
+def row_of(model: Model, way: str, seed: int, scores: Mapping[str, float]) -> Row:
+    return Row(model.title, way, seed, scores["miou"], scores["encoder_gflops"], scores["image_gflops"])
 
 
 def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
-    """Shares of the first row's latency, by the names of rows, all taking turns on the same images."""
+    """Return latencies relative to the first row, by the names of rows; all take turns on the same images."""
     predictors = {}
     for model, run in runs.items():
         last = run / "train/checkpoints/last.ckpt"
@@ -160,33 +161,39 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
         for beta in BETAS if model.gated else ():
             gate = run / "test" / GATES / folder_name(f"gate beta={beta}") / "checkpoints/best.ckpt"
             predictors[f"{model.title}, gate, beta {beta}"] = Predictor.load(last, f"gate={gate}")
-    photos = [photo for _, photo in islice(Inputs([images]), NUM_TIMED)]
-    ways = {key: way for key, way in ways_of(predictors).items() if (key[1] == "gate") == (", gate, " in key[0])}
-    return {
-        row["model"] if row["way"] == "gate" else f"{row['model']}, {row['way'].replace('exit', 'exit ')}": row["ratio"]
-        for row in timed(predictors, ways, photos, ROUNDS)
-    }
+    ways = {}
+    for (name, way), call in ways_of(predictors).items():
+        if (way == "gate") == (", gate, " in name):  # a predictor with a gate also has the exits again
+            ways[name, way] = call
+    samples = [image for _, image in islice(Inputs([images]), NUM_TIMED)]
+    ratios = {}
+    for row in timed(predictors, ways, samples, ROUNDS):
+        way = row["way"].replace("exit", "exit ")
+        ratios[row["model"] if way == "gate" else f"{row['model']}, {way}"] = row["ratio"]
+    return ratios
 
 
-def markdown(rows: Sequence[Row], shares: Mapping[str, float]) -> str:
-    """A line for each model and way: means over seeds, with standard deviations where there are several."""
-    found: dict[str, list[Row]] = {}
+def results_table(rows: Sequence[Row], latencies: Mapping[str, float]) -> str:
+    """Return a Markdown line for each model and way: means over seeds, with their standard deviations."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.name, []).append(row)
-    lines = [
-        [
-            ones[0].model,
-            ones[0].way,
-            spell([one.miou for one in ones], 1),
-            ", ".join(f"{one.miou:.1f}" for one in ones),
-            f"{statistics.mean(one.encoder_gflops for one in ones):.3f}",
-            f"{statistics.mean(one.image_gflops for one in ones):.3f}",
-            f"{shares[name]:.2f}",
-        ]
-        for name, ones in found.items()
-    ]
+        groups.setdefault(row.name, []).append(row)
+    lines = []
+    for name, seeds in groups.items():
+        scores = [row.miou for row in seeds]
+        lines.append(
+            [
+                seeds[0].model,
+                seeds[0].way,
+                mean_and_deviation(scores, 1),
+                ", ".join(f"{score:.1f}" for score in scores),
+                f"{statistics.mean(row.encoder_gflops for row in seeds):.3f}",
+                f"{statistics.mean(row.image_gflops for row in seeds):.3f}",
+                f"{latencies[name]:.2f}",
+            ]
+        )
     header = ["model", "left at", "mIoU, test", "each seed", "pixel decoder GFLOPs", "GFLOPs", "latency"]
-    return table(header, lines) + "\n"
+    return markdown(header, lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Convert a checkpoint to ours, or to that of `transformers`; what it is of is recognised, nothing has to be told.
+"""Convert a checkpoint to our layout or to that of `transformers`; the source layout is recognised.
 
 python -m scripts.convert_checkpoint model_final_94dc52.pkl weights/mask2former_r50.safetensors
 python -m scripts.convert_checkpoint facebook/mask2former-swin-tiny-coco-panoptic weights/swin_tiny.safetensors
 python -m scripts.convert_checkpoint weights/mask2former_r50.safetensors weights/for_transformers --to transformers
 
 SOURCE is a file, a folder or a hub name, of Mask2Former (detectron2 or transformers), PRO-SCALE, ECO-M2F, or ours.
-Of several copies in it, as of an average beside the model, the plain one is taken; --take NAME takes another.
-Beside a TARGET of ours lies its configuration, TARGET with the ending .yaml, which is an experiment for
-conf/experiment; model.weights=TARGET needs no more than the file itself.
+If it has several copies of the model, for example an average, the plain one is used; --take NAME selects another.
+The configuration of the model is written beside TARGET, as .yaml, an experiment for conf/experiment;
+model.weights=TARGET only needs TARGET.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from src.weights.layouts import from_ours
 from src.weights.transformers import complete, config
 
 HEADING = "# @package _global_"
-PARTS = {  # by how our names begin, the first that fits
+PARTS = {  # prefixes of our names; the first match counts
     "backbone": "backbone.",
     "input projections": "pixel_decoder.input_proj.",
     "token re-calibration": "pixel_decoder.encoder.recalibrate.",
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("source", help="a file, a folder or a hub name")
     parser.add_argument("target", type=Path, help="a .safetensors file; with --to transformers a folder")
     parser.add_argument("--to", choices=["ours", "transformers"], default="ours", help="layout (default: %(default)s)")
-    parser.add_argument("--take", metavar="NAME", help="another copy of the model, by the name that is said")
+    parser.add_argument("--take", metavar="NAME", help="another copy of the model, by its listed name")
     args = parser.parse_args(arguments)
     try:
         if args.to == "ours" and args.target.suffix != ".safetensors":
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Refuse weights that are not, name by name and shape by shape, those of the model they were taken for."""
+    """Raise ValueError if names or shapes differ from those of the recognised model."""
     if not architecture.known:
         raise ValueError(f"{checkpoint.source}: its backbone is {architecture.backbone}, none of conf/model/backbone")
     settings = [f"{name}={spell(value)}" for name, value in architecture.settings().items()]
@@ -76,7 +76,7 @@ def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
 
 
 def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Say what was found, part by part, and what may be done with it."""
+    """Print the recognised model, its sizes by part, and the terms of its weights."""
     print(f"{checkpoint.source}: {architecture} (layout: {checkpoint.layout})")
     part_of = {name: next(part for part, start in PARTS.items() if name.startswith(start)) for name in checkpoint.state}
     sizes: Counter[str] = Counter()
@@ -97,14 +97,14 @@ def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
 
 
 def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
-    """Write safetensors and, beside them, the configuration of the model."""
+    """Write a safetensors file and the configuration of the model beside it."""
     beside = target.with_suffix(".yaml")
     if beside.exists() and not (beside.is_file() and beside.read_text().startswith(HEADING)):
         raise ValueError(
             f"{beside}: is there already, and is no configuration of ours; move it, or choose another target"
         )
     try:
-        with atomic_write(beside) as part:  # which is there when both are
+        with atomic_write(beside) as part:  # appears only when both are written
             part.write_text(experiment(checkpoint, architecture, target))
             write(checkpoint, target)
     except OSError as error:
@@ -113,7 +113,7 @@ def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) ->
 
 
 def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> str:
-    """The configuration of a model as an experiment of ours."""
+    """Return the configuration of a model as an experiment."""
     settings = architecture.settings()
     choices = {name: value for name, value in settings.items() if "/" in name}
     values = {name: value for name, value in settings.items() if "/" not in name} | {"model.weights": str(target)}
@@ -135,7 +135,7 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
 
 
 def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
-    """Write a folder that `from_pretrained` of transformers takes."""
+    """Write a folder for `from_pretrained` of transformers."""
     if architecture.method != "Mask2Former":
         raise ValueError(f"{checkpoint.source}: {architecture}; transformers has Mask2Former alone")
     state = complete(from_ours(checkpoint.state, "transformers"))

@@ -15,17 +15,15 @@ from src.records.scores import QUALITIES
 
 
 class Panel(NamedTuple):
-    """What one panel shows: lines of all metrics that match, a point for each run, or pictures."""
+    """Content of one panel: lines of all matching metrics, a point for each run, pictures, or a chart."""
 
     kind: str  # lines, points, pictures or chart
     title: str
-    y: str  # for lines and pictures what they show, for points what is up
+    y: str  # metric, or a pattern of metrics for lines
     x: str = "trainer/global_step"
 
 
 class Section(NamedTuple):
-    """Panels below a heading."""
-
     name: str
     panels: list[Panel]
     is_open: bool = True
@@ -34,7 +32,7 @@ class Section(NamedTuple):
 TRADE_OFF = Section(
     "Trade-off",
     [
-        Panel("chart", "quality against GFLOPs, by exit or chooser", "trade_off_table"),
+        Panel("chart", "quality against GFLOPs, by policy", "trade_off_table"),
         Panel("points", "last exit: quality against GFLOPs", "val/quality", "config:gflops/total"),
         Panel("points", "evaluated gates: PQ against GFLOPs", "val/pq/gate", "val/image_gflops/gate"),
         Panel("points", "gates as trained: quality of an image against GFLOPs", "val/quality", "val/gflops"),
@@ -74,7 +72,6 @@ VIEWS = {
 
 
 def main() -> None:
-    """Save the views, or say what they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", default="ecoscale", help="default: ecoscale")
     parser.add_argument("--entity", help="whose project; default: yours")
@@ -97,7 +94,7 @@ def main() -> None:
 
 
 def described(name: str, sections: list[Section]) -> Tree:
-    """A view as a tree to read."""
+    """Return a view as a tree to print."""
     tree = Tree(name)
     for section in sections:
         branch = tree.add(section.name if section.is_open else f"{section.name} (folded)")
@@ -108,7 +105,7 @@ def described(name: str, sections: list[Section]) -> Tree:
 
 
 def workspace(name: str, sections: list[Section], entity: str, project: str, group: str | None = None) -> Any:
-    """A view as W&B takes it. Raises ImportError without the package."""
+    """Build a view with W&B's package. Raises ImportError without it."""
     import wandb_workspaces.workspaces as ws
 
     built = [ws.Section(one.name, [built_panel(panel) for panel in one.panels], one.is_open) for one in sections]
@@ -120,7 +117,6 @@ def workspace(name: str, sections: list[Section], entity: str, project: str, gro
 
 
 def built_panel(panel: Panel) -> Any:
-    """A panel as W&B takes it."""
     import wandb_workspaces.reports.v2 as wr
 
     if panel.kind == "lines":

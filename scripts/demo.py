@@ -19,10 +19,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from scripts.tables import markdown
 from src.config.build import build_run
 from src.config.command_line import configure, quote_path
 from src.config.saved_settings import saved_overrides
-from src.jobs.running import Job, run_all
+from src.jobs.running import run_all, run_job
 from src.models.postprocess import Frame
 from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.records.csv_file import write_csv
@@ -45,9 +46,11 @@ def main() -> None:
     if min(arguments.steps, arguments.num_timed) < 1:
         parser.error(f"--steps {arguments.steps} --num-timed {arguments.num_timed}: expected 1 or more of each")
 
-    settings = [f"trainer.max_steps={arguments.steps}", *arguments.overrides]
+    settings = [f"trainer.max_steps={arguments.steps}", "data.num_workers=0", *arguments.overrides]
     jobs = [
-        job(name, [f"+experiment={experiment}", *settings], arguments.folder / name, arguments.steps)
+        run_job(
+            name, arguments.folder / name, ["src.train", f"+experiment={experiment}", *settings], steps=arguments.steps
+        )
         for name, experiment in MODELS.items()
     ]
     if failed := run_all(jobs, at_once=len(jobs)):
@@ -60,14 +63,8 @@ def main() -> None:
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def job(name: str, overrides: list[str], folder: Path, steps: int) -> Job:
-    """The training of a model."""
-    arguments = ["src.train", *overrides, f"hydra.run.dir={folder}", "data.num_workers=0"]
-    return Job(name, arguments, folder, steps=steps)
-
-
 def load(folder: Path) -> Any:
-    """What a run folder holds, ready to answer: (task, data, trainer) with the weights of its last checkpoint."""
+    """Build the run of a folder, (task, data, trainer), with the weights of its last checkpoint."""
     weights = f"model.weights={folder}/checkpoints/last.ckpt"
     overrides = [*saved_overrides([weights], setting="model.weights"), f"paths.run={folder}", "callbacks=[]", "~logger"]
     run = build_run(configure([quote_path(override) for override in overrides]))
@@ -77,28 +74,28 @@ def load(folder: Path) -> Any:
 
 @torch.no_grad()
 def time_interleaved(models: Mapping[str, Any], num_scenes: int) -> dict[Exit, float]:
-    """Median seconds per image, network and panoptic segments, one image at a time, the exits taking turns."""
-    torch.set_num_threads(1)  # threads that wait for each other time the machine, not the model
+    """Return median seconds per image, network and panoptic segments, one image at a time, the exits taking turns."""
+    torch.set_num_threads(1)  # waiting threads would add noise
     taken: dict[Exit, list[float]] = {
         (name, depth): [] for name, run in models.items() for depth in run.task.model.exits
     }
     scenes, chance = scenes_of(models), random.Random(0)
     for i in range(min(num_scenes, len(scenes))):
         image = scenes[i].image  # drawn before the clock starts
-        for name, depth in chance.sample(list(taken), len(taken)):  # who is first finds cold caches
+        for name, depth in chance.sample(list(taken), len(taken)):  # the first one finds cold caches
             started = time.perf_counter()
             segment(models[name].task, image, depth)
             taken[name, depth].append(time.perf_counter() - started)
-    return {who: statistics.median(times) for who, times in taken.items()}
+    return {key: statistics.median(times) for key, times in taken.items()}
 
 
 def scenes_of(models: Mapping[str, Any]) -> Any:
-    """The held-out scenes, the same for all models."""
+    """Return the held-out scenes, the same for all models."""
     return next(iter(models.values())).data.val_scenes
 
 
 def segment(task: Any, image: torch.Tensor, depth: int) -> None:
-    """One image (3, h, w) through the model, left at one exit, and to panoptic segments."""
+    """Run an image (3, h, w) up to one exit, including panoptic post-processing."""
     images = task.model.preprocess([image])
     (predictions,) = task.model(images, [depth]).values()
     frame = Frame(padded=images.shape[-2:], resized=image.shape[-2:], original=image.shape[-2:])
@@ -106,7 +103,7 @@ def segment(task: Any, image: torch.Tensor, depth: int) -> None:
 
 
 def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, float]) -> Table:
-    """The comparison, a row for each exit, kept as Markdown and CSV."""
+    """Write the comparison, a row for each exit, as Markdown and CSV; return it as a table to print."""
     header = ["model", "schedule", "exit", "PQ", "things", "stuff", "encoder GFLOPs", "total GFLOPs", "s / image"]
     rows = []
     for name, run in models.items():
@@ -116,8 +113,7 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
             cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
             rows.append([name, schedule, depth, *quality, *cost, f"{seconds[name, int(depth)]:.4f}"])
     write_csv([dict(zip(header, row, strict=True)) for row in rows], folder / "table.csv")
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    write_text("\n".join(lines) + "\n", folder / "table.md")
+    write_text(markdown(header, rows) + "\n", folder / "table.md")
     table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the exits taking turns")
     table.columns[0].min_width = max(map(len, models))
     for row in rows:
@@ -126,7 +122,7 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
 
 
 def save_pictures(folder: Path, models: Mapping[str, Any]) -> list[Path]:
-    """The first held-out scenes as every exit answers them."""
+    """Save the predictions of every exit for the first held-out scenes."""
     folder.mkdir(exist_ok=True)
     scenes = scenes_of(models)
     files = [folder / f"{number:02d}.png" for number in range(min(PICTURES, len(scenes)))]
@@ -137,7 +133,7 @@ def save_pictures(folder: Path, models: Mapping[str, Any]) -> list[Path]:
 
 
 def draw(scene: Any, models: Mapping[str, Any]) -> Image.Image:
-    """An image, its truth, and what every exit of some models makes of it."""
+    """Return an image, its truth and the predictions of every exit, side by side."""
     size = scene.image.shape[-2:]
     categories = next(iter(models.values())).task.categories
     segments = {"truth": true_segments(scene.truth)}

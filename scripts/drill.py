@@ -1,4 +1,4 @@
-"""Kill runs at random moments, start them again, and see whether they come to what an unbroken run comes to.
+"""Kill runs at random moments, start them again, and compare their results with an uninterrupted run.
 
 python -m scripts.drill [SCENE ...] [--kills 30] [--seed 0] [--folder FOLDER]
 """
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.drill_results import results_of_jobs, results_of_run
+from scripts.tables import markdown
 from src.jobs.running import die_with_parent
 from src.records.csv_file import write_csv
 from src.system.atomic import disk_of, write_text
@@ -43,11 +44,11 @@ TRAIN = ["src.train", "+experiment=eco_parent_shapes", "ckpt_path=auto", *TINY, 
 
 
 class Scene(NamedTuple):
-    """A command to kill, in a folder of its own."""
+    """A command to kill, in its own folder."""
 
     name: str
     command: Callable[[Path, Path], list[str]]  # takes the scene's folder, and the folder of unbroken runs
-    results: Callable[[Path], Iterator[tuple[str, Any]]]  # what it came to, by name
+    results: Callable[[Path], Iterator[tuple[str, Any]]]  # results by name
     share: float  # of the kills
 
 
@@ -92,33 +93,34 @@ SCENES = (
 
 
 def main() -> None:
-    """Kill, start again, compare, and print what came of it; exit status 1 if anything was lost, doubled or wrong."""
+    """Kill, start again, compare, and print; exit with status 1 if anything was lost, done twice or wrong."""
     parser = argparse.ArgumentParser("python -m scripts.drill", description=__doc__.splitlines()[0])
     names = [scene.name for scene in SCENES]
     parser.add_argument("scenes", metavar="SCENE", nargs="*", help=f"some of {', '.join(names)}; default: all")
     parser.add_argument("--kills", type=int, default=30, help="how many in all; default: 30")
     parser.add_argument("--seed", type=int, default=0, help="of signals and moments; default: 0")
     parser.add_argument("--folder", type=Path, help="where to run; default: on another disk than the temporary folder")
-    given = parser.parse_args()
-    if unknown := set(given.scenes) - set(names):
+    arguments = parser.parse_args()
+    if unknown := set(arguments.scenes) - set(names):
         parser.error(f"no scene {min(unknown)!r}; there are: {', '.join(names)}")
-    wanted = [scene for scene in SCENES if not given.scenes or scene.name in given.scenes]
-    chance = random.Random(given.seed)
+    wanted = [scene for scene in SCENES if not arguments.scenes or scene.name in arguments.scenes]
+    chance = random.Random(arguments.seed)
     rows: list[dict[str, Any]] = []
-    place = Path(tempfile.mkdtemp(dir=given.folder or another_disk(), prefix="drill"))
+    place = Path(tempfile.mkdtemp(dir=arguments.folder or another_disk(), prefix="drill"))
     print(f"runs on {disk_of(place)}, temporary files on {disk_of(Path(tempfile.gettempdir()))}")
     for scene in SCENES:
         if scene in wanted or scene.name in ("training", "labelling"):  # which others build on
             seconds = run_unbroken(scene, place)
         if scene in wanted:
             share = scene.share / sum(one.share for one in wanted)
-            rows += drill(scene, place, max(round(share * given.kills), 1), seconds, chance)
+            rows += drill(scene, place, max(round(share * arguments.kills), 1), seconds, chance)
     write_csv(rows, Path("drill/kills.csv"))
-    write_text(markdown(rows), Path("drill/kills.md"))
+    cells = [[str(value).replace("|", " ") for value in row.values()] for row in rows]
+    write_text(markdown(list(rows[0]), cells) + "\n", Path("drill/kills.md"))
     Console(width=160).print(table_of(rows))
     failed = [row for row in rows if row["verdict"] not in ("", "equal")]
     if failed:
-        print(f"what was run is kept in {place}")
+        print(f"the runs are kept in {place}")
     else:
         shutil.rmtree(place)
     print(f"{sum(row['signal'] != '' for row in rows)} kills, {len(failed)} faults; drill/kills.md")
@@ -126,14 +128,14 @@ def main() -> None:
 
 
 def another_disk() -> str | None:
-    """A folder on another disk than the temporary one, where files cannot be moved to by a rename; None: the same."""
+    """Return a folder on another disk, to which temporary files cannot be renamed; None if there is no other disk."""
     shared = Path("/dev/shm")
     different = shared.is_dir() and shared.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev
     return str(shared) if different else None
 
 
 def start(command: Sequence[str], log: Path) -> subprocess.Popen:
-    """A command as a process in a group of its own, as a terminal starts it."""
+    """Start a command in its own process group, as a terminal does."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open(log, "a") as stream:
         return subprocess.Popen(
@@ -147,7 +149,7 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen:
 
 
 def run_unbroken(scene: Scene, place: Path) -> float:
-    """Run a scene as it is to end; returns the seconds that it takes."""
+    """Run a scene without interruption; return its seconds."""
     folder, log = place / "unbroken" / scene.name.replace(" ", "_"), place / "unbroken.log"
     folder.mkdir(parents=True)
     began = time.monotonic()
@@ -157,11 +159,11 @@ def run_unbroken(scene: Scene, place: Path) -> float:
 
 
 def drill(scene: Scene, place: Path, kills: int, seconds: float, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Kill a scene so many times, let it end, and compare; a row for each start."""
+    """Kill a scene `kills` times, then let it finish and compare. Yields a row for each start."""
     folder, log = place / "killed" / scene.name.replace(" ", "_"), place / f"{scene.name}.log"
     folder.mkdir(parents=True)
     command = scene.command(folder, place / "unbroken")
-    done: dict[Path, float] = {}  # jobs that were done, and when
+    done: dict[Path, float] = {}  # done.json of finished jobs, and their times
     for number in range(1, kills + 2):
         log.write_text("")
         process = start(command, log)
@@ -188,7 +190,7 @@ def drill(scene: Scene, place: Path, kills: int, seconds: float, chance: random.
 
 
 def wait(process: subprocess.Popen, seconds: float) -> int | None:
-    """The exit status, if it comes in time."""
+    """Return the exit status, None if the process still runs after some seconds."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -196,7 +198,7 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 
 
 def compare(scene: Scene, folder: Path, place: Path) -> str:
-    """`equal`, or what differs from the unbroken run."""
+    """Return "equal", or the names of results that differ from the uninterrupted run."""
     unbroken = place / "unbroken" / folder.name
     expected, found = dict(scene.results(unbroken)), dict(scene.results(folder))
     differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
@@ -204,18 +206,12 @@ def compare(scene: Scene, folder: Path, place: Path) -> str:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """All starts, as one reads them."""
-    table = Table(*rows[0], title="kills, and what came of them")
+    """Return a table of all starts."""
+    table = Table(*rows[0], title="kills and results")
     table.columns[-2].overflow = "fold"
     for row in rows:
         table.add_row(*map(str, row.values()))
     return table
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The same for a page."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(one) for one in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What runs came to, so that killed ones can be compared with unbroken ones."""
+"""Results of runs, to compare killed runs with uninterrupted ones."""
 
 import csv
 import json
@@ -10,11 +10,11 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from src.exit_table.table import About, read_about
+from src.exit_table.table import TableInfo, read_info
 
 
 def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Logs, weights and scores of one run folder."""
+    """Yield logs, weights, scores and exit tables of one run folder."""
     for name in ("scores.json", "gate.json"):
         if (folder / name).is_file():
             content = json.loads((folder / name).read_text())
@@ -35,16 +35,17 @@ def results_of_run(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "parts left behind", [str(part) for part in folder.rglob(".*.part*")]
 
 
-def content_of(shard: Path) -> tuple[About, bytes]:
-    """All that a shard holds, but for the path of its parent, which is another one in another folder."""
-    table, stream = parquet.read_table(shard).replace_schema_metadata(None), pa.BufferOutputStream()
+def content_of(shard: Path) -> tuple[TableInfo, bytes]:
+    """Return the content of a shard without the path of its parent, which differs between folders."""
+    table = parquet.read_table(shard).replace_schema_metadata(None)
+    stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
-    return read_about(shard)._replace(source=""), stream.getvalue().to_pybytes()
+    return read_info(shard)._replace(source=""), stream.getvalue().to_pybytes()
 
 
 def results_of_jobs(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The table of all jobs, and what each came to."""
+    """Yield the table of all jobs and the results of each."""
     yield "table.csv", (folder / "table.csv").read_text().replace(str(folder), "")
     for begun in sorted(folder.rglob("begun")):
         for name, value in results_of_run(begun.parent):

@@ -1,9 +1,9 @@
-"""ECO-M2F's three steps on procedural scenes, and the trade-off they make: quality against multiply-adds.
+"""ECO-M2F's three steps on procedural scenes, and the resulting trade-off of quality against multiply-adds.
 
-Trains models with exits, for each seed a parent and one with exits inside PRO-SCALE's schedule, labels scenes, and
-trains gates for them: five that learn the exit, one for each beta, and two that learn qualities and run at all five,
-with all inputs and with the published one. Beside them plain PRO-SCALE, of the first seed. Leaves FOLDER/curve.png,
-leavers.png, table.md and table.csv. What is done already is not done again.
+For each seed, trains a parent and a PRO-SCALE model with exits, labels scenes, and trains gates: five that predict the
+exit, one for each beta, and two that predict quality for any beta, with all inputs and with the published input. Plain
+PRO-SCALE is trained for the first seed. Writes FOLDER/curve.png, leavers.png, table.md and table.csv. Finished jobs are
+kept.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from torch import Tensor
 from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
 from src.config.command_line import configure
-from src.exit_table.table import ExitTable, read
-from src.jobs.running import Job, run_all
+from src.exit_table.table import ExitTable, read_table
+from src.jobs.running import Job, run_all, run_job
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.records.csv_file import write_csv
 from src.system.atomic import write_text
@@ -29,13 +29,14 @@ from src.system.cpus import processors
 from src.tasks.gated_evaluation import read_gate
 
 BETAS = (0.001, 0.002, 0.003, 0.005, 0.01)
+QUIET = "trainer.enable_progress_bar=false"
 INPUTS = "[mean32,std32,mean16,std16,mean8,std8]"
 PARENT, BOTH = "Mask2Former", "PRO-SCALE 1 1 2"  # with exits
 PLAIN = {"PRO-SCALE 1 1 1": "[1,1,1]", "PRO-SCALE 2 2 2": "[2,2,2]"}  # without
 
 
 class Model(NamedTuple):
-    """A model that is trained."""
+    """A model to train."""
 
     name: str
     seed: int
@@ -67,12 +68,12 @@ def main() -> None:
 
     folder = arguments.folder
     models = list(models_of(arguments.seeds, arguments.steps))
-    jobs = [job for one in models for job in jobs_of(one, folder / one.folder, arguments)]
+    jobs = [job for model in models for job in jobs_of(model, folder / model.folder, arguments)]
     if failed := run_all(jobs, arguments.at_once):
         sys.exit("\n".join(f"error: {name}: {why}" for name, why in failed.items()))
-    rows = [
-        row for one in models for row in rows_of(one, folder / one.folder, other_table(one, folder, arguments.seeds))
-    ]
+    rows: list[Row] = []
+    for model in models:
+        rows += rows_of(model, folder / model.folder, other_table(model, folder, arguments.seeds))
     write_csv([row._asdict() for row in rows], folder / "table.csv")
     write_text(markdown(rows), folder / "table.md")
     draw_curve(rows, folder / "curve.png")
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def models_of(num_seeds: int, steps: int) -> Iterator[Model]:
-    """Models with exits of every seed; those without of the first."""
+    """Yield models with exits for every seed, plain ones for the first seed."""
     for seed in range(num_seeds):
         yield Model(PARENT, seed, ["+experiment=eco_parent_shapes", f"seed={seed}", *length(steps)])
     for seed in range(num_seeds):
@@ -94,78 +95,80 @@ def models_of(num_seeds: int, steps: int) -> Iterator[Model]:
 
 
 def length(steps: int) -> list[str]:
-    """Overrides for so many training steps."""
     return [f"trainer.max_steps={steps}", f"validate_every={steps}"]
 
 
 def jobs_of(model: Model, folder: Path, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Training, labelling, gates."""
-    run, quiet = folder / "model", "trainer.enable_progress_bar=false"
-    training = [*model.overrides, f"hydra.run.dir={run}", "data.num_workers=0"]
+    """Yield training, labelling and gates of a model."""
     steps = configure(model.overrides).trainer.max_steps
-    train = Job(f"{model.title}: train", ["src.train", *training], run, steps=steps)
+    training = ["src.train", *model.overrides, "data.num_workers=0"]
+    train = run_job(f"{model.title}: train", folder / "model", training, steps=steps)
     yield train
-    splits = {"val": arguments.num_judged} | ({"train": arguments.num_labelled} if model.gated else {})
+    label = ["src.label", f"ckpt_path={train.folder}/checkpoints/last.ckpt", f"task.inputs={INPUTS}"]
+    label += ["data.num_workers=0", QUIET]
+    splits = {"val": arguments.num_judged}
+    if model.gated:
+        splits["train"] = arguments.num_labelled
     for split, number in splits.items():
         place = folder / f"label_{split}"
         scenes = [f"split={split}", f"data.{split}.num_scenes={number}", f"table={place / 'table'}"]
-        what = [f"ckpt_path={run}/checkpoints/last.ckpt", f"task.inputs={INPUTS}", "data.num_workers=0", quiet]
-        yield Job(f"{model.title}: label {split}", ["src.label", *what, *scenes], place, (train.name,))
+        yield run_job(f"{model.title}: label {split}", place, [*label, *scenes], (train.name,))
+    gate = ["src.train", "+experiment=eco_gate_shapes", f"data.table={folder / 'label_train/table'}"]
+    gate += [f"seed={model.seed}", QUIET]
     for name, overrides in gates_of(model).items():
-        place = folder / name
-        table = f"data.table={folder / 'label_train/table'}"
-        gate = ["+experiment=eco_gate_shapes", table, f"seed={model.seed}", f"hydra.run.dir={place}", quiet, *overrides]
-        yield Job(f"{model.title}: {name}", ["src.train", *gate], place, (f"{model.title}: label train",))
+        yield run_job(f"{model.title}: {name}", folder / name, [*gate, *overrides], (f"{model.title}: label train",))
 
 
 def gates_of(model: Model) -> dict[str, list[str]]:
-    """Overrides of the gates that are trained for a model, by name."""
-    fixed = {f"gate_{beta:g}": ["task.target=exit", f"beta={beta}"] for beta in BETAS}
+    """Return the overrides of a model's gates by name."""
+    if not model.gated:
+        return {}
     published = ["task.target=quality", "task.gate.inputs=[mean32]"]
-    return {"gate_quality": ["task.target=quality"], "gate_mean32": published, **fixed} if model.gated else {}
+    fixed = {f"gate_{beta:g}": ["task.target=exit", f"beta={beta}"] for beta in BETAS}
+    return {"gate_quality": ["task.target=quality"], "gate_mean32": published, **fixed}
 
 
 def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row]:
-    """What every choice of exits comes to on the scenes that no gate has seen.
+    """Yield the result of every policy on the scenes that no gate has seen.
 
-    `other` is the table that another parent makes of the same scenes: what its best exits come to here tells how much
-    of the oracle's lead lies in the scenes, and not in the chances of one training.
+    `other` is another parent's table of the same scenes. The result of its best exits shows how much of the oracle's
+    lead is a property of the scenes rather than of one training.
     """
     table = judged(folder)
-    exits, count = table.about.exits, len(table.about.exits)
+    exits, count = table.info.exits, len(table.info.exits)
     names = {"gate quality": "gate_quality", "gate quality, mean32": "gate_mean32"} if model.gated else {}
-    qualities = {who: scores_of(folder / name, table) for who, name in names.items()}  # predicted once for all betas
+    qualities = {policy: scores_of(folder / name, table) for policy, name in names.items()}  # the same for all betas
     for beta in BETAS:
         choices = {f"exit {depth}": torch.full((len(table),), column) for column, depth in enumerate(exits)}
         if model.gated:
             choices["gate exit"] = best_exit(scores_of(folder / f"gate_{beta:g}", table), exits, 0.0)
-            choices |= {who: best_exit(scores, exits, beta) for who, scores in qualities.items()}
+            choices |= {policy: best_exit(scores, exits, beta) for policy, scores in qualities.items()}
             choices["oracle"] = best_exit(table.quality, exits, beta)
         if other is not None:
             choices["another's oracle"] = best_exit(other.quality, exits, beta)
-        for who, choice in choices.items():
+        for policy, choice in choices.items():
             share = taken(choice, count).double()
-            drawn = outcome(share.mean(0), table.quality, table.cost, exits, beta)  # as many at each exit, by lot
-            here = outcome(share, table.quality, table.cost, exits, beta)
-            yield Row(model.name, model.seed, who, beta, *here, drawn.quality)
+            random = outcome(share.mean(0), table.quality, table.cost, exits, beta)  # with the same histogram
+            result = outcome(share, table.quality, table.cost, exits, beta)
+            yield Row(model.name, model.seed, policy, beta, *result, random.quality)
 
 
 def other_table(model: Model, folder: Path, num_seeds: int) -> ExitTable | None:
-    """The labels that the next seed of a model makes, if there is one."""
+    """Return the labels of the same model with the next seed, if there is one."""
     if not model.gated or num_seeds < 2:
         return None
     return judged(folder / model._replace(seed=(model.seed + 1) % num_seeds).folder)
 
 
 def judged(folder: Path) -> ExitTable:
-    """The labels of the scenes to judge by, those with a quality."""
-    table = read(folder / "label_val/table")
+    """Return the labels of the scenes to judge by, without scenes that have no quality."""
+    table = read_table(folder / "label_val/table")
     return table.rows(table.labelled)
 
 
 @torch.no_grad()
 def scores_of(run: Path, table: ExitTable) -> Tensor:
-    """What a gate makes of each image of a table, (N, E)."""
+    """Return a gate's score of every exit for the images of a table, (N, E)."""
     gate = read_gate(str(run / "checkpoints/best.ckpt")).gate
     return gate.score(torch.cat([table.inputs[name] for name in gate.inputs], 1))
 

@@ -1,4 +1,4 @@
-"""The trade-off as a curve, and the images that leave first and last."""
+"""Draw the trade-off as a curve, and the images that leave first and last."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LINES = {  # choice: label, style
 
 
 def draw_curve(rows: Sequence[Row], file: Path) -> None:
-    """Quality against multiply-adds, means over seeds: all models, then each one that has gates, near enough to see."""
+    """Draw quality against multiply-adds, means over seeds: all models, then a panel for each model with gates."""
     models = list(dict.fromkeys(row.model for row in rows))
     gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
     figure = Figure(figsize=(5 * (1 + len(gated)), 4.6), layout="constrained")
@@ -37,7 +37,7 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
     for model, axes in zip(gated, panels, strict=True):
         for choice, (label, style) in LINES.items():
             axes.plot(*points(rows, model, choice), style, label=label, markersize=5)
-        axes.plot(*points(rows, model, "gate quality", "chance"), "C7x:", label="as many at each exit, by lot")
+        axes.plot(*points(rows, model, "gate quality", "chance"), "C7x:", label="random exits, same histogram")
         draw_fixed(axes, rows, model, f"C{3 + models.index(model)}", "fixed exits")
         axes.set_title(model)
     for axes in (whole, *panels):
@@ -49,7 +49,7 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
 
 
 def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: str) -> None:
-    """The exits of a model as a line, each with its depth."""
+    """Draw the exits of a model as a line, each with its depth."""
     exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
     places = [points(rows, model, choice) for choice in exits]
     xs, ys = [x[0] for x, _ in places], [y[0] for _, y in places]
@@ -59,24 +59,22 @@ def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: st
 
 
 def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality") -> tuple[list[float], list[float]]:
-    """GFLOPs and percent of a choice at every beta, means over seeds."""
-    found: dict[float, list[Row]] = {}
+    """Return GFLOPs and percent of a policy at every beta, means over seeds."""
+    groups: dict[float, list[Row]] = {}
     for row in rows:
         if (row.model, row.choice) == (model, choice):
-            found.setdefault(row.beta, []).append(row)
-    costs, qualities = (
-        [statistics.mean(getattr(row, name) for row in same) for same in found.values()] for name in ("gflops", score)
-    )
-    return costs, [100 * quality for quality in qualities]
+            groups.setdefault(row.beta, []).append(row)
+    costs = [statistics.mean(row.gflops for row in seeds) for seeds in groups.values()]
+    return costs, [100 * statistics.mean(getattr(row, score) for row in seeds) for seeds in groups.values()]
 
 
 @torch.no_grad()
 def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
-    """The scenes of a table whose depth a gate's qualities (N, E) value least and most, at the first and last exit."""
-    exits, gain = table.about.exits, 100 * (scores[:, -1] - scores[:, 0])
+    """Draw the scenes for which a gate predicts the least and the most gain of depth, from its qualities (N, E)."""
+    exits, gain = table.info.exits, 100 * (scores[:, -1] - scores[:, 0])
     order = gain.argsort().tolist()
     weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
-    number = f"data.val.num_scenes={table.about.num_images}"
+    number = f"data.val.num_scenes={table.info.num_images}"
     task, data, _ = cast(
         Any, build_run(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"]))
     )
@@ -94,7 +92,7 @@ def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, score
 
 
 def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> Image.Image:
-    """The image, its truth, and the segments of the first and the last exit with their quality."""
+    """Return the image, its truth, and the segments of the first and the last exit with their quality."""
     size = sample.image.shape[-2:]
     photo = photo_of(sample.image, size)
     panels = {title: photo, "truth": paint(photo, true_segments(sample.truth), task.categories)}

@@ -1,94 +1,91 @@
-"""What choices of exits come to, as Markdown: means over seeds, with standard deviations where there are several."""
+"""Results of choices of exits as Markdown: means over seeds, with standard deviations where there are several."""
 
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from scripts.tables import markdown as table
+from scripts.tables import mean_and_deviation
+
 
 class Row(NamedTuple):
-    """A choice of exits for the scenes that are judged by, in the mean."""
+    """Mean result of a policy, such as "exit 2" or "oracle", over the scenes to judge by."""
 
     model: str
     seed: int
     choice: str
     beta: float
     quality: float  # PQ of a single image, 0 to 1
-    utility: float  # quality less beta for every layer
+    utility: float  # quality - beta * depth
     depth: float  # encoder layers
     gflops: float
-    chance: float  # quality if as many images left at each exit, but drawn by lot
+    chance: float  # quality of random exits with the same histogram
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.choice.startswith("exit")
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Utilities by beta of every model that has gates, how far above chance they are, and points of the curve."""
-    gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
-    return (
-        "\n\n".join([*(by_beta([row for row in rows if row.model == model], model) for model in gated), points(rows)])
-        + "\n"
-    )
+    """Return utility by beta for every model with gates, how far it is above chance, and the points of the curve."""
+    gated = dict.fromkeys(row.model for row in rows if row.choice == "oracle")
+    parts = [by_beta([row for row in rows if row.model == model], model) for model in gated]
+    return "\n\n".join([*parts, points(rows)]) + "\n"
 
 
 def by_beta(rows: Sequence[Row], model: str) -> str:
-    """Two tables of one model: utility in points, and the share of the way from chance to the oracle."""
-    names = [name for name in dict.fromkeys(row.choice for row in rows) if not name.startswith("exit")]
-    utilities, shares = [], []
+    """Return two tables of one model: utility in points, and the share of the way from chance to the oracle."""
+    policies = list(dict.fromkeys(row.choice for row in rows if not row.is_fixed))
+    utilities = []
+    shares = []
     for beta in dict.fromkeys(row.beta for row in rows):
         seeds = by_seed(row for row in rows if row.beta == beta)
         columns = [[best_fixed(choices) for choices in seeds]]
-        columns += [[choices[name].utility for choices in seeds] for name in names]
-        utilities.append([f"{beta:g}", *(spell([100 * value for value in column]) for column in columns)])
-        ways = [[100 * share(choices, name) for choices in seeds] for name in names]
-        shares.append([f"{beta:g}", *(spell(way, 0) for way in ways)])
-    said = f"**{model}**, utility: PQ of an image less beta for every layer, in points"
-    way = f"**{model}**, how far from chance with the same exits (0) to the oracle (100)"
-    first = table(["beta", "best fixed exit", *names], utilities)
-    return f"{said}\n\n{first}\n\n{way}\n\n{table(['beta', *names], shares)}"
+        columns += [[choices[policy].utility for choices in seeds] for policy in policies]
+        utilities.append([f"{beta:g}", *(mean_and_deviation([100 * value for value in column]) for column in columns)])
+        columns = [[100 * share(choices, policy) for choices in seeds] for policy in policies]
+        shares.append([f"{beta:g}", *(mean_and_deviation(column, 0) for column in columns)])
+    return "\n\n".join(
+        [
+            f"**{model}**, utility: PQ of an image less beta for every layer, in points",
+            table(["beta", "best fixed exit", *policies], utilities),
+            f"**{model}**, how far from chance with the same exits (0) to the oracle (100)",
+            table(["beta", *policies], shares),
+        ]
+    )
 
 
 def points(rows: Sequence[Row]) -> str:
-    """Quality and cost of every choice."""
-    header = ["model", "exits", "beta", "PQ of an image", "layers", "GFLOPs"]
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    """Return quality and cost of every policy; a fixed exit is the same for all betas and has one line."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row.choice.startswith("exit") and row.beta != rows[0].beta:
-            continue  # to a fixed exit all betas are one
-        beta = "" if row.choice.startswith("exit") else f"{row.beta:g}"
-        found.setdefault((row.model, row.choice, beta), []).append(row)
-    lines = [
-        [*key, spell([100 * one.quality for one in ones]), spell([one.depth for one in ones], 2), f"{gflops(ones):.4f}"]
-        for key, ones in found.items()
-    ]
-    return table(header, lines)
+        if not row.is_fixed:
+            groups.setdefault((row.model, row.choice, f"{row.beta:g}"), []).append(row)
+        elif row.beta == rows[0].beta:
+            groups.setdefault((row.model, row.choice, ""), []).append(row)
+    lines = []
+    for key, seeds in groups.items():
+        quality = mean_and_deviation([100 * row.quality for row in seeds])
+        depth = mean_and_deviation([row.depth for row in seeds])
+        lines.append([*key, quality, depth, f"{statistics.mean(row.gflops for row in seeds):.4f}"])
+    return table(["model", "exits", "beta", "PQ of an image", "layers", "GFLOPs"], lines)
 
 
 def by_seed(rows: Iterable[Row]) -> list[dict[str, Row]]:
-    """Rows by choice, for each seed."""
-    found: dict[int, dict[str, Row]] = {}
+    """Return the rows by policy for each seed."""
+    seeds: dict[int, dict[str, Row]] = {}
     for row in rows:
-        found.setdefault(row.seed, {})[row.choice] = row
-    return list(found.values())
+        seeds.setdefault(row.seed, {})[row.choice] = row
+    return list(seeds.values())
 
 
 def best_fixed(choices: dict[str, Row]) -> float:
-    return max(row.utility for name, row in choices.items() if name.startswith("exit"))
+    return max(row.utility for row in choices.values() if row.is_fixed)
 
 
-def share(choices: dict[str, Row], name: str) -> float:
-    """0: as good as chance; 1: as good as the oracle."""
-    row = choices[name]
-    gain, most = row.quality - row.chance, choices["oracle"].utility - (row.utility - row.quality + row.chance)
-    return gain / most if most else float("nan")
-
-
-def gflops(rows: Sequence[Row]) -> float:
-    return statistics.mean(row.gflops for row in rows)
-
-
-def spell(values: Sequence[float], digits: int = 2) -> str:
-    """The mean of distinct seeds, and their standard deviation."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
+def share(choices: dict[str, Row], policy: str) -> float:
+    """Return 0 for a policy as good as chance, 1 for one as good as the oracle."""
+    row = choices[policy]
+    chance_utility = row.utility - row.quality + row.chance
+    headroom = choices["oracle"].utility - chance_utility
+    return (row.quality - row.chance) / headroom if headroom else float("nan")

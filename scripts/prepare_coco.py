@@ -1,4 +1,4 @@
-"""Fetch COCO 2017 and lay it out as the readers expect; run it again to go on after an interruption.
+"""Download COCO 2017 and lay it out as the readers expect. Run it again to resume.
 
 python -m scripts.prepare_coco --root data/coco
 

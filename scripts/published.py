@@ -1,12 +1,13 @@
-"""Every published cost figure beside ours: python -m scripts.published [--markdown].
+"""Compare every published cost figure with ours: python -m scripts.published [--markdown].
 
 Figures are GMAC (1e9 multiply-adds, which the papers call GFLOPs) of one image: 1024x2048 for Cityscapes, 800x1344 for
-COCO where nothing else is said. What is marked "released code, run" is printed in no paper: it is the authors' code
+COCO unless stated otherwise. What is marked "released code, run" is printed in no paper: it is the authors' code
 with random weights under the counter that they use, deformable sampling left out.
 """
 
 import argparse
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from rich.box import SIMPLE
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from scripts.tables import markdown
 from src.config.build import sketch
 from src.config.command_line import configure
 from src.metrics.cost import Cost, Size, survey
@@ -97,7 +99,7 @@ class Row(NamedTuple):
     percent: bool = False
 
     def cells(self) -> list[str]:
-        """As it is printed; per cent are compared by their difference."""
+        """Return the printed cells. Percentages are compared by their difference, costs by their ratio."""
         ours = f"{self.ours:.1f} %" if self.percent else f"{self.ours:.3f}"
         if self.theirs is None:
             return [self.model, self.part, "", "", ours, ""]
@@ -116,36 +118,37 @@ class Row(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    markdown = parser.parse_args().markdown
+    arguments = parser.parse_args()
     bar = track(MODELS, "counting", console=Console(stderr=True), transient=True)
     costs = {model: counted(*MODELS[model]) for model in bar}
     rows = [row.cells() for row in [*parts(costs), *papers(costs), *savings(costs)]]
     header = ["model", "part", "theirs", "where it stands", "ours", "difference"]
-    if markdown:
-        print("\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)))
+    if arguments.markdown:
+        print(markdown(header, rows))
         return
     table = Table(box=SIMPLE, title="GMAC, published or of released code beside ours")
     for name in header:
         table.add_column(name, no_wrap=True, justify="right" if name in ("theirs", "ours", "difference") else "left")
-    for before, row in zip([[""], *rows], rows, strict=False):
-        table.add_section() if before[0] != row[0] else None
-        table.add_row(row[0] if before[0] != row[0] else "", *row[1:])
+    for model, group in groupby(rows, key=lambda row: row[0]):
+        table.add_section()
+        for number, row in enumerate(group):
+            table.add_row("" if number else model, *row[1:])
     Console(width=128).print(table)
 
 
 def counted(experiment: str, overrides: list[str], num_classes: int, view: tuple[Size, Size]) -> dict[int, Cost]:
-    """Our cost of a model, after each of its layers."""
+    """Return our cost of a model by the depth at which an image leaves."""
     model = sketch(configure([f"+experiment={experiment}", *overrides, "paths.run=."]), num_classes).model
     return survey(model, [view], range(1, model.pixel_decoder.encoder.depth + 1))
 
 
 def deepest(costs: dict[int, Cost]) -> Cost:
-    """That of the last layer."""
+    """Return the cost of the last layer."""
     return costs[max(costs)]
 
 
 def parts(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
-    """Totals and parts as the released code has them."""
+    """Yield totals and parts as counted by the released code."""
     for model, figures in COUNTED.items():
         for part, figure in {**dict(zip(PARTS, figures, strict=True)), **FURTHER.get(model, {})}.items():
             yield Row(model, part, figure, RUN, getattr(deepest(costs[model]), part))
@@ -157,7 +160,7 @@ def parts(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
 
 
 def papers(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
-    """Figures that the papers, their reviews or their code print."""
+    """Yield figures from the papers, their reviews or their code."""
     for depth, figure in EXITS.items():
         ours = costs["Mask2Former, Swin-T, Cityscapes"][depth].total
         yield Row("ECO-M2F, Swin-T, Cityscapes", f"total, exit {depth}", figure, ECO, ours)
@@ -166,7 +169,7 @@ def papers(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
 
 
 def savings(costs: dict[str, dict[int, Cost]]) -> Iterator[Row]:
-    """What PRO-SCALE 3 3 3 saves of Mask2Former, and which of its parts saves it."""
+    """Yield the savings of PRO-SCALE 3 3 3 over Mask2Former, in total and by part."""
     for place, (decoder, total, source) in SAVINGS.items():
         before, after = (deepest(costs[f"{name}, {place}"]) for name in ("Mask2Former", "PRO-SCALE 3 3 3"))
         model = f"PRO-SCALE 3 3 3, {place}"

@@ -1,6 +1,6 @@
-"""Run the first step again that was not finite: python -m scripts.replay runs/NAME/TIME/bad_step.
+"""Repeat the first step that was not finite: python -m scripts.replay runs/NAME/TIME/bad_step.
 
-Says which module, which part of the loss and which parameter's gradient is not finite first.
+Prints the first module, the parts of the loss and the first parameter's gradient that are not finite.
 """
 
 import argparse
@@ -27,15 +27,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--accelerator", default="auto", help="cpu or gpu (default: a GPU if there is one)")
     parser.add_argument("--allow", action="append", default=[], help="a package of your own whose classes may run")
     parser.add_argument("--precision", help="another than in training, for example 32-true")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        replay(given.folder, given.accelerator, given.precision, given.allow)
+        replay(args.folder, args.accelerator, args.precision, args.allow)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def replay(folder: Path, accelerator: str = "auto", precision: str | None = None, allow: Sequence[str] = ()) -> None:
-    """Run the parts of the step of all processes, one after the other, from the weights before it."""
+    """Run the step from the weights before it, the batches of all processes one after the other."""
     files = sorted(folder.glob("process*.pt"))
     if not files:
         raise ValueError(f"{folder}: no process0.pt; expected the folder bad_step of a run")
@@ -58,32 +58,32 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
                 task.leave_to_chance(share["step"], number, share["rank"])
                 with fabric.autocast():
                     total, losses, num_bad = task.loss(batch, share["step"])
-                say_losses(total, losses, num_bad)
+                print_losses(total, losses, num_bad)
                 (total / num_parts).backward()
-    say_first("output of a module", seen["module"])
-    say_first("gradient of a parameter", seen["gradient"])
+    print_first("output of a module", seen["module"])
+    print_first("gradient of a parameter", seen["gradient"])
 
 
 def task_of(hyper_parameters: dict[str, Any], allow: Sequence[str] = ()) -> Any:
-    """The task that a checkpoint's settings build, its weights still random; `allow` is not the checkpoint's to say."""
+    """Build the task from a checkpoint's settings, with random weights. `allow` comes from the user, not the file."""
     settings = hyper_parameters["config"] | {"allow": [*allow]}
     check_settings(settings)
     cfg: Any = OmegaConf.create(settings)
     model = cfg.task.model
     model.weights, model.drop_class_head, model.backbone.pretrained = None, False, False
-    model.compile, model.activation_checkpointing = False, False  # of either a module's output may not be seen
+    model.compile, model.activation_checkpointing = False, False  # both may hide a module's output
     categories = [Category(**category) for category in hyper_parameters["categories"]]
     return instantiate(cfg.task, categories=categories, _convert_="all")
 
 
 def batch_of(content: dict[str, Any]) -> Batch:
-    """A batch from what `keep_bad_step` made of it."""
+    """Restore a batch that `keep_bad_step` saved."""
     return Batch(**{**content, "truths": [Truth(**truth) for truth in content["truths"]]})
 
 
 @contextmanager
 def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
-    """Note, in the order that they come, modules and parameters whose output or gradient is not finite."""
+    """Collect modules and parameters whose output or gradient is not finite, in their order of execution."""
 
     def note(kind: str, name: str, value: Any) -> None:
         if isinstance(value, Tensor) and not value.isfinite().all() and name not in seen[kind]:
@@ -108,17 +108,18 @@ def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
             handle.remove()
 
 
-def say_losses(total: Tensor, losses: dict[str, Tensor], num_bad: int) -> None:
-    """Print the loss, and those of its parts that are not finite."""
+def print_losses(total: Tensor, losses: dict[str, Tensor], num_bad: int) -> None:
     print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
     for name, value in losses.items():
         if not value.isfinite():
             print(f"  {name}: {value.item():g}")
 
 
-def say_first(what: str, names: list[str]) -> None:
-    """Print the first of what is not finite, and how many there are."""
-    print(f"first {what} that is not finite: {names[0]} ({len(names)} in all)" if names else f"{what}: all finite")
+def print_first(what: str, names: list[str]) -> None:
+    if names:
+        print(f"first {what} that is not finite: {names[0]} ({len(names)} in all)")
+    else:
+        print(f"{what}: all finite")
 
 
 if __name__ == "__main__":

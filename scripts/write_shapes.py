@@ -1,4 +1,4 @@
-"""Write scenes of shapes to disk in COCO's layout, to try the readers of panoptic and instances files on made data.
+"""Write scenes of shapes to disk in COCO's layout, to try its readers on procedural data.
 
 python -m scripts.write_shapes data/shapes --num-train 2000 --num-val 200
 """
@@ -26,7 +26,7 @@ def main() -> None:
         for seed, (split, count) in enumerate((("train", args.num_train), ("val", args.num_val)), args.seed):
             export_coco(Shapes(count, args.size, seed), args.root, split)
             print(f"{count} {split} scenes in {args.root}")
-    except OSError as error:  # no place to write, disk full
+    except OSError as error:  # not writable, disk full
         sys.exit(f"error: {error}")
 
 

@@ -1,11 +1,11 @@
-"""ECO-M2F's three steps as one chain: python -m src.eco +experiment=eco_parent_shapes 'betas=[0.001,0.01]'.
+"""ECO-M2F's three steps in one command: python -m src.eco +experiment=eco_parent_shapes 'betas=[0.001,0.01]'.
 
-Settings are the parent's; those that begin with `gates.` are the gates'. What is there already is not made again.
+Settings are those of the parent; settings that begin with `gates.` are those of the gates. Finished jobs are kept.
 """
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,77 +20,87 @@ from src.config.home import expand_home
 from src.config.saved_settings import saved_overrides
 from src.config.schema import quote, spell
 from src.config.search_path import search_path
-from src.jobs.results import failures, front_of, marked, rows_of, table_of
-from src.jobs.running import Job, run_all, visible_gpus, wants_several
+from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
+from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
 from src.records.csv_file import write_csv
 from src.records.run_folder import folder_name, locked
 from src.system.terminal import fail
 
-OWN = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # of the chain, not of its parent
-SHARED = ("logger", "allow")  # by all jobs
-GIVEN = ("beta", "budget_gflops", "data.table", "seed")  # to every gate
+CHAIN_ONLY = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # not settings of the parent
+SHARED = ("logger", "allow")  # settings of all jobs
+SET_BY_CHAIN = ("beta", "budget_gflops", "data.table", "seed")  # settings of gates that the chain chooses
 QUIET = "trainer.enable_progress_bar=false"
 
 
-def of_parent(overrides: Sequence[str]) -> list[str]:
-    """Overrides that decide what the parent is."""
-    return [override for override in overrides if name_of(override) not in OWN]
+def parent_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that belong to the parent."""
+    return [override for override in overrides if name_of(override) not in CHAIN_ONLY]
 
 
 def name_of(override: str) -> str:
     return override.lstrip("+~").split("=")[0]
 
 
-OmegaConf.register_new_resolver("of_parent", of_parent, replace=True)
+OmegaConf.register_new_resolver("of_parent", parent_overrides, replace=True)  # names the folder, see conf/eco.yaml
 
 
 class Step(NamedTuple):
-    """A job, and what tells it from others of its kind."""
+    """A job and the settings that tell it from others of its kind."""
 
     job: Job
-    given: dict[str, str]
+    values: dict[str, str]
+
+
+class Gates(NamedTuple):
+    """The gates that a chain trains."""
+
+    overrides: list[str]
+    inputs: list[str]  # pooled features that the exit table has to contain
+    shared: bool  # one gate, which predicts quality, serves all betas
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="eco")
 @report_errors
 def eco(cfg: DictConfig) -> None:
-    """Run what is missing, and tabulate what came of all; a job that failed makes the exit status 1."""
-    config, console = HydraConfig.get(), Console()
-    folder, typed = Path(config.run.dir), of_parent(config.overrides.task)
-    check_parent(cfg, typed)
-    steps = list(chain(cfg, typed, folder))
+    """Run the missing jobs and print the results of all; exit with status 1 if one failed."""
+    config = HydraConfig.get()
+    folder = Path(config.run.dir)
+    overrides = parent_overrides(config.overrides.task)
+    check_parent(cfg, overrides)
+    steps = chain(cfg, overrides, folder)
     for step in steps:
         if step.job.arguments[0] == "src.train":
             check_unchanged(step.job, configure(step.job.arguments[1:]), "hydra.run.dir")
     jobs = {step.job.name: step.job for step in steps}
     with locked(folder, "hydra.run.dir"):
-        os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
+        os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # groups the jobs in W&B
         failed = run_all([*jobs.values()], cfg.at_once or 1, visible_gpus()[: cfg.at_once], cfg.on_failure)
-        rows = [row for step in steps for row in rows_of(*step, failed)]
-        held_out, scored = ([row for row in rows if ("utility" in row) is held] for held in (True, False))
-        marked(scored)  # the front of what images were scored at; a holdout's qualities are of another kind
+        rows = [row for step in steps for row in rows_of(step.job, step.values, failed)]
+        held_out = [row for row in rows if "utility" in row]
+        scored = mark_pareto([row for row in rows if "utility" not in row])  # only these qualities are comparable
         write_csv(rows, folder / "table.csv")
+    console = Console()
     if held_out:
-        console.print(table_of(held_out, "gates on the holdout of the exit table"))
-    console.print(table_of(scored, f"{folder}/table.csv"))
-    if any(row.get("front") for row in scored):
-        console.print(front_of(scored))
+        for table in result_tables(held_out, "gates on the holdout of the exit table"):
+            console.print(table)
+    for table in result_tables(scored, f"{folder}/table.csv"):
+        console.print(table)
     if failed:
-        console.print(failures(failed, jobs))
+        console.print(failure_table(failed, jobs))
     print(f"python -m src.report {folder}")
     if failed:
         sys.exit(1)
 
 
-def check_parent(cfg: DictConfig, typed: list[str]) -> None:
-    """Refuse what leaves a gate nothing to choose, or would be of no effect."""
-    values = {name.lstrip("+"): value for name, value in given(typed).items()}
-    instead = {"beta": "betas=[...]", "budget_gflops": "betas=[...]", "ckpt_path": "parent=FILE"}
-    for name in instead.keys() & values.keys():
-        fail(f"{name}={values[name]}: not a setting of this chain, expected {instead[name]}")
+def check_parent(cfg: DictConfig, overrides: list[str]) -> None:
+    """Refuse settings of the parent that leave nothing for a gate to choose, or that have no effect."""
+    values = {name.lstrip("+"): value for name, value in values_of(overrides).items()}
+    alternatives = {"beta": "betas=[...]", "budget_gflops": "betas=[...]", "ckpt_path": "parent=FILE"}
+    for name in alternatives.keys() & values.keys():
+        fail(f"{name}={values[name]}: not a setting of this chain, expected {alternatives[name]}")
     if cfg.exits is None or len(cfg.exits) < 2:
-        exits = cfg.exits and list(cfg.exits)
+        exits = None if cfg.exits is None else list(cfg.exits)
         fail(f"exits={spell(exits)}: with a single exit there is nothing to choose, expected two or more")
     if not cfg.parent and wants_several(cfg.trainer.devices):
         fail(
@@ -99,76 +109,116 @@ def check_parent(cfg: DictConfig, typed: list[str]) -> None:
         )
 
 
-def chain(cfg: DictConfig, typed: list[str], folder: Path) -> Iterator[Step]:
-    """Parent, exit table, gates and their scores."""
+def chain(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Step]:
+    """Return the jobs of ECO-M2F: A, the parent; B, its exit table; C, gates, and their scores."""
     search = search_path(HydraConfig.get())
-    shared = [*search, *(override for override in typed if name_of(override).split(".")[0] in SHARED)]
-    gates, inputs, one_for_all = gates_of(cfg, folder, shared)
+    shared = [*search, *(override for override in overrides if name_of(override).split(".")[0] in SHARED)]
+    gates = gates_of(cfg, folder, shared)
     betas = [f"beta={float(beta)}" for beta in cfg.betas]
-    place, after, alone = folder / "parent", ("parent",), ["trainer.devices=1", QUIET]
+    trained = frozen_parent(cfg, overrides, folder, search, shared)
+
+    parent = parent_job(cfg, [*search, *overrides], trained, folder / "parent")
+    table = table_job(gates, trained, folder)
+    place = folder / folder_name(" ".join(gates.overrides).removeprefix("+experiment="))
+    table_setting = f"data.table={quote(str(table.folder / 'table'))}"
+    gate_overrides = [*gates.overrides, *shared, table_setting, f"seed={cfg.seed}", QUIET]
+    steps = [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place)]
+    if cfg.evaluate:
+        steps += score_jobs(gates, trained, betas, place)
+    return steps
+
+
+def frozen_parent(
+    cfg: DictConfig, overrides: list[str], folder: Path, search: list[str], shared: list[str]
+) -> list[str]:
+    """Return the overrides with which later jobs load the trained parent."""
     if cfg.parent is None:
-        last = f"{place}/checkpoints/last.ckpt"  # whose scores, being the newest, stand beside those of gates
-        frozen = [f"ckpt_path={last}", *shared, *alone]  # other settings come back from the checkpoint
-        steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
-        yield Step(job("parent", place, ["src.train", *search, *typed], steps=steps), {})
-    else:
-        others = [override for override in typed if name_of(override) != "parent"]
-        frozen = [f"ckpt_path={cfg.parent}", *search, *others, *alone]
-        yield Step(job("parent", place, ["src.evaluate", *frozen]), {})
-
-    place = folder / folder_name(f"label_{'+'.join(inputs)}")
-    table = place / "table"
-    label = ["src.label", *frozen, f"table={quote(str(table))}", f"task.inputs=[{','.join(inputs)}]"]
-    yield Step(job("exit table", place, label, after), {})
-
-    place = folder / folder_name(" ".join(gates).removeprefix("+experiment="))
-    train = ["src.train", *gates, *shared, f"data.table={quote(str(table))}", f"seed={cfg.seed}", QUIET]
-    learnt: dict[str, list[str]] = {"gate": []} if one_for_all else {f"gate {beta}": [beta] for beta in betas}
-    for name, own in learnt.items():
-        yield Step(job(name, place / folder_name(name), [*train, *own], ("exit table",)), given(own))
-    for beta in betas if cfg.evaluate else []:
-        name = "gate" if one_for_all else f"gate {beta}"
-        score = ["src.evaluate", *frozen, f"gate={place / folder_name(name)}/checkpoints/best.ckpt", beta]
-        yield Step(job(f"scores {beta}", place / folder_name(f"scores {beta}"), score, (name,)), given([beta]))
+        checkpoint = folder / "parent/checkpoints/last.ckpt"  # the newest scores are those of the last checkpoint
+        return [f"ckpt_path={checkpoint}", *shared, "trainer.devices=1", QUIET]
+    others = [override for override in overrides if name_of(override) != "parent"]
+    return [f"ckpt_path={cfg.parent}", *search, *others, "trainer.devices=1", QUIET]
 
 
-def given(overrides: list[str]) -> dict[str, str]:
-    """Values by name."""
+def parent_job(cfg: DictConfig, overrides: list[str], trained: list[str], place: Path) -> Job:
+    """Step A: train the parent; one that is trained already is only scored."""
+    if cfg.parent is not None:
+        return run_job("parent", place, ["src.evaluate", *trained])
+    steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
+    return run_job("parent", place, ["src.train", *overrides], steps=steps)
+
+
+def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
+    """Step B: label the training images with the quality of every exit, and keep the inputs of the gates."""
+    place = folder / folder_name(f"label_{'+'.join(gates.inputs)}")
+    settings = [f"table={quote(str(place / 'table'))}", f"task.inputs=[{','.join(gates.inputs)}]"]
+    return run_job("exit table", place, ["src.label", *trained, *settings], ("parent",))
+
+
+def gate_jobs(gates: Gates, overrides: list[str], betas: list[str], place: Path) -> list[Step]:
+    """Step C: train one gate for all betas, or one for each."""
+    train = ["src.train", *overrides]
+    if gates.shared:
+        return [Step(run_job("gate", place / "gate", train, ("exit table",)), {})]
+    return [
+        Step(
+            run_job(f"gate {beta}", place / folder_name(f"gate {beta}"), [*train, beta], ("exit table",)),
+            values_of([beta]),
+        )
+        for beta in betas
+    ]
+
+
+def score_jobs(gates: Gates, trained: list[str], betas: list[str], place: Path) -> list[Step]:
+    """Score the parent with its gate on the validation images, for every beta."""
+    steps = []
+    for beta in betas:
+        gate = "gate" if gates.shared else f"gate {beta}"
+        checkpoint = place / folder_name(gate) / "checkpoints/best.ckpt"
+        evaluate = ["src.evaluate", *trained, f"gate={checkpoint}", beta]
+        name = f"scores {beta}"
+        steps.append(Step(run_job(name, place / folder_name(name), evaluate, (gate,)), values_of([beta])))
+    return steps
+
+
+def values_of(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values of overrides by their names."""
     return dict(override.split("=", 1) for override in overrides if "=" in override)
 
 
-def job(name: str, place: Path, arguments: list[str], after: tuple[str, ...] = (), steps: int | None = None) -> Job:
-    """A job whose run folder is its folder."""
-    return Job(name, [*arguments, f"hydra.run.dir={quote(str(place))}"], place, after, steps)
-
-
-def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> tuple[list[str], list[str], bool]:
-    """Overrides of every gate, what it sees, and whether one gate serves all betas; refuses what is no gate."""
+def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> Gates:
+    """Return the gates of the chain. Refuse an experiment that trains no gate."""
     name = cfg.gates or f"eco_gate_{HydraConfig.get().runtime.choices['data'].split('_')[0]}"
     for override in cfg.gate_overrides:
-        if name_of(override) in GIVEN:
+        if name_of(override) in SET_BY_CHAIN:
             fail(f"gates.{override}: every gate has that from the chain; expected another setting, or betas=[...]")
-    gates = [f"+experiment={name}", *cfg.gate_overrides]
-    check([*shared, *gates, f"hydra.run.dir={quote(str(folder))}"])
-    task = configure([*shared, *gates]).task
+    overrides = [f"+experiment={name}", *cfg.gate_overrides]
+    check([*shared, *overrides, f"hydra.run.dir={quote(str(folder))}"])
+    task = configure([*shared, *overrides]).task
     if task._target_ != "src.tasks.gate_training.GateTraining":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
-    return gates, list(task.gate.inputs), task.target == "quality" and cfg.evaluate
+    return Gates(overrides, list(task.gate.inputs), shared=task.target == "quality" and cfg.evaluate)
 
 
-def arguments(typed: list[str]) -> list[str]:
-    """What was typed: the gates' settings as one, and with a parent that there is, its settings before all others."""
-    typed = [*map(expand_home, typed)]
-    if {"-m", "--multirun"} & set(typed):
+def arguments(overrides: list[str]) -> list[str]:
+    """Return the overrides with all `gates.` settings as one list, after the settings saved in `parent`."""
+    overrides = [*map(expand_home, overrides)]
+    if {"-m", "--multirun"} & set(overrides):
         fail("-m: a chain has its own sweep, over betas=[...]; for other parents start it once for each")
-    if file := given(typed).get("parent"):
+    values = values_of(overrides)
+    if file := values.get("parent"):
         if not Path(file).is_file():
             fail(f"parent={file}: no such file, looked in {Path.cwd()}")
-        if experiments := {"+experiment", "experiment"} & given(typed).keys():
-            fail(f"experiment={given(typed)[experiments.pop()]}: parent={file} brings its own, expected one of the two")
-    gates = [quote(argument.replace("gates.", "", 1)) for argument in typed if name_of(argument).startswith("gates.")]
-    others = [argument for argument in typed if not name_of(argument).startswith("gates.")]
-    return saved_overrides([*others, *([f"gate_overrides=[{','.join(gates)}]"] if gates else [])], setting="parent")
+        for name in {"+experiment", "experiment"} & values.keys():
+            fail(f"experiment={values[name]}: parent={file} brings its own, expected one of the two")
+    gates = [quote(override.replace("gates.", "", 1)) for override in overrides if is_gate_setting(override)]
+    others = [override for override in overrides if not is_gate_setting(override)]
+    if gates:
+        others.append(f"gate_overrides=[{','.join(gates)}]")
+    return saved_overrides(others, setting="parent")
+
+
+def is_gate_setting(override: str) -> bool:
+    return name_of(override).startswith("gates.")
 
 
 if __name__ == "__main__":

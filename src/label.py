@@ -49,7 +49,7 @@ def label(cfg: DictConfig) -> None:
         trainer.predict(task, data, return_predictions=False, weights_only=True)
         trainer.strategy.barrier()
     if trainer.is_global_zero:
-        num_scored, whole = labelling.finish(), labelling.about
+        num_scored, whole = labelling.finish(), labelling.info
         if (folder_of_run := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
             run_folder.finish(folder_of_run, "labelled")
         bare = f", {NOTHING} in {whole.num_images - num_scored} of them" * (num_scored < whole.num_images)

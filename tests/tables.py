@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from src.exit_table.table import About, Rows, write_shard
+from src.exit_table.table import LabelledBatch, TableInfo, write_shard
 
 EXITS = [2, 3, 4, 5, 6]
 
@@ -16,7 +16,7 @@ def write_table(
     """A table in two shards: an image needs the more layers the larger its first input; some have no quality."""
     chance = torch.Generator().manual_seed(0)
     half = -(-num_images // 2)
-    about = About("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(inputs, dim), "train", num_images, half, {})
+    info = TableInfo("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(inputs, dim), "train", num_images, half, {})
     x = torch.rand(num_images, dim, generator=chance) * 3 + 5
     need = (x[:, :1] - 5) / 3 * 5 + 1.5  # layers, 1.5 to 6.5
     depths = torch.tensor(EXITS)
@@ -27,6 +27,6 @@ def write_table(
         part = slice(start, start + half)
         ids = range(num_images)[part]
         values = {name: x[part] * (place + 1) for place, name in enumerate(inputs)}
-        rows = Rows(list(ids), [f"{i}.jpg" for i in ids], quality[part], cost[part], values)
-        write_shard(folder, number, [rows], about)
+        batch = LabelledBatch(list(ids), [f"{i}.jpg" for i in ids], quality[part], cost[part], values)
+        write_shard(folder, number, [batch], info)
     return folder

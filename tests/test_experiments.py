@@ -13,7 +13,7 @@ from src.config.saved_settings import saved_overrides
 from src.data.export import export_cityscapes, export_coco, export_index_masks
 from src.data.formats.categories import read_categories
 from src.data.shapes import Shapes
-from src.exit_table.table import read
+from src.exit_table.table import read_table
 from src.models.gate import INPUTS
 from tests.helpers import ROOT, SIZES, SMALL_MODEL, TINY, TINY_SHAPES, export_custom
 from tests.tables import write_table
@@ -96,9 +96,9 @@ def test_every_oracle_labels(experiment: str, configure: Callable[..., DictConfi
     task, data, trainer = cast(Any, build_run(configure(f"+experiment={experiment}", *settings)))
     data.label(tmp_path / "table", "train", shard_size=3, source="", settings={}, **task.about())
     trainer.predict(task, data, return_predictions=False)
-    table = read(tmp_path / "table")
+    table = read_table(tmp_path / "table")
     assert len(table) == len(data.train_scenes)
-    assert table.about.exits == task.model.exits
+    assert table.info.exits == task.model.exits
     assert (table.cost.diff(dim=1) > 0).all()
 
 

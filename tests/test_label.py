@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.config.saved_settings import saved_overrides
-from src.exit_table.table import present, read
+from src.exit_table.table import finished_shards, read_table
 from src.label import check_trained
 from tests.config.test_saved_settings import trained
 from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, launch
@@ -53,13 +53,13 @@ def test_a_killed_run_goes_on_and_ends_equal(tmp_path: Path) -> None:
     launch("src.label", *settings, f"table={tmp_path}/whole")
     command = [sys.executable, "-m", "src.label", *settings, f"table={tmp_path}/broken"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    while process.poll() is None and len(present(tmp_path / "broken")) < 3:
+    while process.poll() is None and len(finished_shards(tmp_path / "broken")) < 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 3 <= len(present(tmp_path / "broken")) < 30
+    assert 3 <= len(finished_shards(tmp_path / "broken")) < 30
     launch("src.label", *settings, f"table={tmp_path}/broken")
-    whole, again = read(tmp_path / "whole"), read(tmp_path / "broken")
+    whole, again = read_table(tmp_path / "whole"), read_table(tmp_path / "broken")
     assert again.names == whole.names
     for ours, expected in ((again.quality, whole.quality), (again.inputs["mean32"], whole.inputs["mean32"])):
         torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)

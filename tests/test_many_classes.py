@@ -14,7 +14,7 @@ from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
 from src.data.targets import Sample
 from src.evaluate import evaluate
-from src.exit_table.table import read
+from src.exit_table.table import read_table
 from src.label import label
 from src.predict import gathered, predict
 from src.train import train
@@ -84,7 +84,7 @@ def test_every_command_takes_more_classes_than_a_byte(
     again = json.loads((tmp_path / "again" / "scores.json").read_text())
     assert again["exits"]["3"][SCORE[kind]] == scores["exits"]["3"][SCORE[kind]]
     command(label, "label", file, f"table={tmp_path}/table")
-    assert read(tmp_path / "table").labelled.all()
+    assert read_table(tmp_path / "table").labelled.all()
     command(predict, "predict", *gathered([str(root / "val"), file, f"out={tmp_path}/out"]))
     if kind == "semantic":
         values = np.asarray(Image.open(next((tmp_path / "out" / "semantic").iterdir())))

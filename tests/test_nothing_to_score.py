@@ -13,7 +13,7 @@ from PIL import Image
 from src.data.gate_data import GateData
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
-from src.exit_table.table import read
+from src.exit_table.table import read_table
 from src.label import label
 from src.reporting.runs import find
 from src.train import train
@@ -90,4 +90,4 @@ def test_images_without_a_quality_are_counted(
     command(train, "config", *settings_of("semantic", root), "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/run")
     command(label, "label", f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", "split=val", f"table={tmp_path}/table")
     assert "3 images of val, nothing to score in 1 of them" in capsys.readouterr().out
-    assert read(tmp_path / "table").labelled.tolist() == [True, False, True]
+    assert read_table(tmp_path / "table").labelled.tolist() == [True, False, True]

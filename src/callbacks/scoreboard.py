@@ -171,7 +171,7 @@ def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], ima
         "precision": str(trainer.precision),
         "device": str(trainer.strategy.root_device),
         "parameters": f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.2f} M",
-        "levels alive per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.levels_alive)),
+        "levels alive per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.active_levels)),
         "exits": ", ".join(map(str, task.model.exits)),
         **{
             f"GFLOPs at {size}, exit {depth}": f"total {cost.total:.4g}, backbone {cost.backbone:.4g}, "

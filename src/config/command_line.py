@@ -84,43 +84,63 @@ def initialized() -> Iterator[None]:
 
 
 def check(overrides: list[str], multirun: bool = False, primary: str = "config", claims: bool = False) -> list[str]:
-    """Compose before anything runs, so that what is misspelt or cannot be gets an answer that helps.
+    """Compose and check every job before anything runs; exit with a helpful message if one is wrong.
 
-    Returns further overrides: what the weights to start from settle, and if `claims`, a run folder that is nobody
-    else's, where it is called by the time: two commands may start in one second.
+    Returns further overrides: those implied by the weights to start from and, if `claims` is set, a run folder of its
+    own where folders are named by the time, because two commands may start in the same second.
     """
     with initialized():
-        known = roots(primary)
-        job = overrides
-        try:
-            settled: list[str] | None = None
+        with explained(overrides, primary):
             swept = sweep_of(overrides, multirun, primary)
-            for job in [overrides] if swept is None else jobs(swept):
+            job_overrides = [overrides] if swept is None else list(jobs(swept))
+        settled: list[str] | None = None
+        for job in job_overrides:
+            with explained(job, primary):
                 cfg = compose(primary, job, return_hydra_config=True)
                 before, settled = settled, overrides_from_weights(cfg, job, primary)
                 if before not in (None, settled):
                     fail("model.weights: those of one sweep must be of one architecture; start a run for each")
                 if settled:
                     cfg = compose(primary, [*job, *settled], return_hydra_config=True)
-                if unknown := set(cfg) - known:
-                    fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
-                refuse_commands(cfg, job, primary)
-                if swept is not None:
-                    check_subdir(cfg)
-                if swept is not None and primary != "cost":  # which trains nothing
-                    check_alone(cfg)
-                folder = Path(cfg.hydra.run.dir if swept is None else cfg.hydra.sweep.dir)
-                if cfg.hydra.output_subdir is not None or not folder.exists():  # else nothing is written there
-                    check_run_folder(folder)
-                check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-            fail(explain(error, job, primary))
+                check_job(cfg, job, primary, is_swept=swept is not None)
+    settled = settled or []
     if settled:
         print(f"model.weights settles: {', '.join(settled)}", file=sys.stderr)
-    named = any(override.lstrip("+").startswith(("hydra.run.dir=", "out=")) for override in overrides)
-    timed = claims and swept is None and cfg.hydra.output_subdir is not None and TIME.fullmatch(folder.name)
-    own = [f"hydra.run.dir={quote(str(claim(folder)))}"] if timed and not named else []
-    return [*(settled or []), *own]
+    if claims and swept is None and is_named_by_time(cfg, overrides):
+        return [*settled, f"hydra.run.dir={quote(str(claim(Path(cfg.hydra.run.dir))))}"]
+    return settled
+
+
+@contextmanager
+def explained(overrides: list[str], primary: str) -> Iterator[None]:
+    """Exit with an explanation if these overrides cannot be composed or fail a check."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        fail(explain(error, overrides, primary))
+
+
+def check_job(cfg: DictConfig, overrides: list[str], primary: str, is_swept: bool) -> None:
+    """Check the composed settings of one job, or of a run that is not part of a sweep."""
+    known = roots(primary)
+    if unknown := set(cfg) - known:
+        fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
+    refuse_commands(cfg, overrides, primary)
+    if is_swept:
+        check_subdir(cfg)
+    if is_swept and primary != "cost":  # the cost command trains nothing
+        check_alone(cfg)
+    folder = Path(cfg.hydra.sweep.dir if is_swept else cfg.hydra.run.dir)
+    if cfg.hydra.output_subdir is not None or not folder.exists():  # otherwise nothing is written there
+        check_run_folder(folder)
+    check_settings(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(known - {"hydra"}))))
+
+
+def is_named_by_time(cfg: DictConfig, overrides: list[str]) -> bool:
+    """Whether the run folder is written to and has the default name, which is the time of the start."""
+    if any(override.lstrip("+").startswith(("hydra.run.dir=", "out=")) for override in overrides):
+        return False
+    return cfg.hydra.output_subdir is not None and TIME.fullmatch(Path(cfg.hydra.run.dir).name) is not None
 
 
 def configure(overrides: list[str], primary: str = "config") -> DictConfig:

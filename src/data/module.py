@@ -1,4 +1,4 @@
-"""The data of one run: what Lightning trains on, scores, and labels."""
+"""The Lightning data module of segmentation: training, validation and labelling of exit tables."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -18,15 +18,15 @@ from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
 from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
-from src.exit_table.table import About
+from src.exit_table.table import TableInfo
 from src.exit_table.writer import ExitTableWriter
 from src.system.signals import leave_signals_to_parent
 
 
 class SegmentationData(LightningDataModule):
-    """Training scenes through `augment`, validation scenes through `resize`, as are those that `predict` labels.
+    """Training scenes transformed by `augment`; scenes to validate or to label transformed by `resize`.
 
-    `train` and `val` make their scenes when first asked, so validation needs no training files. Training is one
+    `train` and `val` create their scenes on first use, so validation needs no training files. Training is one
     stream of samples (see StepSampler), max_steps global batches long, where a global batch is batch_size x
     accumulate_grad_batches x ranks.
     """
@@ -39,14 +39,14 @@ class SegmentationData(LightningDataModule):
         val: Callable[[], Scenes],
         augment: Transform,
         resize: ResizeShortestEdge,
-        segmentation: str,  # what training targets are: panoptic, instance or semantic
+        segmentation: str,  # of training targets: panoptic, instance or semantic
         batch_size: int,  # per device
         eval_batch_size: int,
         num_workers: int,
         seed: int,
         root: str | None = None,  # the folder that `train` and `val` point into
-        num_classes: int | None = None,  # of the benchmark these settings stand for; files that are there say more
-        on_flaw: str = "refuse",  # what becomes of images with a flaw that breaks or falsifies: refuse or skip
+        num_classes: int | None = None,  # of the benchmark; used only if the files are absent
+        on_flaw: str = "refuse",  # images with problems: refuse or skip
     ) -> None:
         super().__init__()
         if on_flaw not in ("refuse", "skip"):
@@ -63,7 +63,7 @@ class SegmentationData(LightningDataModule):
 
     @cached_property
     def val_scenes(self) -> Scenes:
-        """The validation scenes. Raises ValueError if instances are to be learnt and no class has any."""
+        """The validation scenes. Raises ValueError if segmentation is instance and no class is a thing."""
         scenes = self._open(self.val, "val")
         if self.segmentation == "instance" and not any(category.isthing for category in scenes.categories):
             raise ValueError(
@@ -80,12 +80,12 @@ class SegmentationData(LightningDataModule):
         return scenes
 
     def _open(self, make: Callable[[], Scenes], split: str) -> Scenes:
-        """The scenes of a recipe, without those that have a flaw where these are to be skipped."""
+        """Create scenes and collect their problems; with on_flaw=skip, leave out images that have any."""
         problems: list[Problem] = []
 
-        def report(found: Iterable[Problem]) -> None:
-            problems.extend(found)
-            refuse(one for one in problems if self.on_flaw == "refuse" or one.kind in OF_NO_IMAGE)
+        def report(new: Iterable[Problem]) -> None:
+            problems.extend(new)
+            refuse(problem for problem in problems if self.on_flaw == "refuse" or problem.kind in OF_NO_IMAGE)
 
         scenes, num_skipped = opened(make, report), 0
         if self.on_flaw == "skip":
@@ -102,24 +102,24 @@ class SegmentationData(LightningDataModule):
         return self.val_scenes.categories
 
     def instance_truth(self, file: str) -> InstanceTruth:
-        """Objects that the validation scenes are scored against, from a file of their own. Raises as the class does."""
+        """Read the ground truth of AP from a separate file. Raises as InstanceTruth does."""
         truth = InstanceTruth(file, self.categories, self.val_scenes)
         self.problems += [("val", problem) for problem in truth.problems]
         return truth
 
     @property
     def for_task(self) -> dict[str, Any]:
-        """What the task needs to know."""
+        """Keyword arguments of the task."""
         return {"categories": self.categories}
 
     @property
     def for_checkpoint(self) -> dict[str, Any]:
-        """What a checkpoint says of the data."""
+        """Hyperparameters that describe the data in a checkpoint."""
         return {"categories": [category._asdict() for category in self.categories]}
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; without any files, as many as the benchmark has."""
+        """The number of classes; that of the benchmark if the files are absent."""
         try:
             return len(self.categories)
         except FileNotFoundError:
@@ -128,7 +128,7 @@ class SegmentationData(LightningDataModule):
             return self._num_classes
 
     def views(self, annotation_file: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """(height, width) after `resize`, and before, of every image in a COCO JSON file."""
+        """Return (height, width) after and before `resize` of every image in a COCO JSON file."""
         if not Path(annotation_file).is_file():
             raise FileNotFoundError(
                 f"sizes={annotation_file}: no such file; expected a COCO annotation file or [[height, width], ...]"
@@ -136,10 +136,10 @@ class SegmentationData(LightningDataModule):
         return [(self.resize.resized(*size), size) for size in image_sizes(Path(annotation_file))]
 
     def setup(self, stage: str) -> None:
-        """Make the scenes of a stage now, so that what is missing is said before anything runs."""
+        """Create the scenes of a stage, so that missing files raise before anything runs."""
         _ = self.train_scenes if stage == "fit" else self.val_scenes
         if stage == "fit" and self.trainer.max_steps == -1:
-            # The stream knows steps only, and so should schedules: say epochs in steps, once, for everybody.
+            # The sampler and the schedulers count steps: convert epochs to steps here, once.
             epochs = self.trainer.max_epochs
             if epochs is None or epochs < 0:
                 raise ValueError("training needs an end: give the trainer max_steps or max_epochs")
@@ -148,11 +148,11 @@ class SegmentationData(LightningDataModule):
 
     @property
     def global_batch_size(self) -> int:
-        """Samples that one optimiser step sees."""
+        """Samples per optimiser step."""
         return self.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        # Lightning warns of every loader without a state of its own; this stream's state is the step.
+        # Lightning warns about loaders without a state; here the step determines the samples.
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
         view = View(self.train_scenes, self.augment, self.seed, self.segmentation)
         sampler = StepSampler(
@@ -163,26 +163,26 @@ class SegmentationData(LightningDataModule):
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
-        return DataLoader(  # by keyword: Lightning rebuilds loaders from what it can read
+        return DataLoader(  # by keyword, because Lightning re-creates loaders from their arguments
             dataset=view,
             sampler=sampler,
             batch_size=self.batch_size,
             collate_fn=collate,
             persistent_workers=self.num_workers > 0,
-            **self.of_loaders,
+            **self.loader_settings,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
-    def label(self, folder: Path, split: str, **about: Any) -> ExitTableWriter:
-        """Open an exit table of the scenes of a split, for `predict` to fill; `about` is the rest of `About`."""
+    def label(self, folder: Path, split: str, **info: Any) -> ExitTableWriter:
+        """Open an exit table of a split for `predict` to fill; `info`: the other fields of `TableInfo`."""
         if split not in ("train", "val"):
             raise ValueError(f"split={split}: an exit table is of one split, expected train or val")
         scenes = self.train_scenes if split == "train" else self.val_scenes
         self.labelled = scenes
-        self.labelling = ExitTableWriter(folder, About(split=split, num_images=len(scenes), **about))
+        self.labelling = ExitTableWriter(folder, TableInfo(split=split, num_images=len(scenes), **info))
         return self.labelling
 
     def predict_dataloader(self) -> DataLoader[Batch]:
@@ -191,11 +191,11 @@ class SegmentationData(LightningDataModule):
 
     def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[Batch]:
         view = Batches(View(scenes, self.resize, self.seed), batches)
-        return DataLoader(dataset=view, batch_size=None, collate_fn=as_it_is, **settings, **self.of_loaders)
+        return DataLoader(dataset=view, batch_size=None, collate_fn=unchanged, **settings, **self.loader_settings)
 
     @property
-    def of_loaders(self) -> dict[str, Any]:
-        """What all loaders have."""
+    def loader_settings(self) -> dict[str, Any]:
+        """Settings that all loaders share."""
         return {
             "num_workers": self.num_workers,
             "worker_init_fn": leave_signals_to_parent,
@@ -204,7 +204,7 @@ class SegmentationData(LightningDataModule):
 
 
 class Batches(Dataset[Batch]):
-    """Samples put together as told: the i-th item is the batch of the i-th list of indices."""
+    """Batches as items: item i collates the samples of the i-th list of indices."""
 
     def __init__(self, view: Dataset[Any], batches: Sequence[Sequence[int]]) -> None:
         self.view, self.batches = view, batches
@@ -213,9 +213,9 @@ class Batches(Dataset[Batch]):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> Batch:
-        return collate([self.view[place] for place in self.batches[index]])
+        return collate([self.view[image_index] for image_index in self.batches[index]])
 
 
-def as_it_is(batch: Any) -> Any:
-    """What a loader does with a batch that is one already."""
+def unchanged(batch: Any) -> Any:
+    """The collate function of loaders whose items are batches."""
     return batch

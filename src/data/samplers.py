@@ -1,4 +1,4 @@
-"""Which image comes next: one stream of samples for training, a plain share of the images for evaluation."""
+"""The order of images: one stream of samples for training, a share of the images for evaluation."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -8,13 +8,12 @@ from torch.utils.data import Dataset, DistributedSampler
 
 
 class StepSampler(DistributedSampler):
-    """(index, draw) for the draws of one rank in a finite stream that does not know about epochs, ranks or resuming.
+    """Yields (index, draw) of one rank from a finite stream that is independent of epochs, ranks and resuming.
 
     Draw d of the stream shows image permutation(d // I)[d mod I] of I images, so every I draws show each image once.
-    Rank r of R takes draws r, r + R, ...: what the ranks see in one step is one run of the stream. `start` is asked
-    at each iteration how many draws are done; `len` counts from the stream's beginning all the same, for
-    Lightning goes on counting batches where a resumed run stopped. It leaves a DistributedSampler in place when there
-    are several ranks.
+    Rank r of R takes draws r, r + R, ..., so the ranks of one step see consecutive draws. `start` returns how many
+    draws are done when an iteration begins; `len` counts from the start of the stream even so, because Lightning
+    continues its count of batches when a run resumes. Lightning does not replace a DistributedSampler.
     """
 
     def __init__(
@@ -33,14 +32,14 @@ class StepSampler(DistributedSampler):
             yield int(order(epoch)[place]), draw
 
     def order(self, epoch: int) -> np.ndarray:
-        """The images of one pass: (I,) int64."""
+        """Return the image indices of one pass: (I,) int64."""
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
 
 
 def share(count: int, batch_size: int, rank: int, num_ranks: int) -> list[list[int]]:
-    """Batches of every num_ranks-th of so many images, none twice: scores over all ranks are those of one process.
+    """Return the batches of one rank, which takes every num_ranks-th of `count` images, each once over all ranks.
 
-    Where there are fewer images than ranks, some have one batch without images: Lightning waits for every rank.
+    With fewer images than ranks, some ranks get one empty batch, because Lightning waits for every rank.
     """
     mine = range(rank, count, num_ranks)
     return [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)] or [[]]

@@ -1,4 +1,4 @@
-"""What every data set looks like, and how it is seen: resized, augmented, reduced to a task."""
+"""The interface of data sets (`Scenes`), and a view of one: reduced to a task, then resized or augmented."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ Transform = Callable[[Sample, np.random.Generator], Sample]
 
 
 class Identity(NamedTuple):
-    """Which image something is about: id and name as its sample has them."""
+    """An image's id, name and size, equal to those of its sample."""
 
     image_id: int
     name: str
@@ -22,12 +22,12 @@ class Identity(NamedTuple):
 
 
 class Scenes(Dataset[Sample]):
-    """Annotated images by index, at their original size, the same at every call."""
+    """Annotated images at their original size; an index always gives the same sample."""
 
     categories: list[Category]
-    covered = False  # whether segments may be listed that have no pixel
-    ignored: Sequence[int] = ()  # values of masks that are no class
-    place = "data"  # the file or folder that says what is in the images
+    covered = False  # whether annotations may list segments without pixels
+    ignored: Sequence[int] = ()  # mask values that are not classes
+    place = "data"  # the annotation file or folder, for messages
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -36,32 +36,32 @@ class Scenes(Dataset[Sample]):
         raise NotImplementedError
 
     def described(self, index: int) -> Objects | None:
-        """What is annotated in an image, where that is known without reading its pictures."""
+        """Return an image's annotated objects if they are known without reading image or mask files, else None."""
         return None
 
     def annotated(self, index: int) -> Truth | None:
-        """What is in an image, where that can be read without the image itself."""
+        """Return an image's truth if it can be read without the image file, else None."""
         return None
 
     def identified(self, index: int) -> Identity | None:
-        """Which image it is, where that is known without reading it."""
+        """Return an image's identity if it is known without reading the image file, else None."""
         return None
 
     def problems_of(self, index: int) -> Iterable[Problem]:
-        """What is wrong with an image, as far as it shows without its pixels."""
+        """Return an image's problems that can be found without reading its pixels."""
         return ()
 
 
 class View(Dataset[Sample]):
     """Scenes seen through a transform.
 
-    A training sampler asks for (index, draw), draw being the place in the stream of samples: what comes out depends
-    on (seed, index, draw) alone, not on workers, ranks or where a run was resumed. Evaluation asks for an index.
+    Training samplers pass (index, draw), where draw is the position in the stream of samples. The result depends on
+    (seed, index, draw) only, not on workers, ranks or where a run resumed. Evaluation passes an index.
     """
 
     def __init__(self, scenes: Scenes, transform: Transform, seed: int, segmentation: str | None = None) -> None:
         self.scenes, self.transform, self.seed = scenes, transform, seed
-        self.segmentation = segmentation  # None: the truth keeps all that was annotated
+        self.segmentation = segmentation  # None: the truth keeps all annotations
 
     def __len__(self) -> int:
         return len(self.scenes)

@@ -1,4 +1,4 @@
-"""What is in a batch: images, and the annotated segments of each as a few integer maps.
+"""Batches: images, and the annotated segments of each image as a few integer maps.
 
 Letters: B images, N segments of one image, L layers of its map, H x W pixels.
 """
@@ -22,7 +22,7 @@ class Category(NamedTuple):
 class Truth(NamedTuple):
     """The annotated segments of one image.
 
-    Segments live in an integer map instead of a stack of masks: 0 is nothing, n is the n-th segment (from 1).
+    Segments are stored in an integer map instead of a stack of masks: 0 is void, n is the n-th segment (from 1).
     Panoptic segments never overlap and need one layer; where objects overlap they lie in different layers.
     """
 
@@ -32,18 +32,18 @@ class Truth(NamedTuple):
     areas: Tensor  # (N,) float32, pixels, as annotated
 
     def masks(self) -> Tensor:
-        """One mask per segment: (N, H, W) bool."""
+        """Return one mask per segment: (N, H, W) bool."""
         ids = torch.arange(1, len(self.labels) + 1, device=self.segments.device)
         return (self.segments[None] == ids[:, None, None, None]).any(1)
 
     def select(self, keep: Tensor) -> "Truth":
-        """The segments with `keep` (N,) bool set, renumbered from 1."""
+        """Return the segments with `keep` (N,) bool set, renumbered from 1."""
         renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32)
         renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
         return Truth(lookup(renumbered, self.segments), self.labels[keep], self.crowd[keep], self.areas[keep])
 
     def merge(self) -> "Truth":
-        """All segments of a class as one; crowd where one of them was."""
+        """Merge the segments of each class; a merged segment is a crowd if one of its parts was."""
         labels, new = torch.unique(self.labels, return_inverse=True)  # new: (N,) place of each segment's class
         renumbered = torch.cat([new.new_zeros(1), new + 1]).int()
         crowd = torch.zeros(len(labels)).index_add_(0, new, self.crowd.float()) > 0
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
     image: Tensor  # (3, h, w) uint8 RGB
     truth: Truth
     image_id: int
-    name: str  # the file, or what else a person would look for
+    name: str  # the file, or another name for people
 
 
 class Batch(NamedTuple):
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples, possibly none, to a batch, nothing stacked."""
+    """Collect samples, possibly none, into a batch without stacking tensors."""
     return Batch(*([getattr(sample, field) for sample in samples] for field in Sample._fields))
 
 
@@ -78,7 +78,7 @@ SEGMENTATIONS = ("panoptic", "instance", "semantic")
 
 
 def for_task(truth: Truth, categories: list[Category], segmentation: str) -> Truth:
-    """What a model is trained to find: all segments, things only, or one segment per class; never a crowd."""
+    """Return the training target: all segments, things only, or one segment per class; without crowds."""
     if segmentation not in SEGMENTATIONS:
         raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
     keep = ~truth.crowd
@@ -89,12 +89,12 @@ def for_task(truth: Truth, categories: list[Category], segmentation: str) -> Tru
 
 
 def lookup(table: Tensor, map_: Tensor) -> Tensor:
-    """table[map_], ten times faster than by indexing with a map of millions."""
+    """Return table[map_], ten times faster than indexing for large maps."""
     return table.index_select(0, map_.reshape(-1)).view(map_.shape)
 
 
 def pack(masks: np.ndarray) -> np.ndarray:
-    """Masks (N, H, W) bool as layers (L, H, W) int32, each mask in the first layer where it overlaps none."""
+    """Pack masks (N, H, W) bool into layers (L, H, W) int32, each in the first layer where it overlaps none."""
     layers = np.zeros((1, *masks.shape[1:]), np.int32)
     for number, mask in enumerate(masks, 1):
         free = ~(layers.astype(bool) & mask).any((1, 2))

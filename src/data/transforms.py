@@ -1,6 +1,6 @@
 """Augmentation for training and resizing for evaluation: (sample, random generator) -> sample.
 
-Masks are moved as the integer map they live in, and only what a crop keeps is ever resized.
+Masks are transformed as one integer map, and only the cropped part is resized.
 """
 
 import numpy as np
@@ -77,9 +77,9 @@ class ShortSideJitter:
 
 
 class ResizeShortestEdge:
-    """The image with its short side at `short`, unless its long side would pass `long`; the truth as it was.
+    """Resize the image to a short side of `short`, or a long side of `long` if that is smaller; keep the truth.
 
-    Sizes round as in detectron2's ResizeShortestEdge, so that published scores can be met.
+    Sizes are rounded as in detectron2's ResizeShortestEdge, to reproduce published scores.
     """
 
     def __init__(self, short: int = 800, long: int = 1333) -> None:
@@ -91,17 +91,17 @@ class ResizeShortestEdge:
         return sample._replace(image=self.image(sample.image))
 
     def image(self, image: Tensor) -> Tensor:
-        """An image (3, h, w) uint8 at that size."""
+        """Resize an image (3, h, w) uint8."""
         h, w = image.shape[-2:]
         new = self.resized(h, w)
         return image if new == (h, w) else resize(image, *new, (0, 0, w, h))
 
     def scaled(self, factor: float) -> "ResizeShortestEdge":
-        """One that aims at `factor` times the size."""
+        """Return a transform to `factor` times the size."""
         return ResizeShortestEdge(*(max(round(side * factor), 1) for side in (self.short, self.long)))
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """The size that an image of a size is brought to."""
+        """Return the (height, width) that an image of this size is resized to."""
         scale = self.short / min(height, width)
         if max(height, width) * scale > self.long:
             scale = self.long / max(height, width)
@@ -109,15 +109,15 @@ class ResizeShortestEdge:
 
 
 def mirror(sample: Sample) -> Sample:
-    """The sample with left and right exchanged."""
+    """Flip a sample left to right."""
     truth = sample.truth._replace(segments=sample.truth.segments.flip(-1))
     return sample._replace(image=sample.image.flip(-1), truth=truth)
 
 
 def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tuple[float, float]) -> Sample:
-    """A window on the sample resized to `new`: at most `size`, `place` from 0 (top, left) to 1 (bottom, right).
+    """Resize a sample to `new`, then crop it to at most `size`; `place` is from 0 (top, left) to 1 (bottom, right).
 
-    Segments that do not show are left out.
+    Segments without pixels in the crop are removed.
     """
     image, truth = sample.image, sample.truth  # (3, h, w)
     (h, w), (new_h, new_w) = image.shape[-2:], new
@@ -135,7 +135,7 @@ def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tup
 
 
 def fill(sample: Sample, height: int, width: int) -> Sample:
-    """The sample padded at the right and the bottom: grey that is nothing."""
+    """Pad a sample at the right and the bottom with grey, void pixels."""
     h, w = sample.image.shape[-2:]
     canvas = sample.image.new_full((height, width, 3), 128).permute(2, 0, 1)  # laid out as resize() gives it
     canvas[:, :h, :w] = sample.image
@@ -144,9 +144,9 @@ def fill(sample: Sample, height: int, width: int) -> Sample:
 
 
 def draw_colors(probability: float, rng: np.random.Generator) -> tuple[float, float, float, float, float]:
-    """What `recolor` takes, each change with a probability, by SSD's recipe (Liu et al. 2016).
+    """Draw arguments of `recolor` by SSD's recipe (Liu et al. 2016); `probability` is that of each change.
 
-    Contrast changes before or after saturation and hue.
+    Contrast changes either before or after saturation and hue.
     """
     on = rng.random(4) < probability
     brightness, hue = rng.uniform(-32, 32) * on[0], rng.uniform(-0.1, 0.1) * on[1]  # 18 of OpenCV's 180 hues
@@ -156,14 +156,15 @@ def draw_colors(probability: float, rng: np.random.Generator) -> tuple[float, fl
 
 
 def recolor(image: Tensor, brightness: float, before: float, hue: float, saturation: float, after: float) -> Tensor:
-    """An image (3, h, w) uint8 in another light.
+    """Change the colours of an image (3, h, w) uint8.
 
-    Levels plus brightness, times contrast `before`; hue plus parts of a turn, saturation times; contrast `after`.
+    In order: add `brightness`, multiply by contrast `before`, add `hue` (in turns), multiply saturation by
+    `saturation`, multiply by contrast `after`.
     """
     levels = np.arange(256)
     lit = (levels + brightness).clip(0, 255) * before
     picture = Image.fromarray(image.permute(1, 2, 0).numpy()).point(table(lit, lit, lit))
-    if (hue, saturation) != (0, 1):  # there and back costs time, and rounds
+    if (hue, saturation) != (0, 1):  # HSV and back is slow and rounds
         turned = (levels + round(hue * 256)) % 256
         picture = picture.convert("HSV").point(table(turned, levels * saturation, levels)).convert("RGB")
     picture = picture.point(table(*3 * [levels * after]))
@@ -171,17 +172,17 @@ def recolor(image: Tensor, brightness: float, before: float, hue: float, saturat
 
 
 def table(*bands: np.ndarray) -> list[int]:
-    """What Pillow's `point` looks up, for the 256 levels of each band."""
+    """Return the lookup table of Pillow's `point` for the 256 levels of each band."""
     return np.concatenate(bands).clip(0, 255).astype(np.uint8).tolist()
 
 
 def resize(image: Tensor, height: int, width: int, box: Box) -> Tensor:
-    """The part of an image (3, h, w) uint8 inside box, bilinear with antialiasing: (3, height, width)."""
+    """Resize the box of an image (3, h, w) uint8, bilinear with antialiasing: (3, height, width)."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture = picture.resize((width, height), Image.Resampling.BILINEAR, box)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def nearest(old: int, new: int, start: int, length: int) -> np.ndarray:
-    """Which of `old` pixels lies under the centre of each of `length` of `new` pixels, from `start`: (length,)."""
+    """Return, for `length` of `new` pixels from `start`, which of `old` pixels is under their centre: (length,)."""
     return (2 * np.arange(start, start + length) + 1) * old // (2 * new)

@@ -1,6 +1,6 @@
-"""The exit table: what a parent makes of each image at each exit, as Parquet shards that are whole or not there.
+"""ECO-M2F's exit table: for each image the quality and cost of every exit and the inputs of a gate, as Parquet shards.
 
-Letters: N images, E exits, C channels.
+Letters: N images, B images of a batch, E exits, C channels.
 """
 
 import json
@@ -18,16 +18,16 @@ from src.records.flatten import flatten
 from src.records.scores import NOTHING
 from src.system.atomic import atomic_write
 
-NOTE = b"ecoscale"  # under which a shard says what table it is of
-NUMBER = b"ecoscale shard"  # and which shard it is
-INPUT = "input/"  # what columns of gate inputs begin with
+METADATA_KEY = b"ecoscale"  # of the TableInfo in a shard's metadata
+SHARD_NUMBER_KEY = b"ecoscale shard"
+INPUT_PREFIX = "input/"  # of the columns of gate inputs
 
 
-class About(NamedTuple):
-    """What a whole table is of; every shard says it."""
+class TableInfo(NamedTuple):
+    """Metadata of a whole table, stored in every shard."""
 
     parent: str  # fingerprint of the weights
-    source: str  # where they came from
+    source: str  # file or hub name of the weights
     exits: list[int]
     segmentation: str
     inputs: dict[str, int]  # channels of each gate input
@@ -41,18 +41,18 @@ class About(NamedTuple):
         return -(-self.num_images // self.shard_size)
 
     def shard(self, number: int) -> range:
-        """Which images, by index in the split, a shard holds."""
+        """Return the indices, in the split, of the images of a shard."""
         return range(self.num_images)[number * self.shard_size : (number + 1) * self.shard_size]
 
 
 class ExitTable(NamedTuple):
     """N images at E exits, in the order of the data."""
 
-    about: About
+    info: TableInfo
     image_ids: Tensor  # (N,) int64
     names: list[str]
-    quality: Tensor  # (N, E) in 0..1; a row of nan for an image without anything to find
-    cost: Tensor  # (N, E) GMAC at the image's own size
+    quality: Tensor  # (N, E) in 0..1; all NaN for an image without annotations
+    cost: Tensor  # (N, E) GFLOPs at the image's own size
     inputs: dict[str, Tensor]  # (N, C) of each gate input
 
     def __len__(self) -> int:
@@ -60,24 +60,24 @@ class ExitTable(NamedTuple):
 
     @property
     def labelled(self) -> Tensor:
-        """Which images have a quality, (N,) bool."""
+        """Mask of the images with a quality: (N,) bool."""
         return ~self.quality.isnan().any(1)
 
     def rows(self, keep: Tensor) -> "ExitTable":
-        """The images with `keep` (N,) bool set, or those that `keep` (M,) int64 names."""
-        places = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+        """Select images by a mask (N,) bool or by indices (M,) int64."""
+        indices = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
         return ExitTable(
-            self.about,
-            self.image_ids[places],
-            [self.names[place] for place in places.tolist()],
-            self.quality[places],
-            self.cost[places],
-            {name: values[places] for name, values in self.inputs.items()},
+            self.info,
+            self.image_ids[indices],
+            [self.names[index] for index in indices.tolist()],
+            self.quality[indices],
+            self.cost[indices],
+            {name: values[indices] for name, values in self.inputs.items()},
         )
 
 
-class Rows(NamedTuple):
-    """What is labelled at a time: some images, in the order of the data."""
+class LabelledBatch(NamedTuple):
+    """The labels of B images, in the order of the data."""
 
     image_ids: Sequence[int]
     names: Sequence[str]
@@ -90,137 +90,157 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def write_shard(folder: Path, number: int, parts: Sequence[Rows], about: About) -> None:
-    """Write one shard, whole or not at all; it is finished when its name ends in `.parquet`."""
+def write_shard(folder: Path, number: int, batches: Sequence[LabelledBatch], info: TableInfo) -> None:
+    """Write one shard atomically: a file whose name ends in `.parquet` is complete."""
     columns: dict[str, Any] = {
-        "image_id": [int(one) for rows in parts for one in rows.image_ids],
-        "name": [name for rows in parts for name in rows.names],
-        "quality": fixed_lists([rows.quality for rows in parts]),
-        "cost": fixed_lists([rows.cost for rows in parts]),
-        **{f"{INPUT}{name}": fixed_lists([rows.inputs[name] for rows in parts]) for name in about.inputs},
+        "image_id": [int(image_id) for batch in batches for image_id in batch.image_ids],
+        "name": [name for batch in batches for name in batch.names],
+        "quality": list_column([batch.quality for batch in batches]),
+        "cost": list_column([batch.cost for batch in batches]),
     }
-    table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(about._asdict()), NUMBER: str(number)})
+    for name in info.inputs:
+        columns[INPUT_PREFIX + name] = list_column([batch.inputs[name] for batch in batches])
+    metadata = {METADATA_KEY: json.dumps(info._asdict()), SHARD_NUMBER_KEY: str(number)}
     with atomic_write(shard_file(folder, number)) as part:
-        pq.write_table(table, part, write_page_checksum=True)
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), part, write_page_checksum=True)
 
 
-def fixed_lists(values: Sequence[Tensor]) -> pa.FixedSizeListArray:
-    """Rows (N, C) as a column of lists of C numbers."""
+def list_column(values: Sequence[Tensor]) -> pa.FixedSizeListArray:
+    """Join batches (B, C) into a column of N lists of C numbers."""
     whole = torch.cat(list(values)).float().cpu().numpy()
     return pa.FixedSizeListArray.from_arrays(pa.array(whole.ravel()), whole.shape[1])
 
 
-def read_about(file: Path) -> About:
-    """What table a shard is of. Raises ValueError for what is no shard."""
+def read_info(file: Path) -> TableInfo:
+    """Read the table's metadata from a shard. Raises ValueError if the file is not a shard."""
     try:
-        return About(**json.loads(pq.read_schema(file).metadata[NOTE]))
+        return TableInfo(**json.loads(pq.read_schema(file).metadata[METADATA_KEY]))
     except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file}: no shard of an exit table ({said})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file}: not a shard of an exit table ({reason})") from error
 
 
-def present(folder: Path) -> list[Path]:
-    """The finished shards of a folder."""
+def finished_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def read(folder: str | Path) -> ExitTable:
-    """A whole table.
+def read_table(folder: str | Path) -> ExitTable:
+    """Read and validate a whole table.
 
     Raises:
-        FileNotFoundError: no such folder, or no shards in it.
-        ValueError: shards that are missing, damaged or of different tables, values that cannot be.
+        FileNotFoundError: the folder does not exist or has no shards.
+        ValueError: shards are missing, damaged or of different tables, or values are invalid.
     """
     folder = Path(folder)
-    files = present(folder)
+    files = finished_shards(folder)
     if not files:
         raise FileNotFoundError(f"table {folder}: no part-*.parquet there; python -m src.label writes them")
-    about = read_about(files[0])
-    expected = [shard_file(folder, number) for number in range(about.num_shards)]
+    info = read_info(files[0])
+    expected = [shard_file(folder, number) for number in range(info.num_shards)]
     if missing := [file.name for file in expected if file not in files]:
         raise ValueError(
-            f"table {folder}: {len(missing)} of {about.num_shards} shards are missing, the first {missing[0]}; "
-            "run the same python -m src.label again, it goes on where it stopped"
+            f"table {folder}: {len(missing)} of {info.num_shards} shards are missing, the first {missing[0]}; "
+            "run the same python -m src.label again to resume"
         )
     if extra := [file.name for file in files if file not in expected]:
-        raise ValueError(f"table {folder}: {extra[0]} is not of this table, which has {about.num_shards} shards")
-    parts = [read_shard(file, about, number) for number, file in enumerate(expected)]
+        raise ValueError(f"table {folder}: {extra[0]} is not of this table, which has {info.num_shards} shards")
+    shards = [read_shard(file, info, number) for number, file in enumerate(expected)]
     table = ExitTable(
-        about,
-        torch.from_numpy(np.concatenate([part["image_id"].to_numpy() for part in parts])),
-        [name for part in parts for name in part["name"].to_pylist()],
-        rows_of(parts, "quality"),
-        rows_of(parts, "cost"),
-        {name: rows_of(parts, f"{INPUT}{name}") for name in about.inputs},
+        info,
+        torch.from_numpy(np.concatenate([shard["image_id"].to_numpy() for shard in shards])),
+        [name for shard in shards for name in shard["name"].to_pylist()],
+        column_values(shards, "quality"),
+        column_values(shards, "cost"),
+        {name: column_values(shards, INPUT_PREFIX + name) for name in info.inputs},
     )
-    check(table, folder)
+    validate_values(table, folder)
     return table
 
 
-def read_shard(file: Path, about: About, number: int) -> pa.Table:
-    """One shard. Raises ValueError if it is damaged or of another table."""
-    difference = differs(about, read_about(file))
+def read_shard(file: Path, info: TableInfo, number: int) -> pa.Table:
+    """Read one shard. Raises ValueError if it is damaged or of another table."""
+    difference = first_difference(info, read_info(file))
     if difference is not None:
         raise ValueError(f"table {file.parent}: {file.name} is of another table than the first shard: {difference}")
     try:
-        table = pq.read_table(file, page_checksum_verification=True)
+        shard = pq.read_table(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged ({str(error).splitlines()[0]}); delete it and label again") from error
-    lists = {"quality": len(about.exits), "cost": len(about.exits)}
-    lists |= {f"{INPUT}{name}": dim for name, dim in about.inputs.items()}
-    types = {"image_id": pa.int64(), "name": pa.string(), **{n: pa.list_(pa.float32(), d) for n, d in lists.items()}}
-    if {field.name: field.type for field in table.schema} != types or len(table) != len(about.shard(number)):
-        raise ValueError(f"{file}: not the columns or rows that it says it has; delete it and label again")
-    if table.schema.metadata.get(NUMBER) != str(number).encode():
+    validate_schema(shard, file, info, number)
+    return shard
+
+
+def validate_schema(shard: pa.Table, file: Path, info: TableInfo, number: int) -> None:
+    """Check columns, number of rows, shard number and nulls. Raises ValueError naming the file."""
+    column_types = {field.name: field.type for field in shard.schema}
+    if column_types != expected_types(info) or len(shard) != len(info.shard(number)):
+        raise ValueError(f"{file}: columns or rows differ from its metadata; delete it and label again")
+    if shard.schema.metadata.get(SHARD_NUMBER_KEY) != str(number).encode():
         raise ValueError(f"{file}: is another shard of this table under a wrong name; delete it and label again")
-    chunks = [chunk for column in table.columns for chunk in column.chunks]
-    if any(
-        chunk.null_count or (pa.types.is_fixed_size_list(chunk.type) and chunk.values.null_count) for chunk in chunks
-    ):
-        raise ValueError(f"{file}: has nulls, which no labelling writes; delete it and label again")
-    return table
+    if any(has_nulls(column) for column in shard.columns):
+        raise ValueError(f"{file}: has nulls, which python -m src.label never writes; delete it and label again")
 
 
-def rows_of(parts: Sequence[pa.Table], column: str) -> Tensor:
-    """A column of lists as (N, C) float32."""
-    dim = parts[0].schema.field(column).type.list_size
-    values = [chunk.flatten().to_numpy() for part in parts for chunk in part[column].chunks]
+def expected_types(info: TableInfo) -> dict[str, pa.DataType]:
+    per_exit = pa.list_(pa.float32(), len(info.exits))
+    types = {"image_id": pa.int64(), "name": pa.string(), "quality": per_exit, "cost": per_exit}
+    for name, dim in info.inputs.items():
+        types[INPUT_PREFIX + name] = pa.list_(pa.float32(), dim)
+    return types
+
+
+def has_nulls(column: pa.ChunkedArray) -> bool:
+    """Whether a column has a null or, where it is a column of lists, a list of it has one."""
+    if column.null_count:
+        return True
+    if not pa.types.is_fixed_size_list(column.type):
+        return False
+    return any(chunk.values.null_count for chunk in column.chunks)
+
+
+def column_values(shards: Sequence[pa.Table], column: str) -> Tensor:
+    """Read a column of lists as (N, C) float32."""
+    dim = shards[0].schema.field(column).type.list_size
+    values = [chunk.flatten().to_numpy() for shard in shards for chunk in shard[column].chunks]
     return torch.from_numpy(np.concatenate(values)).view(-1, dim)
 
 
-def check(table: ExitTable, folder: Path) -> None:
-    """Refuse values that no labelling writes. Raises ValueError naming the first image that has some."""
-    nan = table.quality.isnan()
-    _, place, count = table.image_ids.unique(return_inverse=True, return_counts=True)
-    wrong = {
-        "an image id that another image has too": count[place] > 1,
-        "qualities at some exits and none at others": nan.any(1) & ~nan.all(1),
-        "a quality that is not in 0..1": ((table.quality < 0) | (table.quality > 1)).any(1),
-        "a cost that is no number above 0": ~((table.cost > 0) & table.cost.isfinite()).all(1),
-        **{f"an input {name} that is not finite": ~x.isfinite().all(1) for name, x in table.inputs.items()},
-    }
-    for what, rows in wrong.items():
-        if rows.any():
-            name = table.names[int(rows.nonzero()[0, 0])]
-            raise ValueError(f"table {folder}: {name} has {what}, one of {int(rows.sum())} such images")
-    if nan.all():
+def validate_values(table: ExitTable, folder: Path) -> None:
+    """Check ids, qualities, costs and inputs. Raises ValueError naming the first image with an invalid value."""
+
+    def refuse(wrong: Tensor, problem: str) -> None:  # wrong: (N,) bool
+        if wrong.any():
+            name = table.names[int(wrong.nonzero()[0, 0])]
+            raise ValueError(f"table {folder}: {name} has {problem}, one of {int(wrong.sum())} such images")
+
+    _, index, count = table.image_ids.unique(return_inverse=True, return_counts=True)
+    refuse(count[index] > 1, "an image id that another image has too")
+    missing = table.quality.isnan()
+    refuse(missing.any(1) & ~missing.all(1), "a quality at some exits only, expected all or none")
+    refuse(((table.quality < 0) | (table.quality > 1)).any(1), "a quality outside 0..1")
+    refuse(~((table.cost > 0) & table.cost.isfinite()).all(1), "a non-positive or non-finite cost")
+    for name, values in table.inputs.items():
+        refuse(~values.isfinite().all(1), f"a non-finite input {name}")
+    if missing.all():
         raise ValueError(f"table {folder}: {NOTHING} in any of its {len(table)} images, expected annotated ones")
 
 
-def differs(about: About, other: About) -> str | None:
-    """The first thing that two tables disagree in, as a sentence; None if they may be one table."""
-    for field in About._fields:
-        ours, theirs = getattr(about, field), getattr(other, field)
-        if field in ("source", "settings") or ours == theirs:
-            continue  # the same weights may lie elsewhere
-        return f"{field} {brief(ours)}, there {brief(theirs)}"
-    ours, theirs = flatten(about.settings), flatten(other.settings)
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            return f"{key}={ours.get(key)}, there {theirs.get(key)}"
+def first_difference(info: TableInfo, other: TableInfo) -> str | None:
+    """Describe the first field or setting that differs; None if both may be of one table.
+
+    `source` may differ: the same weights can be stored in several places.
+    """
+    for field in ("parent", "exits", "segmentation", "inputs", "split", "num_images", "shard_size"):
+        ours, theirs = getattr(info, field), getattr(other, field)
+        if ours != theirs:
+            return f"{field} {shortened(ours)}, there {shortened(theirs)}"
+    our_settings, their_settings = flatten(info.settings), flatten(other.settings)
+    for key in sorted(our_settings.keys() | their_settings.keys()):
+        if our_settings.get(key) != their_settings.get(key):
+            return f"{key}={our_settings.get(key)}, there {their_settings.get(key)}"
     return None
 
 
-def brief(value: Any) -> str:
-    """A value, a fingerprint by its beginning."""
+def shortened(value: Any) -> str:
+    """Return the first 12 characters of a fingerprint, other values whole."""
     return value[:12] if isinstance(value, str) else str(value)

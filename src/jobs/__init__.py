@@ -1,4 +1,4 @@
-"""Commands of this project run side by side, as a sweep or a chain: processes, SLURM jobs, and their results.
+"""Run commands of this project side by side, as a sweep or a chain, as processes or SLURM jobs, and show their results.
 
-What a single run does is not here: the commands at the root of `src` are what a job executes.
+What a single job does is not here: jobs execute the commands at the root of `src`.
 """

@@ -1,4 +1,4 @@
-"""What came of jobs: rows of scores, and tables as one reads them."""
+"""Results of jobs: rows of scores, and tables of them."""
 
 import json
 import math
@@ -9,96 +9,106 @@ from typing import Any
 from rich.table import Column, Table
 
 from src.jobs.running import NOT_RUN, Job
-from src.records.pareto import pareto_front
-from src.records.scores import QUALITIES
+from src.records.scores import GATE_FILE, QUALITIES, SCORES_FILE, pareto_front, policies_of
 
-MEASURES, COSTS = (*QUALITIES, "quality"), ("total_gflops", "gflops")  # the first that a row has counts
+MEASURES = (*QUALITIES, "quality")  # the first one that a row has is its quality
+COSTS = ("total_gflops", "gflops")  # the first one that a row has is its cost
 SHOWN = ("pq", "miou", "ap", "quality", "utility", "depth", "gflops", "total_gflops")
 
 
-def rows_of(job: Job, given: dict[str, str], failed: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """What a job came to, a row for each exit or chooser of exits."""
-    if (why := failed.get(job.name)) is None:
-        status = "done" if job.done else NOT_RUN
-    else:
-        status = NOT_RUN if why.startswith(NOT_RUN) else "failed"
-    rows = scores_of(job.folder) if status == "done" else {}
-    for who, scores in rows.items():
-        yield {"job": job.name, **given, "status": status, "exit": who, **scores}
+def rows_of(job: Job, values: dict[str, str], failed: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield a row of scores for each policy of a job, or one row without scores.
+
+    Args:
+        values: settings that tell the job from its siblings; they become columns.
+        failed: reasons of failures by job name.
+    """
+    about = {"job": job.name, **values, "status": status_of(job, failed)}
+    rows = scores_of(job.folder) if about["status"] == "done" else {}
+    for policy, scores in rows.items():
+        yield {**about, "exit": policy, **scores}
     if not rows:
-        yield {"job": job.name, **given, "status": status}
+        yield about
+
+
+def status_of(job: Job, failed: dict[str, str]) -> str:
+    if job.name in failed:
+        return NOT_RUN if failed[job.name].startswith(NOT_RUN) else "failed"
+    return "done" if job.done else NOT_RUN
 
 
 def scores_of(run: Path) -> dict[str, dict[str, float]]:
-    """The last scores of a run folder, by exit or by who chose the exits."""
-    scores, gate = run / "scores.json", run / "gate.json"
-    if gate.is_file():
-        return json.loads(gate.read_text())["outcomes"]
-    if not scores.is_file():
+    """Return the latest scores of a run folder by depth ("2") and policy ("gate"); of gate.json by policy alone."""
+    if (run / GATE_FILE).is_file():
+        return policies_of(json.loads((run / GATE_FILE).read_text()))
+    if not (run / SCORES_FILE).is_file():
         return {}
-    content = json.loads(scores.read_text())
-    return content["exits"] | ({"gate": content["gate"]} if "gate" in content else {})
+    policies = policies_of(json.loads((run / SCORES_FILE).read_text()))
+    return {policy.removeprefix("exit"): scores for policy, scores in policies.items()}
 
 
 def objectives(scores: dict[str, dict[str, float]]) -> list[float] | None:
-    """Quality and GFLOPs of the gate, or of the deepest exit; None where they are missing or NaN."""
-    row = scores["gate"] if "gate" in scores else scores[max(scores, key=int)] if scores else {}
-    values = [value_of(row, MEASURES), value_of(row, COSTS)]
+    """Return quality and GFLOPs of the gate, else of the deepest exit; None if either is missing or NaN."""
+    if not scores:
+        return None
+    row = scores["gate" if "gate" in scores else max(scores, key=int)]
+    values = [first_value(row, MEASURES), first_value(row, COSTS)]
     return values if all(map(math.isfinite, values)) else None
 
 
-def value_of(row: dict[str, Any], names: Sequence[str]) -> float:
-    """The first of some scores that a row has."""
+def first_value(row: dict[str, Any], names: Sequence[str]) -> float:
+    """Return the first of some scores that a row has, else NaN."""
     return next((row[name] for name in names if name in row), math.nan)
 
 
 def attainable(row: dict[str, Any]) -> bool:
-    """Whether a row is of fixed exits, or of a gate where there are gates."""
+    """Whether a policy can be used without the truth: of a gate's rows on its exit table, only "gate"."""
     return "utility" not in row or row["exit"] == "gate"
 
 
-def marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, those that can be had with `front`: whether no other is as good for less."""
-    points = [(value_of(row, COSTS), value_of(row, MEASURES)) for row in rows]
+def mark_pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows; those with quality and cost get `front`: whether they are in the Pareto set."""
+    points = [(first_value(row, COSTS), first_value(row, MEASURES)) for row in rows]
     scored = [i for i, row in enumerate(rows) if attainable(row) and all(map(math.isfinite, points[i]))]
     for i, best in zip(scored, pareto_front([points[i] for i in scored]), strict=True):
         rows[i]["front"] = best
     return rows
 
 
-def table_of(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The scores that count: of fixed exits, or of a gate."""
-    rows = [row for row in rows if attainable(row)]
+def result_tables(rows: Sequence[dict[str, Any]], title: str) -> Iterator[Table]:
+    """Yield the table of results and, if some are marked as such, the table of the Pareto set."""
+    yield score_table([row for row in rows if attainable(row)], title)
+    if any(row.get("front") for row in rows):
+        yield pareto_table(rows)
+
+
+def score_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     names = [name for name in SHOWN if any(name in row for row in rows)]
     table = Table(Column("job", overflow="fold"), "status", "exit", title=title)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
+        cells = [f"{row[name]:.4g}" if name in row else "" for name in names]
         table.add_row(row["job"], row["status"], str(row.get("exit", "")), *cells)
     return table
 
 
-def front_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """The Pareto set, cheapest first."""
-    best = sorted((row for row in rows if row.get("front")), key=lambda row: value_of(row, COSTS))
-    scored = sum("front" in row for row in rows)
-    title = f"Pareto set: {len(best)} of {scored} are beaten by none"
-    table = Table(Column("job", overflow="fold"), "exit", title=title)
+def pareto_table(rows: Sequence[dict[str, Any]]) -> Table:
+    best = sorted((row for row in rows if row.get("front")), key=lambda row: first_value(row, COSTS))
+    num_scored = sum("front" in row for row in rows)
+    table = Table(Column("job", overflow="fold"), "exit", title=f"Pareto set: {len(best)} of {num_scored}")
     for name in ("quality", "GFLOPs"):
         table.add_column(name, justify="right")
     for row in best:
-        table.add_row(row["job"], row["exit"], *(f"{value_of(row, names):.4g}" for names in (MEASURES, COSTS)))
+        quality, cost = first_value(row, MEASURES), first_value(row, COSTS)
+        table.add_row(row["job"], row["exit"], f"{quality:.4g}", f"{cost:.4g}")
     return table
 
 
-def failures(failed: dict[str, str], jobs: dict[str, Job]) -> Table:
-    """Which jobs failed, why, and where that is written."""
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("job", "why", "log")),
-        title=f"{len(failed)} of {len(jobs)} jobs failed",
-        style="red",
-    )
-    for name, why in failed.items():
-        table.add_row(name, why, str(jobs[name].log))
+def failure_table(failed: dict[str, str], jobs: dict[str, Job]) -> Table:
+    """Return a table of failed jobs, each with its reason and its log."""
+    columns = [Column(name, overflow="fold") for name in ("job", "why", "log")]
+    table = Table(*columns, title=f"{len(failed)} of {len(jobs)} jobs failed", style="red")
+    for name, reason in failed.items():
+        table.add_row(name, reason, str(jobs[name].log))
     return table

@@ -1,4 +1,4 @@
-"""Commands of this project run side by side, each a process of its own; what is finished is not run again."""
+"""Run commands of this project side by side, each in its own process. Finished jobs are not run again."""
 
 import csv
 import ctypes
@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from src.config.schema import quote
 from src.records.run_folder import begin, finished
 from src.system.atomic import write_text
 from src.system.cpus import processors
@@ -25,21 +26,17 @@ from src.system.signals import Interrupted
 
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 NOT_RUN = "not run"
-SECONDS_TO_END = 60  # for a job that is told to
+SECONDS_TO_END = 60  # after SIGTERM; then the job is killed
 
 
 class Job(NamedTuple):
-    """One command.
-
-    `folder` is where it runs, and keeps its log; `after` names the jobs it builds on; `steps` is how many a training
-    has, whose folder is its run folder.
-    """
+    """A command and the folder of its results."""
 
     name: str
     arguments: list[str]  # of python -m
-    folder: Path
-    after: tuple[str, ...] = ()
-    steps: int | None = None
+    folder: Path  # the run folder; the log is written there too
+    after: tuple[str, ...] = ()  # names of the jobs that have to finish first
+    steps: int | None = None  # training steps, for the progress bar
 
     @property
     def line(self) -> str:
@@ -47,13 +44,13 @@ class Job(NamedTuple):
 
     @property
     def begun(self) -> bool:
-        """Whether this very command was the last one that began in the folder."""
+        """Whether this command was the last one started in the folder."""
         file = self.folder / "begun"
         return file.is_file() and file.read_text() == self.line
 
     @property
     def done(self) -> bool:
-        """Whether this very command has come to its end, as what it left in the folder says."""
+        """Whether this command has finished, according to its files in the folder."""
         return self.begun and finished(self.folder)
 
     @property
@@ -61,9 +58,9 @@ class Job(NamedTuple):
         return self.folder / "log.txt"
 
     def begin(self) -> list[str]:
-        """What its command has besides: a training that was broken off goes on from its last checkpoint.
+        """Mark the job as started and return extra arguments: an interrupted training resumes from its checkpoint.
 
-        A checkpoint that another command left there is removed, lest this one went on from it the next time.
+        A checkpoint that another command left in the folder is removed, so that this command never resumes from it.
         """
         last = self.folder / "checkpoints/last.ckpt"
         if not self.begun:
@@ -72,155 +69,197 @@ class Job(NamedTuple):
         return ["ckpt_path=auto"] if last.is_file() else []
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen:
-        """Run it as a process."""
-        besides = self.begin()
-        command = [sys.executable, "-m", *self.arguments, *besides]
-        with open(self.log, "a" if besides else "w") as log:
+        """Start the command as a process, with additional environment variables."""
+        resume = self.begin()
+        command = [sys.executable, "-m", *self.arguments, *resume]
+        with open(self.log, "a" if resume else "w") as log:
             return subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **environment},
                 preexec_fn=die_with_parent,
-                start_new_session=True,  # Ctrl-C is for the command that runs the jobs, which ends them
+                start_new_session=True,  # Ctrl-C reaches only the parent, which ends its jobs
             )
 
     def steps_done(self) -> int:
-        """The newest step that a training has logged."""
+        """Return the newest step in metrics.csv, 0 before there is one."""
         metrics = self.folder / "metrics.csv"
         if not metrics.is_file():
             return 0
-        with open(metrics) as file:  # which grows long, and is asked often: only its last line is parsed
+        with open(metrics) as file:  # polled often: parse the last line only
             row = next(csv.DictReader([next(file, ""), *deque(file, maxlen=1)]), {})
         return int(row.get("step") or 0)
 
 
+def run_job(
+    name: str, folder: Path, arguments: list[str], after: tuple[str, ...] = (), steps: int | None = None
+) -> Job:
+    """Return a job whose run folder is `folder`."""
+    return Job(name, [*arguments, f"hydra.run.dir={quote(str(folder))}"], folder, after, steps)
+
+
 def visible_gpus() -> list[str]:
-    """The GPUs that jobs may have, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    """Return the names of the available GPUs, as in CUDA_VISIBLE_DEVICES."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",") if names else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def wants_several(devices: Any) -> bool:
-    """Whether `trainer.devices` asks for more than the one GPU that a job has."""
+    """Whether `trainer.devices` asks for more than one GPU, which is all that a job gets."""
     return bool(visible_gpus()) and devices not in ("auto", 1, "1")
 
 
 class Requeueable(NamedTuple):
-    """A job as submitit calls it, in a process that the cluster gave: called again after a requeue, it goes on."""
+    """A job that submitit calls in a process of the cluster. Called again after a requeue, it resumes."""
 
     job: Job
 
     def __call__(self) -> None:
-        """Run the command in this very process, which gets the cluster's signals. Raises SystemExit if it fails."""
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # else Lightning takes it to requeue too; submitit's is USR2
-        os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN))  # nor do workers
+        """Run the command in this process, which receives the cluster's signals. Raises SystemExit if it fails."""
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # else Lightning would requeue too; submitit uses USR2
+        os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN))  # in workers
         module, *arguments = self.job.arguments
         sys.argv = [module, *arguments, *self.job.begin()]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
     def checkpoint(self) -> Any:
-        """What submitit is to requeue when the time is up: the same."""
+        """Return what submitit requeues at the time limit: this job."""
         from submitit.helpers import DelayedSubmission  # of the extra `slurm`
 
         return DelayedSubmission(self)
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends, even by kill -9 (Linux)."""
+    """Let the kernel kill this process when its parent dies, even by kill -9 (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
+class RunningJob(NamedTuple):
+    """A job that was started, the environment variables reserved for it, and its progress bar."""
+
+    job: Job
+    process: subprocess.Popen
+    slot: dict[str, str]
+    bar: TaskID
+
+
+class JobRunner:
+    """Starts jobs when those they build on are done and a slot is free."""
+
+    def __init__(self, jobs: Sequence[Job], slots: list[dict[str, str]], progress: Progress):
+        self.waiting = not_done(jobs, progress.console)
+        self.done = {job.name for job in jobs if job not in self.waiting}
+        self.running: list[RunningJob] = []
+        self.failed: dict[str, str] = {}  # reason by job
+        self.free_slots = slots
+        self.progress = progress
+        self.total = progress.add_task(f"{len(jobs)} jobs", total=len(jobs), completed=len(self.done))
+
+    def start_ready(self) -> None:
+        """Start as many jobs as there are free slots."""
+        ready = [job for job in self.waiting if self.done.issuperset(job.after)]
+        for job in ready[: len(self.free_slots)]:
+            self.waiting.remove(job)
+            slot = self.free_slots.pop()
+            bar = self.progress.add_task(job.name, total=job.steps)
+            self.running.append(RunningJob(job, job.start(slot), slot, bar))
+
+    def collect_finished(self) -> None:
+        """Free the slots of processes that have ended, and note whether their jobs are done."""
+        for running in list(self.running):
+            if running.job.steps:
+                self.progress.update(running.bar, completed=running.job.steps_done())
+            if running.process.poll() is not None:
+                self.collect(running)
+
+    def collect(self, ended: RunningJob) -> None:
+        if ended.job.done:
+            self.done.add(ended.job.name)
+        else:
+            self.failed[ended.job.name] = failure_reason(ended.job, ended.process.returncode)
+        self.running.remove(ended)
+        self.free_slots.append(ended.slot)
+        self.progress.remove_task(ended.bar)
+        self.progress.advance(self.total)
+
+    def drop_blocked(self) -> None:
+        """Give up waiting jobs that build on failed ones."""
+        for job in list(self.waiting):
+            if failed := [name for name in job.after if name in self.failed]:
+                self.waiting.remove(job)
+                self.failed[job.name] = f"{NOT_RUN}, it builds on {', '.join(failed)}"
+
+
 def run_all(jobs: Sequence[Job], at_once: int, gpus: Sequence[str] = (), on_failure: str = "stop") -> dict[str, str]:
-    """Run what is not done, in an order that respects `after`; returns why jobs failed, by name.
+    """Run all jobs that are not done, each after those it builds on. Returns the reasons of failures by job name.
 
     Args:
-        at_once: how many run side by side, sharing the cores; OMP_NUM_THREADS, where it is set, is what each gets.
-        gpus: each job has one of these to itself; then as many run at once.
-        on_failure: stop: the others are stopped too, and can go on later; continue: those that can still run do.
+        at_once: number of jobs side by side. They share the cores; OMP_NUM_THREADS, where set, is the threads of each.
+        gpus: if any, each job gets one of these to itself, and as many jobs run side by side.
+        on_failure: "stop" ends the other jobs, which can resume later; "continue" runs every job that still can.
     """
-    share = str(max(processors() // (len(gpus) or at_once), 1))
-    threads = os.environ.get("OMP_NUM_THREADS", share)  # less than a share where others use the machine
-    slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads} for _ in range(at_once)]
-    console = Console(stderr=True)
-    waiting = not_done(jobs, console)
-    done = {job.name for job in jobs if job not in waiting}
-    running: dict[str, tuple[Job, subprocess.Popen, dict[str, str], TaskID]] = {}
-    failed: dict[str, str] = {}
+    share = max(processors() // (len(gpus) or at_once), 1)
+    threads = os.environ.get("OMP_NUM_THREADS", str(share))
+    slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{"OMP_NUM_THREADS": threads}] * at_once
     columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    try:
-        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-            whole = progress.add_task(f"{len(jobs)} jobs", total=len(jobs), completed=len(done))
-            while (waiting or running) and not (failed and on_failure == "stop"):
-                for job in [job for job in waiting if done.issuperset(job.after)][: len(slots)]:
-                    waiting.remove(job)
-                    slot = slots.pop()
-                    running[job.name] = job, job.start(slot), slot, progress.add_task(job.name, total=job.steps)
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        runner = JobRunner(jobs, slots, progress)
+        try:
+            while (runner.waiting or runner.running) and not (runner.failed and on_failure == "stop"):
+                runner.start_ready()
                 time.sleep(0.2)
-                for job, process, slot, bar in list(running.values()):
-                    if job.steps:
-                        progress.update(bar, completed=job.steps_done())
-                    if process.poll() is None:
-                        continue
-                    if job.done:
-                        done.add(job.name)
-                    else:
-                        failed[job.name] = last_words(job, process.returncode)
-                    del running[job.name]
-                    slots.append(slot)
-                    progress.remove_task(bar)
-                    progress.advance(whole)
-                lost = [job for job in waiting if failed.keys() & set(job.after)]
-                for job in lost:
-                    waiting.remove(job)
-                    failed[job.name] = f"{NOT_RUN}, it builds on {', '.join(failed.keys() & set(job.after))}"
-    except Interrupted as interrupted:
-        interrupted.kept = "the same command goes on with the jobs that are not done"
-        raise
-    finally:
-        end([process for _, process, *_ in running.values()])
-    return failed
+                runner.collect_finished()
+                runner.drop_blocked()
+        except Interrupted as interrupted:
+            interrupted.kept = "the same command resumes the jobs that are not done"
+            raise
+        finally:
+            end([running.process for running in runner.running])
+    return runner.failed
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """End processes so that they can go on later: a training saves the step that it is at; who hangs is killed."""
+    """End processes so that they can resume: a training saves its current step. Kill those that hang."""
     try:
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + SECONDS_TO_END
         for process in processes:
             process.wait(max(deadline - time.monotonic(), 0))
-    except (subprocess.TimeoutExpired, Interrupted):  # a second signal: now
+    except (subprocess.TimeoutExpired, Interrupted):  # hangs, or a second signal
         for process in processes:
             process.kill()
 
 
-def finished_of(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs that have come to their end, and all they build on too."""
-    finished, before = [job for job in jobs if job.done], -1
-    while len(finished) != before:
-        before, names = len(finished), {job.name for job in finished}
-        finished = [job for job in finished if names.issuperset(job.after)]
-    return finished
+def finished_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that are done together with all jobs they build on."""
+    done = [job for job in jobs if job.done]
+    while True:
+        names = {job.name for job in done}
+        remaining = [job for job in done if names.issuperset(job.after)]
+        if len(remaining) == len(done):
+            return done
+        done = remaining
 
 
 def not_done(jobs: Sequence[Job], console: Console) -> list[Job]:
-    """Jobs that are to run, which are marked so; of the others it is said that they are done."""
-    finished = finished_of(jobs)
+    """Report the finished jobs; mark the others as unfinished and return them."""
+    finished = finished_jobs(jobs)
     for job in finished:
         console.print(f"{job.name}: done already, {job.folder} (remove it to run it again)", highlight=False)
-    left = [job for job in jobs if job not in finished]
-    for job in left:
-        begin(job.folder)  # what is there is of another command, or made from what runs anew
-    return left
+    unfinished = [job for job in jobs if job not in finished]
+    for job in unfinished:
+        begin(job.folder)  # old results may come from another command or from an outdated job
+    return unfinished
 
 
-def last_words(job: Job, status: int) -> str:
-    """Why a job failed: its last error in one line, else its last line that says something; SLURM's last is not one."""
+def failure_reason(job: Job, status: int) -> str:
+    """Return the last error in the log of a failed job, else its last line (not of srun), else its exit status."""
     if status == 0:
-        return f"exit status 0, but {job.folder} does not have all that it should: its scores are missing or damaged"
+        return f"exit status 0, but results in {job.folder} are incomplete: scores are missing or damaged"
     text = job.log.read_text(errors="replace") if job.log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("srun: ")]
-    errors = [line for line in lines if line.startswith("error: ")]  # behind which a progress bar may still end
+    errors = [line for line in lines if line.startswith("error: ")]  # a progress bar may end after it
     return (errors or lines or [f"exit status {status}"])[-1]

@@ -1,4 +1,4 @@
-"""Whether the configuration is still the one that a job began with."""
+"""Compare the configuration of a job with the one it was started with."""
 
 import yaml  # comes with OmegaConf
 from omegaconf import DictConfig, OmegaConf
@@ -10,9 +10,9 @@ from src.system.terminal import fail
 
 
 def check_unchanged(job: Job, cfg: DictConfig, setting: str) -> None:
-    """Refuse to go on with jobs, some of which have results by other settings than the files of today give.
+    """Raise SystemExit if a job with results was started with a configuration other than `cfg`.
 
-    Raises SystemExit, in one line; `setting` is what gives the jobs another folder.
+    `setting` is the name of the setting that chooses another folder for the jobs.
     """
     if not job.begun or not (job.done or (job.folder / "checkpoints" / "last.ckpt").is_file()):
         return

@@ -1,13 +1,14 @@
-"""What a forward pass costs, in multiply-adds, by torch's own counter and without computing anything.
+"""The cost of a forward pass in GFLOPs, counted by torch without computing anything.
 
 Convention of the papers (fvcore's counter on detectron2's models): one multiply-add counts 1 and is called a FLOP;
 per element a layer or group norm counts 5, a batch norm 2, a bilinear resize 4; other element-wise operations, biases
-and pooling count nothing. Deformable sampling and the query-key product of masked attention are opaque to that counter:
-they are counted here too, and kept apart.
+and pooling count nothing. fvcore does not see deformable sampling and the query-key product of
+masked attention: they are counted here too, but reported separately.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,17 +20,16 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs what it raises, at length
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs every error that it raises
 aten = torch.ops.aten
 GIGA = 1e9
-DIVISOR = 32  # sides of a batch are padded to a multiple of it
 
 Size = Sequence[int]
-Counts = dict[str, dict[Any, float]]  # module name: {operation: GMAC}
+Counts = dict[str, dict[Any, float]]  # module name: {operation: GFLOPs}
 
 
 class Cost(NamedTuple):
-    """GMAC (1e9 multiply-adds) of one image left at one exit, by part."""
+    """GFLOPs (multiply-adds x 1e-9) of one image that leaves at one exit, by part."""
 
     backbone: float
     input_projections: float
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
     recalibration: float
     stride4_path: float  # lateral convolution and pixel embedding
     mask_convolution: float
-    upsampling: float  # of the stride 8 level; the published counter books it beside the pixel decoder
+    upsampling: float  # of the stride 8 level; the published counter does not add it to the pixel decoder
     decoder: float
     gate: float
     postprocessing: float
@@ -46,22 +46,22 @@ class Cost(NamedTuple):
 
     @property
     def encoder_layers(self) -> float:
-        """All layers of the encoder with token re-calibration."""
+        """All encoder layers and token re-calibration."""
         return sum(self.layers) + self.recalibration
 
     @property
     def pixel_decoder(self) -> float:
-        """What the papers call the encoder: projections, encoder layers, stride 4 path and mask convolution."""
+        """The "encoder" of the papers: projections, encoder layers, stride 4 path and mask convolution."""
         return self.input_projections + self.encoder_layers + self.stride4_path + self.mask_convolution
 
     @property
     def total(self) -> float:
-        """What the papers print."""
+        """The total that the papers report."""
         outside = self.backbone + self.upsampling + self.decoder + self.gate + self.postprocessing
         return self.pixel_decoder + outside
 
     def parts(self) -> dict[str, float]:
-        """Every figure but those of single layers, the total first."""
+        """Return all costs except those of single layers, the total first."""
         sums = {name: getattr(self, name) for name in ("total", "backbone", "pixel_decoder", "encoder_layers")}
         return sums | {name: value for name, value in self._asdict().items() if name != "layers"}
 
@@ -69,10 +69,10 @@ class Cost(NamedTuple):
 def survey(
     model: Any, views: Iterable[tuple[Size, Size]], exits: Sequence[int] | None = None, segmentation: str = "panoptic"
 ) -> dict[int, Cost]:
-    """The mean cost at each exit over images, given as (height, width) of each as it enters and originally."""
-    groups: dict[Size, list[int]] = {}  # pixels of the originals by the size of the padded batch
+    """Return {depth: mean cost over images}; `views` holds each image's (height, width) as it enters and originally."""
+    groups: dict[Size, list[int]] = {}  # padded size: pixels of the original images
     for size, original in views:
-        groups.setdefault(pad(size), []).append(prod(original))
+        groups.setdefault(model.padded(size), []).append(prod(original))
     console = Console(stderr=True)
     bar = track(groups.items(), "counting sizes", console=console, transient=True, disable=len(groups) < 5)
     counted = [(count(model, size, exits, sum(p) / len(p), segmentation), len(p)) for size, p in bar]
@@ -80,16 +80,16 @@ def survey(
 
 
 class ImageCost:
-    """The total cost in GMAC at each exit, image by image; what images of one padded size share is counted once."""
+    """Total GFLOPs of single images at each exit; the model is counted once per padded size."""
 
     def __init__(self, model: Any, exits: Sequence[int], segmentation: str) -> None:
         self.model, self.exits, self.segmentation = model, list(exits), segmentation
-        self.per_pixel = postprocessing(*answers(model), 0, 1.0, segmentation)
-        self.counted: dict[Size, list[float]] = {}  # at no pixel of the original
+        self.per_pixel = postprocessing(*num_outputs(model), 0, 1.0, segmentation)
+        self.counted: dict[Size, list[float]] = {}  # by padded size, without post-processing at the original size
 
     def __call__(self, size: Size, pixels: float) -> list[float]:
-        """(height, width) of an image as it enters, and the pixels of the original, to one figure for each exit."""
-        padded = pad(size)
+        """Return GFLOPs at each exit for `size`, (height, width) as the image enters, and `pixels` of the original."""
+        padded = self.model.padded(size)
         if padded not in self.counted:
             costs = count(self.model, padded, self.exits, 1.0, self.segmentation)
             self.counted[padded] = [cost.total - self.per_pixel for cost in costs.values()]
@@ -97,7 +97,7 @@ class ImageCost:
 
 
 def mean(costs: Iterable[tuple[Cost, int]]) -> Cost:
-    """The mean of costs that each stand for a number of images."""
+    """Return the mean of (cost, number of images), weighted by the number."""
     costs, counts = zip(*costs, strict=True)
     whole = sum(counts)
 
@@ -115,7 +115,7 @@ def count(
     pixels: float | None = None,
     segmentation: str = "panoptic",
 ) -> dict[int, Cost]:
-    """The cost of one image at each exit: {depth: Cost}.
+    """Return {depth: cost of one image}.
 
     Args:
         model: a Mask2Former, on any device, the meta device included.
@@ -124,20 +124,29 @@ def count(
         pixels: of the original image, to which masks are resized; null: those of the image as it enters.
         segmentation: panoptic, instance or semantic, which decides what post-processing does.
 
-    Raises ValueError for a size that the model does not take.
+    Raises ValueError if the model does not accept the size.
     """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
+    padded = model.padded(size)
     try:
-        with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # no memory, and yet a device
-            features = trace(model.backbone, torch.empty(1, 3, *pad(size)))
+        # fake tensors take no memory, and yet have a device
+        with eval_mode(model), FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
             return {
-                depth: cost_of(model, *features, depth, prod(pad(size)), pixels or prod(size), segmentation)
+                depth: cost_of(model, backbone, features, depth, prod(padded), pixels or prod(size), segmentation)
                 for depth in (model.exits if exits is None else exits)
             }
     except RuntimeError as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({said})") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({reason})") from error
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode, and each of its modules back in its own mode afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -146,13 +155,19 @@ def count(
 def cost_of(
     model: Any, backbone: Counts, features: Any, depth: int, padded: int, pixels: float, segmentation: str
 ) -> Cost:
-    """The cost of one exit, given the backbone's and its features; among fake tensors."""
+    """Return the cost of one exit from the counts and features of the backbone; call it among fake tensors."""
     pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
     mask_features, levels = memories[depth]
     decoder, predictions = trace(model.decoder, mask_features, levels)
-    num_queries, num_classes = answers(model)
-    unseen = query_key_product(levels, num_queries, len(model.decoder.layers))
-    resized = aten.upsample_bilinear2d
+    gate = {} if model.gate is None else trace(model.gate, levels)[0]
+    num_queries, num_classes = num_outputs(model)
+
+    # torch counts the query-key product, the published counter does not: it is reported apart
+    product = query_key_product(levels, num_queries, len(model.decoder.layers))
+    # every decoder layer predicts class logits here, but inference needs only those of the last
+    unused_class_logits = added(decoder, "class_embed") * (1 - 1 / len(predictions))
+    # resizing inside token re-calibration is part of `recalibration` already
+    resized_in_recalibration = pixel_decoder.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0)
     return Cost(
         backbone=added(backbone, ""),
         input_projections=sum(added(pixel_decoder, f"input_proj.{i}") for i in range(len(levels))),
@@ -160,23 +175,17 @@ def cost_of(
         recalibration=added(pixel_decoder, "encoder.recalibrate"),
         stride4_path=added(pixel_decoder, "lateral") + added(pixel_decoder, "pixel_embedding"),
         mask_convolution=added(pixel_decoder, "mask_features"),
-        upsampling=pixel_decoder[""][resized] - pixel_decoder.get("encoder.recalibrate", {}).get(resized, 0.0),
-        # the answer needs the class logits of the last prediction only
-        decoder=added(decoder, "") - unseen - added(decoder, "class_embed") * (1 - 1 / len(predictions)),
-        gate=0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
+        upsampling=pixel_decoder[""][aten.upsample_bilinear2d] - resized_in_recalibration,
+        decoder=added(decoder, "") - product - unused_class_logits,
+        gate=added(gate, "") if gate else 0.0,
         postprocessing=postprocessing(num_queries, num_classes, padded, pixels, segmentation),
         sampling=pixel_decoder[""][aten.grid_sampler_2d],
-        query_key_product=unseen,
+        query_key_product=product,
     )
 
 
-def pad(size: Size) -> Size:
-    """The size that an image has in a batch."""
-    return tuple(-(-side // DIVISOR) * DIVISOR for side in size)
-
-
 def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
-    """GMAC by submodule ("" is the module itself) and operation, and the output; to be called among fake tensors."""
+    """Return GFLOPs by submodule ("" is the module itself) and operation, and the output; needs fake tensors."""
     weights = [*module.named_parameters(), *module.named_buffers()]
     state = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in weights}
     counter = FlopCounterMode(display=False, custom_mapping=RULES)
@@ -191,22 +200,22 @@ def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
 
 
 def added(counts: Counts, name: str) -> float:
-    """All that is counted of a submodule, nothing where there is none or where it does not compute."""
+    """Sum the GFLOPs of a submodule without deformable sampling; 0 if it is absent or does not compute."""
     return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
 
 
 def query_key_product(levels: Sequence[Tensor], num_queries: int, num_layers: int) -> float:
-    """GMAC of comparing every query with every token of a level (1, C, h, w); layer i reads level i mod 3."""
+    """Return GFLOPs of comparing all queries with all tokens of a level (1, C, h, w); layer i reads level i mod 3."""
     return sum(num_queries * levels[i % len(levels)].numel() for i in range(num_layers)) / GIGA
 
 
-def answers(model: Any) -> tuple[int, int]:
-    """How many queries and classes a model answers with."""
+def num_outputs(model: Any) -> tuple[int, int]:
+    """Return the numbers of queries and of classes that a model predicts."""
     return model.decoder.query_feat.num_embeddings, model.decoder.class_embed.out_features - 1
 
 
 def postprocessing(num_queries: int, num_classes: int, padded: int, original: float, segmentation: str) -> float:
-    """GMAC of Mask2Former's published post-processing, for numbers of pixels.
+    """Return GFLOPs of Mask2Former's published post-processing for numbers of pixels.
 
     Masks are resized to the padded image and to the original one, and summed by class there for the semantic map, which
     instance segmentation does without; semantic segmentation sums in the padded image and resizes the sums.
@@ -218,7 +227,7 @@ def postprocessing(num_queries: int, num_classes: int, padded: int, original: fl
 
 
 def per_element(multiply_adds: int) -> Any:
-    """A counting rule: so many multiply-adds per element of the first output."""
+    """Return a counting rule of `multiply_adds` per element of the first output."""
 
     def rule(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple) else out_val

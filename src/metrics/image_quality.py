@@ -1,4 +1,4 @@
-"""How good a single image's answer is, in 0..1, where no panoptic quality is asked for.
+"""Quality of the prediction for a single image, in 0..1: PQ, mean IoU or AP.
 
 Letters: M detections and N annotated segments of the image, K classes, H x W pixels, T thresholds.
 """
@@ -13,13 +13,22 @@ from torch import Tensor
 
 from src.metrics.average_precision import Scored, encode, index
 from src.metrics.mean_iou import VOID
+from src.metrics.panoptic_quality import class_quality
 
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
-MOST = 100  # detections that count
+MAX_DETECTIONS = 100  # per image, as in COCO
+
+
+def image_pq(counts: Tensor) -> float:
+    """Return PQ of one image from its counts (K, 4): the mean over the classes counted in it.
+
+    nan if the image has no segments, or only crowd regions.
+    """
+    return float(class_quality(counts)[:, 0].nanmean())
 
 
 def image_iou(pred: Tensor, truth: Tensor, num_classes: int) -> float:
-    """Mean IoU of one image (H, W) over the classes in its prediction or truth, void left out; nan without any."""
+    """Return mean IoU of one image (H, W) over the classes in prediction or truth, without void; nan if none."""
     seen = truth != VOID
     pred, truth = pred[seen], truth[seen]
     inter, in_pred, in_truth = (
@@ -36,44 +45,63 @@ def image_ap(
     truth_labels: Tensor,  # (N,) class index
     crowd: Tensor,  # (N,) bool
 ) -> float:
-    """AP of one image with the detections of all classes in one ranking, over IoU 0.50 to 0.95; nan without truth.
+    """Return AP of one image over IoU 0.50 to 0.95; nan without annotated segments.
 
-    Matching is COCO's, class by class. One ranking, not a mean over classes: a detection of a class that the image
-    does not have lowers the precision of all that are less sure, where COCO's mean would not see it.
+    Detections of all classes share one ranking. A detection of a class that the image does not have therefore lowers
+    the precision of all detections with lower scores; COCO's mean over classes would not count it.
     """
     if not bool((~crowd).any()):
         return float("nan")
     if not len(labels):
         return 0.0
+    matched, ignored = coco_match(scores, labels, masks, truth_masks, truth_labels, crowd)
+    return average_precision(matched, ignored, int((~crowd).sum()))
+
+
+def coco_match(
+    scores: Tensor, labels: Tensor, masks: Tensor, truth_masks: Tensor, truth_labels: Tensor, crowd: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match detections by COCO's rules, class by class; arguments as `image_ap`.
+
+    Return two bool arrays (T, M) with the detections of all classes ranked by score, at most `MAX_DETECTIONS`: which
+    match an annotated segment at each IoU threshold, and which are ignored because they match a crowd region.
+    """
     detections = [
         {"category_id": label, "score": score, "segmentation": rle, "area": 1.0}
         for label, score, rle in zip(labels.tolist(), scores.tolist(), encode(masks), strict=True)
     ]
     truths = [
-        {"category_id": label, "iscrowd": int(many), "segmentation": rle, "area": 1.0}
-        for label, many, rle in zip(truth_labels.tolist(), crowd.tolist(), encode(truth_masks), strict=True)
+        {"category_id": label, "iscrowd": int(is_crowd), "segmentation": rle, "area": 1.0}
+        for label, is_crowd, rle in zip(truth_labels.tolist(), crowd.tolist(), encode(truth_masks), strict=True)
     ]
     height, width = masks.shape[-2:]
     image = Scored(0, height, width, detections, truths)
-    categories = sorted({one["category_id"] for one in [*truths, *detections]})
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+    categories = sorted({*labels.tolist(), *truth_labels.tolist()})
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluation = COCOeval(index([image], "truths", categories), index([image], "detections", categories), "segm")
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.params.maxDets = [MOST]
+        evaluation.params.areaRng = [[0, 1e10]]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
-    classes = [one for one in evaluation.evalImgs if one is not None]
-    order = np.argsort([-score for one in classes for score in one["dtScores"]], kind="stable")[:MOST]
-    matched, ignored = (
-        np.concatenate([one[key] for one in classes], 1)[:, order].astype(bool) for key in ("dtMatches", "dtIgnore")
-    )  # (T, M)
-    hits, misses = np.cumsum(matched & ~ignored, 1), np.cumsum(~matched & ~ignored, 1)
-    recall = hits / int((~crowd).sum())
+    by_class = [result for result in evaluation.evalImgs if result is not None]
+    ranked_scores = np.concatenate([result["dtScores"] for result in by_class])
+    order = np.argsort(-ranked_scores, kind="stable")[:MAX_DETECTIONS]
+    matched = np.concatenate([result["dtMatches"] for result in by_class], 1)[:, order].astype(bool)
+    ignored = np.concatenate([result["dtIgnore"] for result in by_class], 1)[:, order].astype(bool)
+    return matched, ignored
+
+
+def average_precision(matched: np.ndarray, ignored: np.ndarray, num_truths: int) -> float:
+    """Return the area under the precision-recall curve, averaged over thresholds, of ranked detections (T, M)."""
+    hits = np.cumsum(matched & ~ignored, 1)
+    misses = np.cumsum(~matched & ~ignored, 1)
+    recall = hits / num_truths
     precision = hits / np.maximum(hits + misses, 1)
-    precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # the best at this recall or a higher one
-    return float(np.mean([read_off(p, r) for p, r in zip(precision, recall, strict=True)]))
+    best_precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # at this recall or a higher one
+    return float(np.mean([read_off(p, r) for p, r in zip(best_precision, recall, strict=True)]))
 
 
 def read_off(precision: np.ndarray, recall: np.ndarray) -> float:
-    """The mean precision (M,) at COCO's recalls, zero where they are not reached."""
+    """Return the mean of precision (M,) at COCO's recalls, zero at recalls that are not reached."""
     places = np.searchsorted(recall, RECALLS, side="left")
     return float(np.append(precision, 0.0)[places].mean())

@@ -78,14 +78,6 @@ def class_quality(counts: Tensor) -> Tensor:
     return quality.where((size[:, None] > 0) & ((tp + fn).sum() > 0), torch.nan)
 
 
-def image_quality(counts: Tensor) -> Tensor:
-    """PQ of one image, () in 0..1 from its counts (K, 4): the mean over the classes counted in it.
-
-    nan where nothing is to be found: no segments, or only crowd regions.
-    """
-    return class_quality(counts)[:, 0].nanmean()
-
-
 class PanopticQuality(Metric):
     """PQ, SQ and RQ over many images: the mean over all classes, over things and over stuff.
 

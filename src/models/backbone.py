@@ -1,4 +1,4 @@
-"""Images to feature maps of strides 4, 8, 16 and 32, by any timm model."""
+"""Any timm model as a backbone: images to feature maps of strides 4, 8, 16 and 32."""
 
 import difflib
 import logging
@@ -82,13 +82,13 @@ class Backbone(nn.Module):
             self.body = freeze_batch_norm_2d(self.body)
         if sync_norm:  # by timm, since torch's own conversion would lose the activations that timm joins to norms
             self.body = convert_sync_batchnorm(self.body)
-        improve(self.body)
+        use_our_layers(self.body)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
         try:
             outputs = self.body(images)
-        except AssertionError as error:  # timm's word for a size it was not made for
+        except AssertionError as error:  # timm raises it for unsupported image sizes
             size = "x".join(map(str, images.shape[-2:]))
             raise ValueError(f"backbone {self.name!r} takes no images of {size} ({error}); see its options") from error
         features = {}
@@ -98,41 +98,43 @@ class Backbone(nn.Module):
         return features
 
     def set_grad_checkpointing(self) -> None:
-        """Recompute activations in the backward pass, where the timm model knows how to."""
+        """Recompute activations in the backward pass, if the timm model supports it."""
         self.body.set_grad_checkpointing(True)
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """A frozen batch norm as the one operation that it is; torchvision's works its scale out anew at every pass."""
+    """Frozen batch norm as a single operation; torchvision recomputes the scale in every forward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class FrozenNormAct(FrozenBatchNormAct2d):
-    """The same, with the activation that some timm models join to it."""
+    """`FrozenNorm` followed by the activation that some timm models fuse with it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
         return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
 
 
-IMPROVED = {
+OUR_LAYERS = {
     SwinTransformerBlock: PadFirstBlock,
     FrozenBatchNorm2d: FrozenNorm,
     FrozenBatchNormAct2d: FrozenNormAct,
 }
 
 
-def improve(body: nn.Module) -> None:
-    """Let timm's layers compute as ours do; their weights stay."""
+def use_our_layers(body: nn.Module) -> None:
+    """Make timm's layers use our `forward`, in place.
+
+    Our classes are subclasses that add no state and have no constructor, so it is enough to change the class of the
+    existing modules: weights, names and hooks stay as they are.
+    """
     for module in body.modules():
-        module.__class__ = IMPROVED.get(type(module), type(module))
+        module.__class__ = OUR_LAYERS.get(type(module), type(module))
 
 
 class MissingKeys(logging.Handler):
-    """Listens for the weights that timm did not find; it tells its log only, and goes on with random ones."""
+    """Collect the names of missing weights from timm's log; timm logs them and keeps random values."""
 
     def __enter__(self) -> "MissingKeys":
         self.keys: list[str] = []
@@ -152,15 +154,15 @@ class MissingKeys(logging.Handler):
         self.log.level, self.log.propagate = self.before
 
     def among(self, names: Iterable[str]) -> list[str]:
-        """Those of some names that are missing; a feature extractor's names may have _ for a dot."""
+        """Return the missing ones among `names`; feature extractors may replace dots in names by underscores."""
         return sorted({key.replace(".", "_") for key in self.keys} & {name.replace(".", "_") for name in names})
 
 
 def reachable() -> bool:
-    """Whether the hub answers, asked once and with patience for seconds, not minutes."""
+    """Return whether the hub responds to one request within ten seconds."""
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:  # an answer
+    except urllib.error.HTTPError:  # the server responded
         return True
     except OSError:
         return False
@@ -168,7 +170,7 @@ def reachable() -> bool:
 
 
 def create_body(name: str, pretrained: bool | str, options: dict[str, Any]) -> Any:
-    """The timm model as a feature extractor."""
+    """Create the timm model as a feature extractor. Raises as `Backbone` does."""
     models = timm.list_models()
     if name.split(".")[0] not in models:
         near = difflib.get_close_matches(name, models, 8)

@@ -1,6 +1,6 @@
-"""The encoder that both papers change: a schedule says which levels are alive at each layer, exits where it may stop.
+"""The encoder that both papers change: its schedule sets the active levels of each layer, images leave at exits.
 
-Letters: B images, C channels, h x w the pixels of a level, N the tokens of all levels that are alive.
+Letters: B images, C channels, h x w the pixels of a level, N the tokens of all active levels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,20 @@ from src.models.position import reference_points
 
 
 def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
-    """Levels alive at each layer: [3, 3, 3] gives [1, 1, 1, 2, 2, 2, 3, 3, 3], Mask2Former's [0, 0, 6] six times 3."""
+    """Return the number of active levels of each layer: [1, 2, 1] gives [1, 2, 2, 3].
+
+    Raises ValueError for negative counts, too many levels or no layer at all.
+    """
     if len(schedule) > num_levels or any(not isinstance(n, int) or n < 0 for n in schedule) or sum(schedule) == 0:
         raise ValueError(
-            f"schedule={list(schedule)}: expected up to {num_levels} counts of layers (with 1, 2, ... levels alive), "
+            f"schedule={list(schedule)}: expected up to {num_levels} counts of layers (with 1, 2, ... active levels), "
             "none negative and at least one layer in all, for example [0, 0, 6] or [3, 3, 3]"
         )
-    return [alive for alive, num_layers in enumerate(schedule, 1) for _ in range(num_layers)]
+    return [active for active, num_layers in enumerate(schedule, 1) for _ in range(num_layers)]
 
 
 def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
-    """The exits in rising order, without repeats; null is the last layer."""
+    """Return the exits sorted and without repeats; None means the last layer. Raises ValueError for other depths."""
     if exits is None:
         return [depth]
     if not exits or any(not isinstance(exit_, int) or not 1 <= exit_ <= depth for exit_ in exits):
@@ -33,7 +36,7 @@ def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention over the levels that are alive, then a feed-forward net; norms come after."""
+    """Deformable self-attention over the active levels, then a feed-forward network, each followed by its norm."""
 
     def __init__(self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int):
         super().__init__()
@@ -46,16 +49,16 @@ class EncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Tokens and their positions (B, N, C), reference points (N, 2), sizes of the alive levels to (B, N, C)."""
+        """Map tokens (B, N, C) to (B, N, C); `pos` (N, C), reference points (N, 2), sizes of the active levels."""
         tokens = self.norm1(tokens + self.self_attn(tokens + pos, tokens, reference, sizes))
         return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
 
 
 class TokenRecalibration(nn.Module):
-    """Coarse tokens weighed by what the finest level holds at their place (PRO-SCALE, token re-calibration).
+    """Scale coarse tokens by a gate computed from the finest level at the same place (PRO-SCALE).
 
-    `legacy_layout` repeats the published code, which reads the tokens of the finest level as if they lay channel by
-    channel; weights released with the paper need it, new ones should not use it.
+    `legacy_layout` repeats the published code, which reads the tokens of the finest level as if they were
+    stored channel by channel. The weights released with the paper need it; new models should not use it.
     """
 
     def __init__(self, dim: int, temperature: float = 0.1, legacy_layout: bool = False):
@@ -66,7 +69,7 @@ class TokenRecalibration(nn.Module):
         nn.init.xavier_uniform_(self.excite.weight)
 
     def forward(self, level: Tensor, finest: Tensor) -> Tensor:
-        """A level (B, C, h, w) and the un-encoded finest one (B, C, H, W) to the re-calibrated level (B, C, h, w)."""
+        """Re-calibrate a level (B, C, h, w) by the finest level before encoding (B, C, H, W)."""
         if self.legacy_layout:
             finest = finest.flatten(2).transpose(1, 2).reshape(finest.shape)
         seen = F.interpolate(finest, level.shape[-2:], mode="bilinear", align_corners=False)
@@ -82,8 +85,8 @@ class Encoder(nn.Module):
     """Deformable encoder whose layers update a growing prefix of the levels, coarsest first.
 
     Args:
-        schedule: layers with 1, 2, 3 levels alive: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
-        recalibrate: what a level coarser than the finest passes when it comes alive, if anything.
+        schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
+        recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
     """
 
     def __init__(
@@ -96,26 +99,25 @@ class Encoder(nn.Module):
         recalibrate: nn.Module | None = None,
     ):
         super().__init__()
-        self.levels_alive = expand_schedule(schedule)  # at each layer
+        self.active_levels = expand_schedule(schedule)  # of each layer
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, alive, num_heads, num_points, dim_feedforward) for alive in self.levels_alive
+            EncoderLayer(dim, active, num_heads, num_points, dim_feedforward) for active in self.active_levels
         )
         self.recalibrate = recalibrate
 
     @property
     def depth(self) -> int:
-        """Layers in all."""
         return len(self.layers)
 
     def forward(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
     ) -> dict[int, list[Tensor]]:
-        """Run as many layers as the deepest exit; levels that did not come alive leave as they came.
+        """Run the layers up to the deepest exit. Levels that are not active yet are returned unchanged.
 
         Args:
             levels: coarsest first, (B, C, h, w) each.
             pos: position and level embedding of each, (C, h, w).
-            exits: depths asked for; null: the last layer.
+            exits: depths to return; None: the last layer.
 
         Returns:
             {depth: levels after that many layers}, one entry per exit.
@@ -125,47 +127,59 @@ class Encoder(nn.Module):
         return {depth: memory for depth, memory in self.run(levels, pos, running) if depth in exits}
 
     def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
-        """Levels (B, C, h, w), each image after as many layers as `depths` (B,) says for it; arguments as `forward`.
+        """Return the levels (B, C, h, w), each image after its own number of layers, `depths` (B,).
 
-        With the deepest first, the images still running are the first ones of the batch, and no layer sees the others.
+        The batch is sorted, deepest exit first. The images that are still running are then always the first ones, and
+        after each layer those at the end leave. With depths [2, 3, 1]:
+
+            sorted images      1  0  2
+            layer 1 runs on    1  0  2    image 2 leaves
+            layer 2 runs on    1  0       image 0 leaves
+            layer 3 runs on    1          image 1 leaves
         """
         check_exits(depths, self.depth)
         order = sorted(range(len(depths)), key=lambda image: -depths[image])
         running = [sum(last >= depth for last in depths) for depth in range(1, max(depths) + 1)]
-        left = [
-            [level[after:] for level in memory]
-            for (_, memory), after in zip(
-                self.run([level[order] for level in levels], pos, running), [*running[1:], 0], strict=True
-            )
-        ]  # of each layer, the images that leave there
-        places = [order.index(image) for image in range(len(depths))]
-        return [torch.cat(parts[::-1])[places] for parts in zip(*left, strict=True)]
+        sorted_levels = [level[order] for level in levels]
+        leaving: list[list[Tensor]] = []  # after each layer, the levels of the images that leave there
+        for depth, memory in self.run(sorted_levels, pos, running):
+            num_staying = sum(last > depth for last in depths)
+            leaving.append([level[num_staying:] for level in memory])
+        leaving.reverse()  # deepest first, the order of the sorted batch
+        original_order = [order.index(image) for image in range(len(depths))]
+        return [torch.cat(parts)[original_order] for parts in zip(*leaving, strict=True)]
 
     def run(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int]
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """(depth, levels) after each layer, of which the d-th runs on the first `running[d]` images."""
+        """Yield (depth, levels) after each layer.
+
+        `running` has one entry per layer to run: the layer sees that many images, the first ones of the batch.
+        """
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
         all_pos = torch.cat([p.flatten(1) for p in pos], 1).T  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
-        tokens, num_alive = levels[0].flatten(2)[..., :0].transpose(1, 2), 0  # (B, 0, C)
-        layers = zip(self.layers, self.levels_alive, running, strict=False)  # those past the last exit do not run
-        for depth, (layer, alive, count) in enumerate(layers, 1):
-            levels = [level[:count] for level in levels]
-            entering = [self.enter(level, levels[-1]) for level in levels[num_alive:alive]]
-            tokens, num_alive = torch.cat([tokens[:count], *entering], 1), alive  # (B, N, C)
+        num_images, dim = levels[0].shape[:2]
+        tokens = levels[0].new_empty(num_images, 0, dim)  # no level is active yet
+        was_active = 0
+        for depth, num_images in enumerate(running, 1):
+            layer, active = self.layers[depth - 1], self.active_levels[depth - 1]
+            levels = [level[:num_images] for level in levels]
+            entering = [self.enter(level, levels[-1]) for level in levels[was_active:active]]
+            tokens = torch.cat([tokens[:num_images], *entering], 1)  # (B, N, C)
             num_tokens = tokens.shape[1]
-            tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:alive])
-            yield depth, [*split_levels(tokens, sizes[:alive]), *levels[alive:]]
+            tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:active])
+            was_active = active
+            yield depth, [*split_levels(tokens, sizes[:active]), *levels[active:]]
 
     def enter(self, level: Tensor, finest: Tensor) -> Tensor:
-        """Tokens (B, h * w, C) of a level (B, C, h, w) that comes alive."""
+        """Return the tokens (B, h * w, C) of a level (B, C, h, w) that becomes active."""
         if self.recalibrate is not None and level is not finest:
             level = self.recalibrate(level, finest)
         return level.flatten(2).transpose(1, 2)
 
 
 def split_levels(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
-    """Tokens (B, N, C) back to maps (B, C, h, w)."""
+    """Split tokens (B, N, C) into one map (B, C, h, w) per level."""
     parts = tokens.split([h * w for h, w in sizes], 1)
     return [part.transpose(1, 2).unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""The whole model: images to one list of predictions per exit."""
+"""The whole model, from images to predictions at each exit."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,13 +22,13 @@ class Mask2Former(nn.Module):
     """Backbone, pixel decoder, transformer decoder (Mask2Former, figure 2).
 
     Args:
-        pixel_decoder, decoder, gate: take what the others determine, the channels by stride, the number of classes and
-            the exits. Without a gate the exits stand side by side, and none is chosen.
-        exits: depths the encoder may be left at; null: its last layer.
+        pixel_decoder, decoder, gate: called with the channels by stride, the number of classes and the exits. Without a
+            gate, predictions of all exits are returned and none is chosen.
+        exits: depths after which images may leave the encoder; null: its last layer.
         weights: a checkpoint to start from, ours or a published one: file, folder or hub name.
-        drop_class_head: of those weights, leave out what tells classes apart; it is learnt anew.
-        activation_checkpointing: trade time for memory in backbone, encoder and decoder.
-        compile: run as compiled by torch.
+        drop_class_head: do not load the classification head of `weights`; it is trained from scratch.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
+        compile: compile the model with torch.compile.
     """
 
     mean: Tensor
@@ -56,9 +56,9 @@ class Mask2Former(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std)[:, None, None], persistent=False)
         for layer in self.pixel_decoder.encoder.layers[self.exits[-1] :]:
-            layer.requires_grad_(False)  # it never runs, and several processes would wait for its gradient
+            layer.requires_grad_(False)  # they never run, and DDP would wait for their gradients
         if self.gate is not None:
-            self.gate.requires_grad_(False)  # nor does the gate here: it is trained by itself
+            self.gate.requires_grad_(False)  # the gate is trained separately
         if weights is not None:
             load_weights(self, weights, drop_class_head)
         if activation_checkpointing:
@@ -69,7 +69,7 @@ class Mask2Former(nn.Module):
             self.compile()
 
     def forward(self, images: Tensor, exits: Sequence[int] | None = None) -> dict[int, list[Prediction]]:
-        """Masks for every exit asked for: {depth: one Prediction per decoder layer, the last the answer}.
+        """Return {depth: one Prediction per decoder layer}; the last layer's is the final prediction.
 
         Args:
             images: (B, 3, H, W), normalised.
@@ -82,24 +82,31 @@ class Mask2Former(nn.Module):
     def leave(
         self, images: Tensor, choose: Callable[[list[Tensor]], list[int]] | None = None
     ) -> tuple[list[Prediction], list[int]]:
-        """One Prediction per decoder layer, and the depth (B,) at which each image left the encoder.
+        """Return one Prediction per decoder layer and the depth (B,) at which each image left the encoder.
 
         Args:
             images: (B, 3, H, W), normalised.
-            choose: projected levels (B, C, h, w), coarsest first, to the depth of each image; null: as the gate says.
+            choose: projected levels (B, C, h, w), coarsest first, to the depth of each image; None: the gate chooses.
 
-        Raises ValueError where there is no gate to ask.
+        Raises ValueError if `choose` is None and the model has no gate.
         """
         if choose is None:
             if self.gate is None:
-                raise ValueError("model.gate: the model has none, so nothing chooses an exit; expected one")
+                raise ValueError(
+                    "model.gate=null: expected a gate, which chooses the exit of each image; set model/gate"
+                )
             choose = self.gate.choose
         memory, depths = self.pixel_decoder.leave(self.backbone(images), choose)
         return self.decoder(*memory), depths
 
+    @staticmethod
+    def padded(size: Sequence[int]) -> tuple[int, ...]:
+        """Return (height, width) rounded up to multiples of the coarsest stride."""
+        return tuple(-(-side // DIVISOR) * DIVISOR for side in size)
+
     def preprocess(self, images: Sequence[Tensor]) -> Tensor:
-        """Images (3, h, w), RGB in 0..255, to one normalised batch (B, 3, H, W), zeros at the right and bottom."""
-        height = max(-(-image.shape[-2] // DIVISOR) * DIVISOR for image in images)
-        width = max(-(-image.shape[-1] // DIVISOR) * DIVISOR for image in images)
+        """Normalise images (3, h, w), RGB in 0..255, and pad them with zeros to one batch (B, 3, H, W)."""
+        heights, widths = zip(*(self.padded(image.shape[-2:]) for image in images), strict=True)
+        height, width = max(heights), max(widths)
         normalised = ((image - self.mean) / self.std for image in images)
         return torch.stack([F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in normalised])

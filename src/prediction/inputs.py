@@ -1,4 +1,4 @@
-"""Photos out of files, folders, globs and videos, each under a name that no other has."""
+"""Read images from files, folders, glob patterns and videos; each has a unique name."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from torch import Tensor
 from src.data.formats.images import MAX_PIXELS, read_image
 from src.prediction.video import frames, num_frames
 
-PHOTOS = (
+IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
     ".jfif",
@@ -28,52 +28,54 @@ PHOTOS = (
     ".pgm",
     ".pbm",
 )
-LONGEST = 200  # bytes of a name
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+MAX_NAME_BYTES = 200
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 class Shot(NamedTuple):
-    """Where a photo comes from."""
+    """Where an image comes from."""
 
-    name: str  # of what is made of it; no other has it; VIDEO/000001 of a frame
+    name: str  # unique, of its output files; VIDEO/000001 for a frame
     image_id: int
     file: Path
-    video: str | None = None  # the name of the video that it is a frame of
+    video: str | None = None  # name of the video, for a frame
 
 
 class Inputs:
-    """Every photo that some paths or patterns name, one after the other; what cannot be read is left out and told.
+    """Iterate over the images of several sources; unreadable files are skipped and listed in `broken`.
 
-    An image's id is the number that its file is called, as in COCO, if that is so of all files and none is a video,
-    else its place: no two have the same.
+    Image ids are unique: the numbers in the file names, as in COCO, if all files have distinct ones and none is a
+    video; else positions, from 1.
 
     Args:
-        sources: files of any name, patterns as of a shell, and folders, in which files are told by their endings.
-        max_photo_pixels: a larger picture is not read.
+        sources: files of any name, shell patterns, and folders, where images and videos are recognised by suffix.
+        max_photo_pixels: larger images are not read.
 
     Raises:
-        FileNotFoundError: a source with nothing in it.
-        ValueError: videos, and nothing that reads them.
+        FileNotFoundError: a source is empty or does not exist.
+        ValueError: there are videos, but PyAV is not installed.
     """
 
     def __init__(self, sources: Sequence[str], max_photo_pixels: int = MAX_PIXELS):
         self.most = max_photo_pixels
-        files = [file for source in sources for file in found(source)]
+        files = [file for source in sources for file in files_of(source)]
         self.files = list({file.resolve(): file for file in files}.values())  # each once
-        self.broken: list[str] = []  # why, of every file that could not be read
+        self.broken: list[str] = []  # error messages of unreadable files
         stems = [file.stem for file in self.files]
-        numbered = all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and not any(map(is_video, self.files))
-        numbered = numbered and len({*map(int, stems)}) == len(stems)
-        self.first_ids = [int(stem) for stem in stems] if numbered else None
-        self.names = distinct([*map(cut, stems)])
+        self.ids_by_name: list[int] | None = None  # None: ids are positions
+        if all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and not any(map(is_video, self.files)):
+            numbers = [int(stem) for stem in stems]
+            if len(set(numbers)) == len(numbers):
+                self.ids_by_name = numbers
+        self.names = distinct([shortened(stem) for stem in stems])
         self.videos = {file: num_frames(file) for file in self.files if is_video(file)}
 
     def __len__(self) -> int:
-        """How many photos there are, as far as videos tell."""
+        """The number of images; videos may state a wrong number of frames."""
         return len(self.files) - len(self.videos) + sum(self.videos.values())
 
     def __iter__(self) -> Iterator[tuple[Shot, Tensor]]:
-        """Every photo (3, H, W) uint8 RGB and where it comes from."""
+        """Yield each image (3, H, W) uint8 RGB and where it comes from."""
         self.broken = []
         place = 0
         for number, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
@@ -85,16 +87,21 @@ class Inputs:
                 else:
                     photo = read_image(file, self.most)
                     place += 1
-                    yield Shot(name, self.first_ids[number] if self.first_ids else place, file), photo
+                    image_id = self.ids_by_name[number] if self.ids_by_name else place
+                    yield Shot(name, image_id, file), photo
             except (ValueError, OSError) as error:
                 self.broken.append(str(error))
 
 
-def found(source: str) -> list[Path]:
-    """The files that a path or pattern means, in order. Raises FileNotFoundError where there are none."""
+def files_of(source: str) -> list[Path]:
+    """Return the sorted files of a path or pattern. Raises FileNotFoundError if there are none."""
     path = Path(source)
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PHOTOS + VIDEOS and file.is_file()]
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and file.is_file()
+        ]
         if not files:
             raise FileNotFoundError(f"photos={source}: no image or video in this folder")
         return files
@@ -104,18 +111,17 @@ def found(source: str) -> list[Path]:
     if not matches:
         what = "nothing matches this pattern" if has_magic(source) else "no such file or folder"
         raise FileNotFoundError(f"photos={source}: {what}, looked in {Path.cwd()}")
-    return [file for match in matches for file in found(match)]
+    return [file for match in matches for file in files_of(match)]
 
 
 def is_video(file: Path) -> bool:
-    """Whether it is called like one."""
-    return file.suffix.lower() in VIDEOS
+    return file.suffix.lower() in VIDEO_SUFFIXES
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names, a number added to those that came up before, whatever their case: cat, cat_2."""
+    """Make names unique, ignoring case, by appending numbers: cat, cat_2."""
     taken: set[str] = set()
-    next_of: dict[str, int] = {}  # the number to try, of names that came up before
+    next_of: dict[str, int] = {}  # the next number to try for each name
     result = []
     for name in names:
         new, number = name, next_of.get(name.casefold(), 2)
@@ -127,7 +133,7 @@ def distinct(names: Sequence[str]) -> list[str]:
     return result
 
 
-def cut(name: str) -> str:
-    """A name, short enough to have more added to it where names of files end after 255 bytes."""
+def shortened(name: str) -> str:
+    """Shorten a name to leave room for suffixes within the 255 bytes of a file name."""
     content = os.fsencode(name)
-    return name if len(content) <= LONGEST else content[:LONGEST].decode(errors="ignore")
+    return name if len(content) <= MAX_NAME_BYTES else content[:MAX_NAME_BYTES].decode(errors="ignore")

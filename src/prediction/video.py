@@ -1,4 +1,4 @@
-"""Videos, frame by frame, in and out. PyAV, an extra, does it and is imported when there is a video."""
+"""Read and write videos frame by frame with PyAV, an optional dependency imported only when there is a video."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-RATE = Fraction(25)  # frames a second, of a video that does not say
+RATE = Fraction(25)  # frames per second of a video that states none
 
 
 def pyav() -> ModuleType:
-    """The library. Raises ValueError where it is missing."""
+    """Import PyAV. Raises ValueError if it is not installed."""
     try:
         import av
     except ImportError:
@@ -24,7 +24,7 @@ def pyav() -> ModuleType:
 
 
 def num_frames(file: Path) -> int:
-    """How many frames a video says it has; 1 where it does not say, or is none."""
+    """Return the number of frames that a video states; 1 if it states none or cannot be read."""
     av = pyav()
     try:
         with av.open(str(file)) as container:
@@ -34,9 +34,9 @@ def num_frames(file: Path) -> int:
 
 
 def frames(file: Path) -> Iterator[Tensor]:
-    """Every frame as (3, H, W) uint8 RGB, the right way up.
+    """Yield every frame (3, H, W) uint8 RGB, upright.
 
-    Raises ValueError, after what can be read, for a broken or empty file.
+    Raises ValueError for a broken or empty file, after its readable frames.
     """
     av, number = pyav(), 0
     try:
@@ -52,7 +52,7 @@ def frames(file: Path) -> Iterator[Tensor]:
 
 
 def display_matrix(frame: Any) -> np.ndarray | None:
-    """How a player would turn a frame, as the container says: a, b and c, d of x' = a x + c y, y' = b x + d y."""
+    """Return the container's display matrix [[a, b], [c, d]] of x' = a x + c y, y' = b x + d y; None if it has none."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
@@ -60,7 +60,7 @@ def display_matrix(frame: Any) -> np.ndarray | None:
 
 
 def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """A frame (h, w, 3) turned and mirrored as a matrix says, by the nearest right angle."""
+    """Rotate and mirror a frame (h, w, 3) by its display matrix, to the nearest right angle."""
     if matrix is None:
         return pixels
     (a, b), (c, d) = matrix
@@ -72,16 +72,16 @@ def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 
 def rate(file: Path) -> Fraction:
-    """Frames a second."""
+    """Return frames per second."""
     with pyav().open(str(file)) as container:
         return container.streams.video[0].average_rate or RATE
 
 
 class Recorder:
-    """Writes pictures of one size as an MP4 file; `rate` is in frames a second."""
+    """Writes images of one size as an MP4 file; `rate` is in frames per second."""
 
     def __init__(self, file: Path, size: tuple[int, int], rate: Fraction):
-        width, height = (max(side // 2 * 2, 2) for side in size)  # even, as H.264 has it
+        width, height = (max(side // 2 * 2, 2) for side in size)  # H.264 needs even sides
         self.size = (width, height)
         self.container = pyav().open(str(file), "w")
         self.stream = self.container.add_stream("h264", rate=rate)
@@ -89,11 +89,11 @@ class Recorder:
         self.stream.pix_fmt = "yuv420p"
 
     def write(self, picture: Image.Image) -> None:
-        """Add one picture."""
+        """Add one frame."""
         frame = pyav().VideoFrame.from_ndarray(np.asarray(picture.resize(self.size)), format="rgb24")
         self.container.mux(self.stream.encode(frame))
 
     def close(self) -> None:
-        """Write the end, without which nothing plays."""
+        """Finish the file; without its trailer it cannot be played."""
         self.container.mux(self.stream.encode())
         self.container.close()

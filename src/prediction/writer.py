@@ -1,6 +1,6 @@
-"""Answers as files: overlays, panoptic PNGs and JSON in COCO's form, instances as run lengths, semantic PNGs, exits.
+"""Write predictions: overlays, COCO panoptic PNGs and JSON, COCO instance results, semantic PNGs, and exits.csv.
 
-Letters: H x W pixels of a photo.
+Letters: h x w pixels of a prediction, H x W pixels of its image.
 """
 
 import csv
@@ -24,25 +24,25 @@ from src.prediction.video import Recorder, rate
 from src.system.atomic import atomic_write
 
 KINDS = ("overlays", "panoptic", "instances", "semantic")
-LONGEST = 4096  # side of an overlay, pixels
-LEVELS = 255  # of 8 bits
+MAX_OVERLAY_SIDE = 4096  # pixels
 
 
 class PredictionWriter:
-    """A folder that fills, and keeps what is finished whatever ends it; what stands there is whole.
+    """A streaming writer for predictions: all files are valid after each `write`, and memory use is constant.
 
-    Nothing is kept in memory: files that grow are called `NAME.part` until the end, and are whole after every answer.
+    Files that grow are called `NAME.part` until the writer exits, normally or by an exception.
 
     Args:
-        folder: gets overlays/NAME.jpg, or .mp4 of a video; panoptic/NAME.png, R + 256 G + 65536 B the segment's number,
-            and panoptic.json; instances.json, COCO's results; semantic/NAME.png, category ids; and exits.csv.
-        outputs: which of these; what a model does not answer is left out.
+        folder: receives overlays/NAME.jpg (.mp4 for a video); panoptic/NAME.png, where R + 256 G + 65536 B is the
+            number of the segment, and panoptic.json; instances.json in COCO's results format; semantic/NAME.png with
+            category ids; and exits.csv.
+        outputs: a subset of KINDS; outputs that a model does not predict are left out.
     """
 
     def __init__(self, folder: str, outputs: Sequence[str], categories: Sequence[Category]):
         self.folder, self.outputs, self.categories = Path(folder), list(outputs), list(categories)
         self.open = ExitStack()
-        self.recording = ExitStack()  # of one video
+        self.recording = ExitStack()  # the overlay video being written
         self.video: str | None = None
         self.lists: dict[str, JsonList] = {}
 
@@ -57,9 +57,9 @@ class PredictionWriter:
             self.recording.__exit__(*raised)
 
     def write(self, shot: Shot, photo: Tensor, answer: Any) -> None:
-        """Keep one answer, of a photo (3, H, W) uint8 RGB; frames of a video come in order and together.
+        """Write the prediction `answer` of one image (3, H, W) uint8 RGB; frames of a video must come in order.
 
-        Maps of the answer may be smaller than the photo; in files they have its size.
+        Maps of a prediction may be smaller than its image; they are written at the size of the image.
         """
         if shot.video != self.video:
             self.recording.close()
@@ -75,20 +75,20 @@ class PredictionWriter:
                 results.append(entry)
         if "semantic" in self.outputs and answer.semantic is not None:
             ids = np.array([category.id for category in self.categories])
-            ids = ids.astype(np.uint8 if ids.max() <= LEVELS else np.uint16)
+            ids = ids.astype(np.uint8 if ids.max() <= np.iinfo(np.uint8).max else np.uint16)
             pixels = enlarging(answer.semantic, photo).map(ids[answer.semantic.cpu().numpy()])
             save_map(pixels, self.folder / "semantic" / f"{shot.name}.png")
         self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
 
     def row(self, values: Sequence[object]) -> None:
-        """Add a row to the exits."""
+        """Append a row to exits.csv."""
         csv.writer(self.exits).writerow(values)
         self.exits.flush()
 
     def overlay(self, shot: Shot, photo: Tensor, answer: Any) -> None:
-        """Paint over the photo, or over the frame of a video."""
+        """Write the image, or a frame of the video, with its segments drawn over it."""
         picture = Image.fromarray(photo.permute(1, 2, 0).cpu().numpy())
-        picture.thumbnail((LONGEST, LONGEST))
+        picture.thumbnail((MAX_OVERLAY_SIDE, MAX_OVERLAY_SIDE))
         segments = predicted_segments(answer)
         rows, columns = Enlarging(segments.ids.shape, photo.shape[-2:]).seen_at(picture.size[::-1])
         picture = paint(picture, segments._replace(ids=segments.ids[rows][:, columns]), self.categories)
@@ -103,7 +103,7 @@ class PredictionWriter:
         self.recorder.write(picture)
 
     def panoptic(self, shot: Shot, panoptic: Any, larger: Enlarging) -> None:
-        """The map of segments, and what they are."""
+        """Write the map of segments and their entry in panoptic.json."""
         ids = panoptic.ids.cpu().numpy()
         save_map(larger.map(colors_of(ids)), self.folder / "panoptic" / f"{shot.name}.png")
         categories = json.dumps(
@@ -121,20 +121,20 @@ class PredictionWriter:
         )
 
     def growing(self, name: str, newline: str | None = None) -> TextIO:
-        """A file that grows beside its place, and takes it with all that is finished when this ends, however."""
+        """Open NAME.part, which is renamed to NAME when the writer exits."""
         part = self.folder / f"{name}.part"
         self.open.callback(part.replace, self.folder / name)
         return self.open.enter_context(part.open("w", newline=newline, encoding="utf-8", errors="surrogateescape"))
 
     def listing(self, name: str, head: str, tail: str) -> "JsonList":
-        """A JSON file that grows."""
+        """Return the open JSON file of that name; the first call opens it."""
         if name not in self.lists:
             self.lists[name] = JsonList(self.growing(name), head, tail)
         return self.lists[name]
 
 
 class JsonList:
-    """A JSON file, a list between `head` and `tail`, that is whole after every entry."""
+    """A JSON list between `head` and `tail`, written entry by entry; the file is valid JSON after each entry."""
 
     def __init__(self, stream: TextIO, head: str, tail: str):
         self.stream, self.tail, self.separator = stream, tail, "\n"
@@ -143,7 +143,7 @@ class JsonList:
         stream.write(tail)
 
     def append(self, entry: Entry) -> None:
-        """Write one more entry over the tail."""
+        """Overwrite the tail with one more entry and the tail."""
         self.stream.seek(self.end)
         self.stream.write(self.separator + json.dumps(entry))
         self.end, self.separator = self.stream.tell(), ",\n"
@@ -152,7 +152,7 @@ class JsonList:
 
 
 def enlarging(maps: Tensor, photo: Tensor) -> Enlarging:
-    """From maps (..., h, w) to a photo (3, H, W)."""
+    """Return the enlargement from maps (..., h, w) to an image (3, H, W)."""
     return Enlarging(maps.shape[-2:], photo.shape[-2:])
 
 
@@ -163,11 +163,11 @@ def segments(
     categories: Sequence[Category],
     larger: Enlarging,
 ) -> list[Entry]:
-    """The entry of every segment of a map (h, w) in which the n-th is n; areas and boxes are those of the photo."""
+    """Return panoptic.json's segments of a map (h, w) of numbers from 1; areas and boxes are in pixels of the image."""
     entries = []
     areas = larger.areas(ids, len(labels))
     for number, (label, score, area) in enumerate(zip(labels, scores, areas, strict=True), 1):
-        if not area:  # of several that were made of one
+        if not area:  # its pixels went to other segments when segments were merged
             continue
         category = categories[label]
         entries.append(
@@ -184,20 +184,20 @@ def segments(
     return entries
 
 
-def instances(image_id: int, found: Any, categories: Sequence[Category], larger: Enlarging) -> list[Entry]:
-    """The entries of instances that have a pixel, in the form of COCO's results, the surest first.
+def instances(image_id: int, predicted: Any, categories: Sequence[Category], larger: Enlarging) -> list[Entry]:
+    """Return non-empty instances as entries of COCO's results format, by descending score.
 
-    Without a box: pycocotools would take its area for that of the mask, and tell small from large by it.
+    They have no box: pycocotools would use its area, not the mask's, to tell small objects from large ones.
     """
     entries = []
-    for place in found.scores.argsort(descending=True).tolist():
-        mask = found.masks[place].cpu().numpy()
+    for index in predicted.scores.argsort(descending=True).tolist():
+        mask = predicted.masks[index].cpu().numpy()
         if mask.any():
             entries.append(
                 {
                     "image_id": image_id,
-                    "category_id": categories[int(found.labels[place])].id,
-                    "score": float(found.scores[place]),
+                    "category_id": categories[int(predicted.labels[index])].id,
+                    "score": float(predicted.scores[index]),
                     "segmentation": larger.packed(mask),
                 }
             )

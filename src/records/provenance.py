@@ -1,4 +1,4 @@
-"""What made a number: the code's revision, torch, and the class of machine; never its name or a path."""
+"""Provenance of results: git revision, torch version and hardware; never a host name or a path."""
 
 import subprocess
 from functools import cache
@@ -9,14 +9,15 @@ import torch
 from src.system.cpus import processors
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("src/", "conf/")  # where a file that git does not know yet changes what runs
+CODE = ("src/", "conf/")  # an untracked file in these folders changes the code
 
 
 def made_by(device: torch.device, num_devices: int = 1) -> dict[str, str | None]:
-    """Git revision (null outside a checkout), torch version and device, as JSON can hold them."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {cores()}"
-    device_class = f"{num_devices} x {name}" if num_devices > 1 else name
-    return {"git": revision(), "torch": torch.__version__, "device": device_class}
+    """Return the git revision (None outside a checkout), the torch version and the device."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {cores()}"
+    if num_devices > 1:
+        hardware = f"{num_devices} x {hardware}"
+    return {"git": revision(), "torch": torch.__version__, "device": hardware}
 
 
 def cores() -> str:
@@ -24,20 +25,20 @@ def cores() -> str:
     return "1 core" if count == 1 else f"{count} cores"
 
 
-@cache  # what runs is what was there when the process began, whatever is edited meanwhile
+@cache  # the running code was loaded at the start, whatever is edited later
 def revision(root: Path = ROOT) -> str | None:
-    """Twelve digits of the commit, a `+` behind them if files differ from it; None if `root` is no checkout of git."""
+    """Return twelve digits of the commit, with a trailing `+` if files differ; None if `root` is no checkout."""
     top = git(root, "rev-parse", "--show-toplevel")
     commit = git(root, "rev-parse", "--short=12", "HEAD")
     if top is None or commit is None or Path(top.strip()).resolve() != root.resolve():
-        return None  # a copy inside someone else's repository has that one's revision, not ours
+        return None  # a copy inside another repository
     changes = (git(root, "status", "--porcelain") or "").splitlines()
     dirty = any(not line.startswith("??") or line[3:].strip('"').startswith(CODE) for line in changes)
-    return commit.strip() + "+" * dirty
+    return f"{commit.strip()}+" if dirty else commit.strip()
 
 
 def git(root: Path, *arguments: str) -> str | None:
-    """What git answers; None if it is not there or refuses."""
+    """Return the output of a git command, None if it fails or git is not installed."""
     try:
         return subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True

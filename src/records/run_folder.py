@@ -1,4 +1,4 @@
-"""Run folders: their names, one command at a time in each, and whether the run in them has finished."""
+"""Run folders: their names, a lock for each, and whether the run in a folder has finished."""
 
 import fcntl
 import json
@@ -9,26 +9,27 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
+from src.records.scores import GATE_FILE, SCORES_FILE
 from src.system.atomic import write_json
 from src.system.terminal import fail
 
 FILE = "done.json"
-LONGEST = 100  # characters of a name
+MAX_LENGTH = 100  # characters of a name
 
 
 def folder_name(name: str) -> str:
-    """A name that a folder can have."""
+    """Return a name that is valid for a folder; a long one is cut and ends with a digest."""
     plain = re.sub(r"[^\w.,=+\[\]-]", "_", name)
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}_{digest(plain)}"
+    return plain if len(plain) <= MAX_LENGTH else f"{plain[:MAX_LENGTH]}_{digest(plain)}"
 
 
 def digest(text: str) -> str:
-    """Eight letters that stand for a text."""
+    """Return the first eight hexadecimal digits of a text's SHA-256."""
     return sha256(text.encode()).hexdigest()[:8]
 
 
 def claim(folder: Path) -> Path:
-    """Make a folder that nobody else has made: this one, or FOLDER_2 and so on."""
+    """Create a new folder: this one, or FOLDER_2 and so on if it exists."""
     for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
         try:
@@ -36,12 +37,12 @@ def claim(folder: Path) -> Path:
             return place
         except FileExistsError:
             continue
-    raise AssertionError  # there is always another number
+    raise AssertionError("unreachable: count() never ends")
 
 
 @contextmanager
 def locked(folder: Path, setting: str = "hydra.sweep.dir", what: str = "a sweep") -> Iterator[None]:
-    """Keep a folder, which some setting names, to one command. Raises SystemExit, in one line, where one is running."""
+    """Lock a folder, which `setting` names. Raises SystemExit if another command holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
@@ -49,32 +50,31 @@ def locked(folder: Path, setting: str = "hydra.sweep.dir", what: str = "a sweep"
         except BlockingIOError:
             fail(f"{folder}: {what} is running there; wait for it, or give this one {setting}=FOLDER of its own")
         except OSError:
-            pass  # a disk of a cluster that knows no locks
+            pass  # some file systems of clusters have no locks
         yield
 
 
 def finish(folder: Path, why: str, step: int | None = None) -> None:
-    """Note in a run folder that the run has come to its end.
+    """Note in a run folder that its run has finished.
 
     Args:
-        why: it ended, in words.
-        step: the last one of a training, of which `scores.json`, if there is one, has to be.
+        why: reason of the end, for people.
+        step: last step of a training; `scores.json` has to be of this step.
     """
     write_json({"why": why, "step": step}, folder / FILE)
 
 
 def begin(folder: Path) -> None:
-    """Note that a run in a folder has not come to its end, or no more."""
+    """Note that the run in a folder is not finished."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run came to its end, and its scores are whole and of its last step."""
+    """Whether a run has finished, and its score files are intact and of its last step."""
     try:
         step = json.loads((folder / FILE).read_text())["step"]
-        found = [
-            json.loads(file.read_text()) for name in ("scores.json", "gate.json") if (file := folder / name).is_file()
-        ]
-        return all(step is None or "exits" not in scores or scores["step"] == step for scores in found)
+        files = [folder / name for name in (SCORES_FILE, GATE_FILE)]
+        scores = [json.loads(file.read_text()) for file in files if file.is_file()]
+        return all(step is None or "exits" not in content or content["step"] == step for content in scores)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -1,13 +1,40 @@
-"""What scores are called in scores.json, for all who write or read them."""
+"""Scores of a run: their names in scores.json and gate.json, and one reader for both files.
 
-from collections.abc import Iterable, Mapping
+A policy is the way an exit is chosen: "exit2" for a fixed depth, "gate", "oracle" or "random".
+"""
 
-QUALITIES = ("pq", "ap", "miou")  # the first that there is counts
-NOTHING = "nothing to score"  # said in the place of a score of images in which nothing is annotated, which is nan
-SHARE = "share_exit"  # what names of shares of images begin with, the depth behind
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+SCORES_FILE, GATE_FILE = "scores.json", "gate.json"  # of segmentation, of a gate on its exit table
+QUALITIES = ("pq", "ap", "miou")  # the first one present is the main score
+NOTHING = "nothing to score"  # shown for a score that is NaN because the images have no annotations
+SHARE = "share_exit"  # prefix of the share of images that leave at an exit, followed by its depth
 
 
 def quality_of(rows: Iterable[Mapping[str, float]]) -> str | None:
-    """The score that counts, of those that some rows have; None if they have none of them."""
-    scored = {name for row in rows for name in row}
-    return next((name for name in QUALITIES if name in scored), None)
+    """Return the name of the main score in some rows, None if they have none."""
+    names = {name for row in rows for name in row}
+    return next((name for name in QUALITIES if name in names), None)
+
+
+def policies_of(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return scores by policy from the content of scores.json or gate.json. Raises KeyError for missing entries."""
+    if "outcomes" in content:
+        return dict(content["outcomes"])
+    policies = {f"exit{int(depth)}": row for depth, row in content["exits"].items()}
+    if "gate" in content:
+        policies["gate"] = content["gate"]
+    return policies
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return for each (cost, quality) whether no other point is at least as good at the same cost or less.
+
+    Equal points are in the front together.
+    """
+    return [not any(dominates(other, point) for other in points) for point in points]
+
+
+def dominates(other: tuple[float, float], point: tuple[float, float]) -> bool:
+    return other != point and other[0] <= point[0] and other[1] >= point[1]

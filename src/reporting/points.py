@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from src.records.pareto import pareto_front
-from src.records.scores import quality_of
+from src.records.scores import pareto_front, quality_of
 from src.reporting import seeds
 from src.reporting.run_settings import DIALS, identity, images_of, labels
 from src.reporting.runs import LATENCY, Run

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.metrics.cost import pad
+from src.models.mask2former import Mask2Former
 
 
 def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
     """Places of images by their padded size: padded no further, none depends on what it stands beside."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
-        groups.setdefault(tuple(pad(image.shape[-2:])), []).append(place)
+        groups.setdefault(Mask2Former.padded(image.shape[-2:]), []).append(place)
     return list(groups.values())
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from src.metrics.cost import ImageCost
-from src.metrics.image_quality import image_ap, image_iou
+from src.metrics.image_quality import image_ap, image_iou, image_pq
 from src.metrics.mean_iou import semantic_map
-from src.metrics.panoptic_quality import image_quality, panoptic_counts
+from src.metrics.panoptic_quality import panoptic_counts
 from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
@@ -92,7 +92,7 @@ class ExitOracle(Segmentation):
         counts = panoptic_counts(
             answer.ids, answer.labels, truth.segments[0], truth.labels, truth.crowd, len(self.categories)
         )
-        return float(image_quality(counts))
+        return image_pq(counts)
 
     def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
         """Mean IoU of one image."""

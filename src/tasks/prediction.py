@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.metrics.cost import ImageCost, Size, pad
+from src.metrics.cost import ImageCost, Size
 from src.models.merging import View, merge_views
 from src.tasks.batches import like_sized
 from src.tasks.evaluation import ImagePrediction
@@ -56,7 +56,7 @@ class PredictionTask(GatedEvaluation):
 
     def padded(self, size: Size) -> Size:
         """The (height, width) that a photo of a size has in a batch, by which photos go together."""
-        return pad(self.resizes[0].resized(*size))
+        return self.model.padded(self.resizes[0].resized(*size))
 
     @torch.no_grad()
     def segment(self, photos: Sequence[Tensor]) -> list[ImagePrediction]:

@@ -65,6 +65,7 @@ MISSPELT = {
     "callbacks=null": "callbacks=[]",
     "foo": "expected NAME=VALUE",
     "task/scheduler=multistep": "task.scheduler.milestones: has no default",
+    "model/backbone=timm": "model.backbone.name: has no default",
 }
 
 

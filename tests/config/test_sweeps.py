@@ -17,7 +17,7 @@ from hydra._internal.callbacks import Callbacks
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.command_line import PLUGINS
-from src.jobs.results import marked, objectives
+from src.jobs.results import mark_pareto, objectives
 from src.records.run_folder import folder_name
 from tests.helpers import ROOT
 
@@ -183,7 +183,7 @@ def test_the_pareto_set_is_told_and_marked(pretend: Path, capsys: pytest.Capture
         launch(pretend, "a", "ccc", "ddd", "bad")
     assert [row["front"] for row in rows(pretend)] == ["False", "True", "True", ""]
     shown = capsys.readouterr().out
-    assert "2 of 3 are beaten by none" in " ".join(shown.split())
+    assert "Pareto set: 2 of 3" in " ".join(shown.split())
     assert shown.count("x=ddd") == 2
     assert shown.count("x=a") == 1
 
@@ -192,8 +192,8 @@ def test_what_cannot_be_had_is_not_on_the_front() -> None:
     """An oracle knows the truth; a gate stands for its table, whose fixed exits are the same for each gate."""
     outcomes = {"gate": 0.5, "oracle": 0.9, "exit2": 0.6}
     scores = [{"exit": who, "quality": q, "utility": q, "gflops": 1.0} for who, q in outcomes.items()]
-    assert [row.get("front") for row in marked(scores)] == [True, None, None]
-    assert [row.get("front") for row in marked([{"exit": "2", "ap": math.nan, "total_gflops": 1.0}])] == [None]
+    assert [row.get("front") for row in mark_pareto(scores)] == [True, None, None]
+    assert [row.get("front") for row in mark_pareto([{"exit": "2", "ap": math.nan, "total_gflops": 1.0}])] == [None]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.data.gate_data import GateData
-from src.exit_table.table import read
+from src.exit_table.table import read_table
 from tests.tables import EXITS, write_table
 
 
@@ -24,7 +24,7 @@ def test_every_labelled_row_is_trained_on_or_held_out(table: Path) -> None:
     assert [len(batch["inputs"]) for batch in batches] == [64, 64, 64, 64, 8]
     assert batches[0]["inputs"].shape == (64, 16)
     seen = torch.cat([batch["quality"] for batch in [*batches, *data.val_dataloader()]])
-    whole = read(table).quality
+    whole = read_table(table).quality
     assert torch.equal(seen.sum(1).sort().values, whole[~whole.isnan().any(1)].sum(1).sort().values)
 
 
@@ -54,21 +54,21 @@ def test_some_exits_and_inputs_may_be_picked(table: Path) -> None:
 def test_the_facts_name_the_images(tmp_path: Path) -> None:
     """By the settings of their split, where the table has any."""
     settings = {"data": {"train": {"_target_": "Coco", "size": 8}, "val": {"size": 9}}}
-    about = read(write_table(tmp_path, num_images=20)).about._replace(settings=settings)
+    info = read_table(write_table(tmp_path, num_images=20)).info._replace(settings=settings)
     data = GateData(str(tmp_path), batch_size=4)
     assert data.facts["images"] == {"split": "train", "segmentation": "panoptic"}
-    data.about = about
+    data.info = info
     assert data.facts["images"] == {"split": "train", "segmentation": "panoptic", "_target_": "Coco", "size": 8}
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"table": None}, "src.label writes one"),
+        ({"table": None}, "data.table=null"),
         ({"exits": [3, 7]}, rf"\[3, 7\].*\[{', '.join(map(str, EXITS))}\]"),
-        ({"inputs": ["mean8"]}, "mean8.*mean32, std32"),
-        ({"holdout": 0.001}, "of the 293 rows"),
-        ({"holdout": 0.999}, "of the 293 rows"),
+        ({"inputs": ["mean8"]}, "task.gate.inputs=.*mean8.*mean32, std32"),
+        ({"holdout": 0.001}, "data.holdout=.*of the 293 rows"),
+        ({"holdout": 0.999}, "data.holdout=.*of the 293 rows"),
         ({"holdout": 1.0}, "below 1"),
     ],
     ids=str,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.exit_table.table import About, ExitTable, Rows, read, shard_file, write_shard
+from src.exit_table.table import ExitTable, LabelledBatch, TableInfo, read_table, shard_file, write_shard
 
 EXITS = [2, 3, 5]
-ABOUT = About(
+INFO = TableInfo(
     parent="0123456789abcdef",
     source="runs/parent/last.ckpt",
     exits=EXITS,
@@ -25,35 +25,35 @@ ABOUT = About(
 )
 
 
-def make_table(about: About = ABOUT) -> ExitTable:
-    """A table of random values that could be."""
+def make_table(info: TableInfo = INFO) -> ExitTable:
+    """A table of random valid values."""
     torch.manual_seed(0)
-    count = about.num_images
+    count = info.num_images
     return ExitTable(
-        about,
+        info,
         torch.arange(count) * 7 + 2**40,
         [f"image-{number}.png" for number in range(count)],
-        torch.rand(count, len(about.exits)),
-        torch.rand(count, len(about.exits)) + 1,
-        {name: torch.randn(count, dim) for name, dim in about.inputs.items()},
+        torch.rand(count, len(info.exits)),
+        torch.rand(count, len(info.exits)) + 1,
+        {name: torch.randn(count, dim) for name, dim in info.inputs.items()},
     )
 
 
-def batch(table: ExitTable, places: list[int]) -> Rows:
+def batch(table: ExitTable, places: list[int]) -> LabelledBatch:
     some = table.rows(torch.tensor(places))
-    return Rows(some.image_ids.tolist(), some.names, some.quality, some.cost, some.inputs)
+    return LabelledBatch(some.image_ids.tolist(), some.names, some.quality, some.cost, some.inputs)
 
 
 def write(folder: Path, table: ExitTable) -> Path:
     """All shards, each from batches of one image."""
-    for number in range(table.about.num_shards):
-        parts = [batch(table, [place]) for place in table.about.shard(number)]
-        write_shard(folder, number, parts, table.about)
+    for number in range(table.info.num_shards):
+        parts = [batch(table, [place]) for place in table.info.shard(number)]
+        write_shard(folder, number, parts, table.info)
     return folder
 
 
 def assert_equal(one: ExitTable, other: ExitTable) -> None:
-    assert one.about == other.about
+    assert one.info == other.info
     assert one.names == other.names
     assert list(one.inputs) == list(other.inputs)
     ours, theirs = ([x.image_ids, x.quality, x.cost, *x.inputs.values()] for x in (one, other))
@@ -65,7 +65,7 @@ def test_shards_read_back_equal(tmp_path: Path) -> None:
     """What was written in shards, the last one shorter, is read back as one table to the last bit."""
     table = make_table()
     write(tmp_path / "new" / "folder", table)
-    assert_equal(read(tmp_path / "new" / "folder"), table)
+    assert_equal(read_table(tmp_path / "new" / "folder"), table)
     assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == [
         "part-00000.parquet",
         "part-00001.parquet",
@@ -76,9 +76,9 @@ def test_shards_read_back_equal(tmp_path: Path) -> None:
 def test_order_of_writing_does_not_matter(tmp_path: Path) -> None:
     """Shards written last to first, each from one batch, make the same table."""
     table = make_table()
-    for number in reversed(range(ABOUT.num_shards)):
-        write_shard(tmp_path, number, [batch(table, list(ABOUT.shard(number)))], ABOUT)
-    assert_equal(read(tmp_path), table)
+    for number in reversed(range(INFO.num_shards)):
+        write_shard(tmp_path, number, [batch(table, list(INFO.shard(number)))], INFO)
+    assert_equal(read_table(tmp_path), table)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -87,7 +87,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, number: int) -> None:
     file = shard_file(write(tmp_path, make_table()), number)
     file.unlink()
     with pytest.raises(ValueError, match=f"1 of 3 shards are missing, the first {file.name}"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def test_a_shard_too_many_is_named(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_shard_too_many_is_named(tmp_path: Path) -> None:
     write(tmp_path, make_table())
     shutil.copy(shard_file(tmp_path, 2), shard_file(tmp_path, 3))
     with pytest.raises(ValueError, match=r"part-00003\.parquet is not of this table"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def truncate(file: Path) -> None:
@@ -109,7 +109,7 @@ def blank(file: Path) -> None:
     file.write_bytes(content[:4] + bytes(len(content) - footer - 4) + content[-footer:])
 
 
-def drop_note(file: Path) -> None:
+def drop_metadata(file: Path) -> None:
     pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
 
 
@@ -125,22 +125,22 @@ def drop_column(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncate, "no shard of an exit table"),
-        (lambda file: file.write_bytes(b""), "no shard of an exit table"),
-        (lambda file: file.write_text("no Parquet at all, but some text"), "no shard of an exit table"),
-        (drop_note, "no shard of an exit table"),
+        (truncate, "not a shard of an exit table"),
+        (lambda file: file.write_bytes(b""), "not a shard of an exit table"),
+        (lambda file: file.write_text("no Parquet at all, but some text"), "not a shard of an exit table"),
+        (drop_metadata, "not a shard of an exit table"),
         (blank, "damaged"),
-        (drop_row, "not the columns or rows"),
-        (drop_column, "not the columns or rows"),
+        (drop_row, "columns or rows differ"),
+        (drop_column, "columns or rows differ"),
     ],
-    ids=["truncated", "empty", "text", "no note", "blanked", "a row less", "a column less"],
+    ids=["truncated", "empty", "text", "no metadata", "blanked", "a row less", "a column less"],
 )
 def test_a_damaged_shard_is_named(tmp_path: Path, number: int, damage: Callable[[Path], Any], said: str) -> None:
     """A shard that is cut short, overwritten or lacks something is one ValueError that names it."""
     file = shard_file(write(tmp_path, make_table()), number)
     damage(file)
     with pytest.raises(ValueError, match=said) as caught:
-        read(tmp_path)
+        read_table(tmp_path)
     assert file.name in str(caught.value)
 
 
@@ -157,31 +157,31 @@ def test_a_damaged_shard_is_named(tmp_path: Path, number: int, damage: Callable[
 def test_a_shard_of_another_table_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     """A shard of another parent, or labelled with other settings, is refused with its name and what differs."""
     write(tmp_path, make_table())
-    other = make_table(ABOUT._replace(**change))
-    write_shard(tmp_path, 1, [batch(other, [2, 3])], other.about)
+    other = make_table(INFO._replace(**change))
+    write_shard(tmp_path, 1, [batch(other, [2, 3])], other.info)
     with pytest.raises(ValueError, match=f"part-00001.parquet is of another table than the first shard: {said}"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def test_the_same_weights_elsewhere_are_the_same_parent(tmp_path: Path) -> None:
     """Shards that differ only in where the weights came from are one table."""
     table = make_table()
     write(tmp_path, table)
-    write_shard(tmp_path, 1, [batch(table, [2, 3])], ABOUT._replace(source="elsewhere.ckpt"))
-    assert_equal(read(tmp_path), table)
+    write_shard(tmp_path, 1, [batch(table, [2, 3])], INFO._replace(source="elsewhere.ckpt"))
+    assert_equal(read_table(tmp_path), table)
 
 
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("quality", float("nan"), "qualities at some exits and none at others"),
-        ("quality", 1.01, r"a quality that is not in 0\.\.1"),
-        ("quality", -0.01, r"a quality that is not in 0\.\.1"),
-        ("cost", 0.0, "a cost that is no number above 0"),
-        ("cost", float("nan"), "a cost that is no number above 0"),
-        ("cost", float("inf"), "a cost that is no number above 0"),
-        ("std32", float("inf"), "an input std32 that is not finite"),
-        ("mean32", float("nan"), "an input mean32 that is not finite"),
+        ("quality", float("nan"), "a quality at some exits only"),
+        ("quality", 1.01, r"a quality outside 0\.\.1"),
+        ("quality", -0.01, r"a quality outside 0\.\.1"),
+        ("cost", 0.0, "a non-positive or non-finite cost"),
+        ("cost", float("nan"), "a non-positive or non-finite cost"),
+        ("cost", float("inf"), "a non-positive or non-finite cost"),
+        ("std32", float("inf"), "a non-finite input std32"),
+        ("mean32", float("nan"), "a non-finite input mean32"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, part: str, value: float, said: str) -> None:
@@ -191,7 +191,7 @@ def test_impossible_values_are_refused(tmp_path: Path, part: str, value: float, 
     values[3, 1] = value
     write(tmp_path, table)
     with pytest.raises(ValueError, match=f"image-3.png has {said}"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def test_the_ends_of_the_range_are_qualities(tmp_path: Path) -> None:
@@ -199,17 +199,17 @@ def test_the_ends_of_the_range_are_qualities(tmp_path: Path) -> None:
     table = make_table()
     table.quality[0] = 0
     table.quality[1] = 1
-    assert_equal(read(write(tmp_path, table)), table)
+    assert_equal(read_table(write(tmp_path, table)), table)
 
 
 def test_an_image_with_nothing_to_find(tmp_path: Path) -> None:
     """A whole row of nan is read as it is; a table of nothing else is refused."""
     table = make_table()
     table.quality[1] = float("nan")
-    assert_equal(read(write(tmp_path, table)), table)
+    assert_equal(read_table(write(tmp_path, table)), table)
     table.quality[:] = float("nan")
     with pytest.raises(ValueError, match="nothing to score in any of its"):
-        read(write(tmp_path, table))
+        read_table(write(tmp_path, table))
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,12 +220,12 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("disk full")
 
     table = make_table()
-    write_shard(tmp_path, 0, [batch(table, [0, 1])], ABOUT)
+    write_shard(tmp_path, 0, [batch(table, [0, 1])], INFO)
     before = shard_file(tmp_path, 0).read_bytes()
     monkeypatch.setattr(pq, "write_table", fail)
     for number in (0, 1):
         with pytest.raises(OSError, match="disk full"):
-            write_shard(tmp_path, number, [batch(table, list(ABOUT.shard(number)))], ABOUT)
+            write_shard(tmp_path, number, [batch(table, list(INFO.shard(number)))], INFO)
     assert list(tmp_path.iterdir()) == [shard_file(tmp_path, 0)]
     assert shard_file(tmp_path, 0).read_bytes() == before
 
@@ -237,7 +237,7 @@ def test_no_shards_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "absent", "unfinished"):
         with pytest.raises(FileNotFoundError, match=name):
-            read(tmp_path / name)
+            read_table(tmp_path / name)
 
 
 def test_rows_by_mask_and_by_index() -> None:
@@ -267,7 +267,7 @@ def test_nulls_are_refused(value: Any, tmp_path: Path) -> None:
     file = shard_file(write(tmp_path, make_table()), 1)
     rewritten(file, "quality", [value, [0.1, 0.2, 0.3]])
     with pytest.raises(ValueError, match=r"part-00001\.parquet: has nulls"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def test_a_shard_knows_its_place(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_shard_knows_its_place(tmp_path: Path) -> None:
     shard_file(tmp_path, 1).rename(shard_file(tmp_path, 0))
     (tmp_path / "kept").rename(shard_file(tmp_path, 1))
     with pytest.raises(ValueError, match=r"part-00000\.parquet: is another shard"):
-        read(tmp_path)
+        read_table(tmp_path)
 
 
 def test_bytes_that_changed_are_noticed(tmp_path: Path) -> None:
@@ -287,4 +287,4 @@ def test_bytes_that_changed_are_noticed(tmp_path: Path) -> None:
     assert content.count(value) >= 1
     file.write_bytes(content.replace(value, make_table().cost[1, 0].numpy().tobytes()))
     with pytest.raises(ValueError, match=r"part-00000\.parquet: damaged"):
-        read(tmp_path)
+        read_table(tmp_path)

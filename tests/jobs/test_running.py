@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.jobs.running import Job, last_words, run_all
+from src.jobs.running import Job, failure_reason, run_all
 from src.system.cpus import processors
 
 FINISH = "from src.records.run_folder import finish; "  # what a command says when it has come to its end
@@ -60,7 +60,7 @@ def test_a_folder_is_of_its_last_command(log: Path) -> None:
     assert log.read_text() == "aa"
 
 
-def test_a_job_that_fails_is_named_with_its_last_words(log: Path) -> None:
+def test_a_failed_job_has_a_reason(log: Path) -> None:
     """What builds on it does not run, and it runs again the next time."""
     jobs = [job(log, "a"), job(log, "f", "a", module="fail"), job(log, "g", "f")]
     for _ in range(2):
@@ -131,4 +131,4 @@ def test_an_error_is_told_also_if_a_progress_bar_ends_behind_it(tmp_path: Path) 
         ("", "exit status 3"),
     ):
         (tmp_path / "log.txt").write_text(text)
-        assert last_words(Job("a", ["a"], tmp_path), 3) == expected
+        assert failure_reason(Job("a", ["a"], tmp_path), 3) == expected

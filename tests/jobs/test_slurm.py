@@ -82,7 +82,7 @@ def test_what_is_not_done_is_submitted(submitted: list[Any], tmp_path: Path, mon
     a.begin()
     finish(a.folder, "all of it")
     (b.folder / "slurm_id").write_text("5_1")
-    monkeypatch.setattr(slurm, "queue", ends({"5_1"}, {"7_0", "5_1"}, {"5_1"}, done=b))
+    monkeypatch.setattr(slurm, "queued_jobs", ends({"5_1"}, {"7_0", "5_1"}, {"5_1"}, done=b))
     assert SlurmLauncher(**SETTINGS).run([a, b, c, d]) == dict.fromkeys("cd", "error: out of luck")
     assert submitted == [
         {"folder": "sweep/.submitit/%j", "cluster": "slurm", "slurm_max_num_timeout": 3},
@@ -101,7 +101,7 @@ def test_a_job_that_is_requeued_is_waited_for(monkeypatch: pytest.MonkeyPatch, t
     (job.folder / "slurm_id").write_text("7_0")
     answers = [{"7_0"}, subprocess.CalledProcessError(1, "squeue"), {"7_0", "8"}]
     monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr(slurm, "queue", ends(*answers, done=job))
+    monkeypatch.setattr(slurm, "queued_jobs", ends(*answers, done=job))
     wait([job])
     assert job.done
 
@@ -148,7 +148,7 @@ def test_a_sweep_that_is_interrupted_leaves_its_jobs(
 ) -> None:
     """In the queue, and says how to come back to them."""
     (job,) = jobs(tmp_path, "a")
-    monkeypatch.setattr(slurm, "queue", iter([set()]).__next__)
+    monkeypatch.setattr(slurm, "queued_jobs", iter([set()]).__next__)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     monkeypatch.setattr(slurm, "wait", lambda _: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as stop, signals.caught():

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.metrics.panoptic_quality import PanopticQuality, class_quality, image_quality, panoptic_counts
+from src.metrics.image_quality import image_pq
+from src.metrics.panoptic_quality import PanopticQuality, class_quality, panoptic_counts
 
 COCO = Path(__file__).parents[2].parent / "shared/data/coco"
 NUM_CLASSES = 3
@@ -153,7 +155,7 @@ def test_nothing_predicted_and_nothing_true():
     """No predicted segments miss all, no annotated ones excuse all, and of neither the quality is nan."""
     assert counts(ids("00"), [], ids("12"), [0, 0]).tolist()[0] == [0, 0, 2, 0]
     assert counts(ids("12"), [0, 0], ids("00"), []).sum() == 0
-    assert image_quality(counts(ids("00"), [], ids("00"), [])).isnan()
+    assert math.isnan(image_pq(counts(ids("00"), [], ids("00"), [])))
 
 
 def test_nothing_to_find_has_no_quality():
@@ -163,7 +165,7 @@ def test_nothing_to_find_has_no_quality():
     assert metric.counts[:, 1].tolist() == [1, 0, 1]
     assert all(value.isnan() for value in metric.compute().values())
     assert metric.by_class() == {}
-    assert image_quality(metric.counts).isnan()
+    assert math.isnan(image_pq(metric.counts))
     metric.update(*scene_of(ids("11"), [1], ids("11"), [1]))
     assert metric.compute()["pq"] == pytest.approx(1 / 3)
     assert metric.by_class().keys() == {0, 1, 2}
@@ -195,8 +197,8 @@ def test_quality_by_hand():
 def test_image_quality_is_the_mean_over_its_classes():
     """The PQ of one image averages over classes predicted or annotated in it, not over all."""
     result = counts(ids("1122"), [0, 1], ids("1122"), [0, 2])
-    assert image_quality(result) == pytest.approx(1 / 3)  # one class right, one predicted in vain, one missed
-    assert image_quality(counts(ids("11"), [0], ids("11"), [0])) == 1
+    assert image_pq(result) == pytest.approx(1 / 3)  # one class right, one predicted in vain, one missed
+    assert image_pq(counts(ids("11"), [0], ids("11"), [0])) == 1
 
 
 def test_means_over_things_and_stuff():

@@ -58,7 +58,7 @@ def test_leaving_at_an_exit_is_that_exit(model: Mask2Former, images: Tensor) -> 
 
 
 def test_nothing_chooses_without_a_gate(model: Mask2Former, images: Tensor) -> None:
-    """It is said, and not guessed."""
+    """A model without a gate raises an error that names the setting."""
     model.gate = None
-    with pytest.raises(ValueError, match=r"model\.gate: the model has none"):
+    with pytest.raises(ValueError, match=r"model\.gate=null"):
         model.leave(images)

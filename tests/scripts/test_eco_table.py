@@ -2,7 +2,8 @@
 
 import pytest
 
-from scripts.eco_table import Row, markdown, share, spell
+from scripts.eco_table import Row, markdown, share
+from scripts.tables import mean_and_deviation
 
 
 def rows(seed: int = 0, gate: float = 0.75) -> list[Row]:
@@ -40,7 +41,7 @@ def test_points_of_the_curve() -> None:
 
 def test_seeds_are_averaged() -> None:
     """With the standard deviation of a sample; one seed has none."""
-    assert spell([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
-    assert spell([1.0]) == "1.00"
+    assert mean_and_deviation([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert mean_and_deviation([1.0]) == "1.00"
     text = markdown([*rows(0, gate=0.7), *rows(1, gate=0.8)])
     assert "75.00 ± 7.07" in text

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
-from src.exit_table.table import ExitTable, read
+from src.exit_table.table import ExitTable, read_table
 from src.metrics.cost import count
 from src.models.gate import gate_inputs
 from src.weights.checkpoint import fingerprint
@@ -49,7 +49,7 @@ def label(run: Experiment, folder: Path, **about: Any) -> ExitTable:
     settings = {"shard_size": 3, "source": "here", "settings": {}, **task.about(), **about}  # type: ignore[operator]
     data.label(folder, "train", **settings)  # type: ignore[attr-defined]
     trainer.predict(task, data, return_predictions=False)
-    return read(folder)
+    return read_table(folder)
 
 
 def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:

@@ -1,6 +1,6 @@
-"""A sweep as processes: each job has its own, a GPU to itself, and a folder named after what it was given.
+"""Run a sweep as processes: each job has its own process, GPU, and a folder named after its swept values.
 
-The same command again goes on: what is finished is kept, what was broken off is continued, what failed runs anew.
+The same command resumes the sweep: finished jobs are kept, interrupted ones resume, failed ones run again.
 """
 
 import os
@@ -19,10 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src.config.rules import RULES
-from src.config.schema import quote
 from src.config.search_path import search_path
-from src.jobs.results import failures, front_of, marked, objectives, rows_of, scores_of, table_of
-from src.jobs.running import Job, run_all, visible_gpus, wants_several
+from src.jobs.results import failure_table, mark_pareto, objectives, result_tables, rows_of, scores_of
+from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
 from src.records.csv_file import write_csv
 from src.records.run_folder import digest, folder_name, locked
@@ -34,73 +33,72 @@ OmegaConf.register_new_resolver(
 
 
 class ProcessLauncher(Launcher, Callback):
-    """Runs the jobs of a sweep as `run_all` does, and tabulates what came of them.
+    """Runs the jobs of a sweep with `run_all` and prints their results.
 
     Args:
-        at_once: how many side by side; null: as many as there are GPUs, else one.
-        on_failure: continue or stop.
+        at_once: number of jobs side by side; None: as many as there are GPUs, else one.
+        on_failure: "continue" or "stop".
     """
 
     def __init__(self, at_once: int | None = None, on_failure: str = "continue"):
         self.at_once, self.on_failure = at_once, on_failure
         self.config: Any = None
         self.context: Any = None
-        self.jobs: dict[str, tuple[Job, dict[str, str]]] = {}  # of all batches, with what each was given
+        self.jobs: dict[str, tuple[Job, dict[str, str]]] = {}  # of all batches, with their swept values
         self.failed: dict[str, str] = {}
         self.rows: list[dict[str, Any]] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives, and ask to be told of the sweep's end."""
+        """Keep the configuration, and register for the end of the sweep."""
         self.config, self.context = config, hydra_context
         hydra_context.callbacks.callbacks.append(self)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs; each comes back with its quality and GFLOPs, or with None if it failed.
+        """Run a batch of jobs. Each returns quality and GFLOPs, or None if it failed.
 
-        A job that a search asks for again is not run again.
+        A job that a search proposes again is not run again.
         """
         self.check()
-        folder, keys = Path(self.config.hydra.sweep.dir), swept(self.config)
+        folder = Path(self.config.hydra.sweep.dir)
+        keys = swept(self.config)
         with locked(folder):
-            given = [given_to(overrides, keys) for overrides in job_overrides]
-            batch = [self.job(folder, *one) for one in zip(map(list, job_overrides), given, strict=True)]
-            new = {
-                job.name: (job, values) for job, values in zip(batch, given, strict=True) if job.name not in self.jobs
-            }
+            batch = [self.job(folder, list(overrides), keys) for overrides in job_overrides]
+            new = {job.name: (job, values) for job, values in batch if job.name not in self.jobs}
             self.jobs |= new
-            os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # W&B shows the jobs together
-            jobs = [job for job, _ in new.values()]
-            self.failed |= self.run(jobs)
-            self.rows = marked([row for job, values in self.jobs.values() for row in rows_of(job, values, self.failed)])
+            os.environ.setdefault("WANDB_RUN_GROUP", folder.name)  # groups the jobs in W&B
+            self.failed |= self.run([job for job, _ in new.values()])
+            self.rows = mark_pareto(
+                [row for job, values in self.jobs.values() for row in rows_of(job, values, self.failed)]
+            )
             write_csv(self.rows, folder / "table.csv")
         if self.failed and self.on_failure == "stop":
             self.on_multirun_end(self.config)
-        returns = []
-        for job, overrides in zip(batch, job_overrides, strict=True):
-            one = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
-            one.return_value = None if job.name in self.failed else objectives(scores_of(job.folder))
-            returns.append(one)
-        return returns
+        return [self.result(job, overrides) for (job, _), overrides in zip(batch, job_overrides, strict=True)]
+
+    def result(self, job: Job, overrides: Sequence[str]) -> JobReturn:
+        """Return a job's quality and GFLOPs the way Hydra's sweepers expect them."""
+        result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
+        result.return_value = None if job.name in self.failed else objectives(scores_of(job.folder))
+        return result
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say what came of all jobs; one that failed makes the exit status 1."""
+        """Print the results of all jobs; exit with status 1 if one failed."""
         console = Console()
-        console.print(table_of(self.rows, f"{config.hydra.sweep.dir}/table.csv"))
-        if any(row.get("front") for row in self.rows):
-            console.print(front_of(self.rows))
+        for table in result_tables(self.rows, f"{config.hydra.sweep.dir}/table.csv"):
+            console.print(table)
         if self.failed:
-            console.print(failures(self.failed, {name: job for name, (job, _) in self.jobs.items()}))
+            console.print(failure_table(self.failed, {name: job for name, (job, _) in self.jobs.items()}))
             sys.exit(1)
 
     def check(self) -> None:
-        """Refuse settings that cannot be."""
+        """Refuse settings of the sweeper and the launcher that do not work here."""
         sweeper = self.config.hydra.sweeper
         if "direction" in sweeper and sweeper.direction != ["maximize", "minimize"]:
             fail(f"hydra.sweeper.direction={sweeper.direction}: expected [maximize, minimize], of quality and GFLOPs")
-        for name in ("search_space", "custom_search_space"):  # whose values would be in no job's name
+        for name in ("search_space", "custom_search_space"):  # their values would be missing in the jobs' names
             if sweeper.get(name):
                 fail(
-                    f"hydra.sweeper.{name}={sweeper[name]}: expected null; what is searched goes to "
+                    f"hydra.sweeper.{name}={sweeper[name]}: expected null; put the searched settings into "
                     "hydra.sweeper.params"
                 )
         for name, value in (("at_once", self.at_once), ("on_failure", self.on_failure)):
@@ -111,37 +109,37 @@ class ProcessLauncher(Launcher, Callback):
         """Refuse a job that wants several GPUs."""
         if wants_several(devices):
             fail(
-                f"trainer.devices={devices}: a job of a sweep has one GPU to itself, expected 1; run it "
-                "alone, without -m, to have it on several"
+                f"trainer.devices={devices}: a job of a sweep has one GPU to itself, expected 1; to use "
+                "several, run it alone, without -m"
             )
 
     def run(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Run what is not done; returns why jobs failed, by name."""
+        """Run the jobs that are not done. Returns the reasons of failures by job name."""
         return run_all(jobs, self.at_once or 1, visible_gpus()[: self.at_once], self.on_failure)
 
-    def job(self, folder: Path, overrides: list[str], given: dict[str, str]) -> Job:
-        """The command of one job."""
+    def job(self, folder: Path, overrides: list[str], keys: Sequence[str]) -> tuple[Job, dict[str, str]]:
+        """Return one job of the sweep and its swept values."""
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         self.check_devices(cfg.trainer.devices)
-        name = ",".join(f"{key}={value}" for key, value in given.items()) or "job"
+        values = swept_values(overrides, keys)
+        name = ",".join(f"{key}={value}" for key, value in values.items()) or "job"
         place = folder / folder_name(name)
         module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
-        alone = ["hydra.mode=RUN", f"hydra.run.dir={quote(str(place))}"]
-        bounded = cfg.trainer.get("max_epochs") is None
-        arguments = [module, *search_path(self.config.hydra), *overrides, *alone]
-        job = Job(name, arguments, place, steps=cfg.trainer.max_steps if bounded else None)
+        arguments = [module, *search_path(self.config.hydra), *overrides, "hydra.mode=RUN"]
+        steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
+        job = run_job(name, place, arguments, steps=steps)
         check_unchanged(job, cfg, "hydra.sweep.dir")
-        return job
+        return job, values
 
 
 def swept(config: DictConfig) -> list[str]:
-    """Names of what a sweep gives several values."""
+    """Return the names of the settings that have several values in a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    typed = [override.key_or_group for override in parsed if override.is_sweep_override()]
-    return [*typed, *map(str, config.hydra.sweeper.get("params") or {})]
+    names = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    return [*names, *map(str, config.hydra.sweeper.get("params") or {})]
 
 
-def given_to(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """What one job of a sweep has that others may not have."""
-    pairs = (override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+def swept_values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """Return a job's values of the swept settings."""
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
     return {key: value for key, value in pairs if key in keys}

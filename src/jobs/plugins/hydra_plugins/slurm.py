@@ -1,7 +1,7 @@
-"""A sweep on SLURM: what `processes` starts as processes is submitted, with the same folders and the same table.
+"""Run a sweep on SLURM: jobs are submitted instead of started as processes; folders and tables are the same.
 
-The settings are hydra-submitit-launcher's, and submitit submits and requeues. That package's own launcher would stop
-waiting for all jobs once one is lost, and take a job that raised for one that succeeded.
+The settings are those of hydra-submitit-launcher, and submitit submits and requeues. The launcher of that package is
+not used: it stops waiting for all jobs when one is lost, and it counts a job that raised as a success.
 """
 
 import getpass
@@ -15,7 +15,7 @@ from typing import Any
 from hydra_plugins.processes import ProcessLauncher
 from rich.console import Console
 
-from src.jobs.running import Job, Requeueable, last_words, not_done
+from src.jobs.running import Job, Requeueable, failure_reason, not_done
 from src.system.atomic import write_text
 from src.system.signals import Interrupted
 from src.system.terminal import fail
@@ -24,12 +24,12 @@ SECONDS_BETWEEN_LOOKS = 10
 
 
 class SlurmLauncher(ProcessLauncher):
-    """Submits the jobs of a sweep that are neither done nor in the queue, waits, and tabulates what came of all.
+    """Submits the jobs of a sweep that are neither done nor queued, waits for all, and prints their results.
 
     Args:
-        submitit_folder: where submitit keeps its files and the logs; log.txt in the folder of a job is a link to its.
-        max_num_timeout: how often a job whose time is up is requeued.
-        settings: the others of hydra-submitit-launcher's `submitit_slurm`.
+        submitit_folder: folder of submitit's files and logs; log.txt in a job's folder is a link to its log.
+        max_num_timeout: how often a job that reached its time limit is requeued.
+        settings: the other settings of hydra-submitit-launcher's `submitit_slurm`.
     """
 
     def __init__(self, submitit_folder: str, max_num_timeout: int, **settings: Any):
@@ -37,21 +37,21 @@ class SlurmLauncher(ProcessLauncher):
         self.folder, self.max_num_timeout, self.settings = submitit_folder, max_num_timeout, settings
 
     def check_devices(self, devices: Any) -> None:
-        """Refuse a job that wants other devices than SLURM starts processes for."""
+        """Refuse `trainer.devices` that differ from the number of processes that SLURM starts."""
         tasks = self.settings["tasks_per_node"]
         if devices != "auto" and str(devices) != str(tasks):
             fail(f"trainer.devices={devices}: hydra.launcher.tasks_per_node={tasks}, expected the same, or auto")
 
     def run(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Have SLURM run what is not done; returns why jobs failed, by name."""
-        from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # of the extra, without which these
-        from submitit import AutoExecutor  # settings do not compose
+        """Let SLURM run the jobs that are not done. Returns the reasons of failures by job name."""
+        from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf  # of the extra `slurm`
+        from submitit import AutoExecutor
 
         console = Console(stderr=True)
         left = not_done(jobs, console)
         try:
-            there = queue()
-            new = [job for job in left if number_of(job) not in there]
+            queued = queued_jobs()
+            new = [job for job in left if slurm_id(job) not in queued]
             executor = AutoExecutor(self.folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
             shared = BaseQueueConf.__dataclass_fields__
             executor.update_parameters(
@@ -60,40 +60,42 @@ class SlurmLauncher(ProcessLauncher):
             submitted = executor.submit_array([Requeueable(job) for job in new]) if new else []
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             fail(f"hydra/launcher=slurm: {error}")
-        for job, one in zip(new, submitted, strict=True):
-            note(job, one)
+        for job, slurm_job in zip(new, submitted, strict=True):
+            note(job, slurm_job)
         for job in left:
-            console.print(f"{job.name}: SLURM's {number_of(job)}, {job.log}", highlight=False, soft_wrap=True)
+            console.print(f"{job.name}: SLURM job {slurm_id(job)}, {job.log}", highlight=False, soft_wrap=True)
         try:
             wait(left)
         except Interrupted as end:
-            fail(f"{end}; the jobs go on (scancel ends them), and the same command waits for them again", end.status)
-        return {job.name: last_words(job, 1) for job in left if not job.done}
+            fail(f"{end}; the jobs keep running (scancel ends them); the same command waits for them again", end.status)
+        return {job.name: failure_reason(job, 1) for job in left if not job.done}
 
 
 def note(job: Job, submitted: Any) -> None:
-    """Keep in a job's folder which of SLURM's it is, and where it logs."""
+    """Write the SLURM id of a job into its folder, and link to its log."""
     write_text(submitted.job_id, job.folder / "slurm_id")
     job.log.unlink(missing_ok=True)
     job.log.symlink_to(os.path.relpath(submitted.paths.stdout, job.folder))
 
 
-def number_of(job: Job) -> str:
-    """SLURM's number of a job; empty if it has none."""
-    noted = job.folder / "slurm_id"
-    return noted.read_text() if noted.is_file() else ""
+def slurm_id(job: Job) -> str:
+    """Return the SLURM id of a job, empty if it was not submitted."""
+    file = job.folder / "slurm_id"
+    return file.read_text() if file.is_file() else ""
 
 
 def wait(jobs: Sequence[Job]) -> None:
-    """Wait until each is done, or SLURM knows it no more; one that is requeued stays in the queue."""
-    while jobs := [job for job in jobs if not job.done]:
-        with suppress(subprocess.SubprocessError):  # SLURM may be away for a while
-            there = queue()
-            jobs = [job for job in jobs if number_of(job) in there]
+    """Wait until every job is done or has left the queue. A requeued job stays in the queue."""
+    pending = [job for job in jobs if not job.done]
+    while pending:
+        with suppress(subprocess.SubprocessError):  # SLURM may be unavailable for a while
+            queued = queued_jobs()
+            pending = [job for job in pending if slurm_id(job) in queued]
         time.sleep(SECONDS_BETWEEN_LOOKS)
+        pending = [job for job in pending if not job.done]
 
 
-def queue() -> set[str]:
-    """Numbers of the user's jobs that wait or run. Raises SubprocessError where SLURM does not answer."""
-    ask = ["squeue", f"--user={getpass.getuser()}", "--array", "--noheader", "--format=%i"]
-    return set(subprocess.run(ask, capture_output=True, text=True, check=True, timeout=60).stdout.split())
+def queued_jobs() -> set[str]:
+    """Return the ids of the user's waiting and running jobs. Raises SubprocessError if SLURM does not answer."""
+    command = ["squeue", f"--user={getpass.getuser()}", "--array", "--noheader", "--format=%i"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.records.pareto import pareto_front
+from src.records.scores import pareto_front
 
 
 @pytest.mark.parametrize(
