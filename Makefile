@@ -36,6 +36,10 @@ drill: setup ## kill runs at random moments and start them again: drill/kills.md
 report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
 	$(RUN) -m src.report $(or $(RUNS),runs)
 
+docs: setup ## the documentation as a searchable site that works offline, every link checked: build/site/index.html
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[docs]'
+	$(RUN) docs/site/build.py
+
 published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
@@ -57,5 +61,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo drill eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report published test check format smoke clean
+.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published test check format smoke clean
 .DEFAULT_GOAL := help

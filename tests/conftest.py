@@ -1,33 +1,18 @@
-"""What several tests share: a composed config, tiny, on the CPU."""
+"""Fixtures that several tests share."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.config.command_line import run
 from src.config.saved_settings import saved_overrides
-
-ROOT = Path(__file__).parents[1]
-
-TINY = [
-    "model.backbone.pretrained=false",
-    "batch_size=2",
-    "validate_every=1",
-    "trainer.max_steps=1",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "data.num_workers=0",
-    "task.criterion.num_points=64",
-]
-TINY_SHAPES = [*TINY, "data.train.num_scenes=8", "data.val.num_scenes=3", "data.train.size=64"]
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -67,13 +52,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def launch(entry: str, *arguments: str) -> None:
-    """Run `src.train` or `src.evaluate` in a process of its own, as a user does."""
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in their last digit
-    command = [sys.executable, "-m", entry, *arguments]
-    process = subprocess.run(
-        command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert process.returncode == 0, process.stderr

@@ -16,7 +16,8 @@ from src.config.build import build_run
 from src.config.command_line import check, run
 from src.cost import cost
 from src.metrics.cost import count
-from tests.config.test_command_line import SHAPES, said
+from tests.config.test_command_line import SHAPES
+from tests.helpers import error_line
 from tests.weights import published
 from tests.weights.published import weights
 
@@ -111,7 +112,7 @@ def test_weights_of_another_model_are_refused(
     torch.save({"state_dict": task.state_dict()}, tmp_path / "own.ckpt")
     arguments = [*SHAPES, f"model.weights={tmp_path / 'own.ckpt'}", "format=json"]
     assert json.loads(ask(*arguments))["total"] == count(task.model, [64, 64])[3].total
-    assert "own.ckpt is of another architecture" in said(capsys, lambda: ask(*arguments, "num_queries=7"))
+    assert "own.ckpt is of another architecture" in error_line(capsys, lambda: ask(*arguments, "num_queries=7"))
 
 
 def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], ask: Callable, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], a
 )
 def test_mistakes_end_in_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Values that cannot be are named before anything is counted."""
-    assert message in said(capsys, lambda: check([override], primary="cost"))
+    assert message in error_line(capsys, lambda: check([override], primary="cost"))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_file_without_sizes_is_named(
     file = tmp_path / "val.json"
     if content is not None:
         file.write_text(content)
-    line = said(capsys, lambda: ask(*SMALL, f"sizes={file}"))
+    line = error_line(capsys, lambda: ask(*SMALL, f"sizes={file}"))
     assert message in line
     assert str(file) in line
 
@@ -173,11 +174,11 @@ def test_a_size_that_the_model_does_not_take_is_named(
 ) -> None:
     """Larger than any memory could be, or not what a backbone of fixed size wants: one line with the size."""
     for arguments in (["sizes=[[999999999,999999999]]"], ["model.backbone.name=hiera_tiny_224", "image_size=[64,96]"]):
-        line = said(capsys, lambda arguments=arguments: ask(*SMALL, *arguments))  # type: ignore[misc]
+        line = error_line(capsys, lambda arguments=arguments: ask(*SMALL, *arguments))  # type: ignore[misc]
         assert "an image of " in line
         assert "the model does not take it" in line
 
 
 def test_a_checkpoint_that_is_not_there_is_named(ask: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing else is counted in its place."""
-    assert "ckpt_path=nothing.ckpt: no such file" in said(capsys, lambda: ask(*SMALL, "ckpt_path=nothing.ckpt"))
+    assert "ckpt_path=nothing.ckpt: no such file" in error_line(capsys, lambda: ask(*SMALL, "ckpt_path=nothing.ckpt"))

@@ -12,8 +12,7 @@ from src import eco
 from src.config.command_line import run
 from src.jobs.running import Job
 from src.records.run_folder import locked
-from tests.conftest import TINY_SHAPES, launch
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 
 PARENT = "+experiment=eco_parent_shapes"
 

@@ -15,20 +15,13 @@ from src.data.formats.categories import read_categories
 from src.data.shapes import Shapes
 from src.exit_table.table import read
 from src.models.gate import INPUTS
-from tests.conftest import ROOT, TINY, TINY_SHAPES
+from tests.helpers import ROOT, SIZES, SMALL_MODEL, TINY, TINY_SHAPES, export_custom
 from tests.tables import write_table
 
 GATES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_gate_*.yaml"))  # need an exit table
 ORACLES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_oracle_*.yaml"))  # are for src.label
 OTHERS = {"finetune", *GATES, *ORACLES}  # finetune needs weights
 EXPERIMENTS = sorted({file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")} - OTHERS)
-SMALL_MODEL = [
-    "dim=32",
-    "num_queries=5",
-    "model.decoder.num_layers=2",
-    "model/backbone=timm",
-    "model.backbone.name=resnet10t",
-]
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +59,10 @@ def export_ade20k(scenes: Shapes, root: Path, split: str) -> None:
     export_index_masks(scenes, *masks, values_of("ade20k"), unlabelled=0)
 
 
-def export_custom(scenes: Shapes, root: Path, split: str) -> None:
-    """Scenes as data of one's own in each of the three layouts."""
-    for kind in ("panoptic", "instances"):
-        folder = root / kind
-        export_coco(scenes, folder, split)
-        (folder / f"{split}2017").rename(folder / split)
-        (folder / f"panoptic_{split}2017").rename(folder / f"{split}_masks")
-        (folder / "annotations" / f"{kind}_{split}2017.json").rename(folder / f"{split}.json")
-    export_index_masks(scenes, root / "semantic" / split, root / "semantic" / f"{split}_masks", range(8), 255)
-    lines = [f"{value},{category.name}" for value, category in enumerate(scenes.categories)]
-    (root / "semantic" / "classes.csv").write_text("\n".join(["id,name", *lines]))
-
-
 def fit(cfg: DictConfig) -> dict[str, float]:
     task, data, trainer = build_run(cfg)
     trainer.fit(task, data)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-SIZES = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
 
 
 def small_data(experiment: str, made: Path) -> list[str]:

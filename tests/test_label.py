@@ -14,8 +14,7 @@ from src.config.saved_settings import saved_overrides
 from src.exit_table.table import present, read
 from src.label import check_trained
 from tests.config.test_saved_settings import trained
-from tests.conftest import ROOT, TINY_SHAPES, launch
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, launch
 
 
 def checkpoint(folder: Path, exits: list[int] | None) -> Path:

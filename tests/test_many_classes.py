@@ -19,8 +19,7 @@ from src.label import label
 from src.predict import gathered, predict
 from src.train import train
 from src.validate_data import validate_data
-from tests.conftest import TINY
-from tests.test_experiments import SIZES, SMALL_MODEL
+from tests.helpers import SIZES, SMALL_MODEL, TINY
 
 VOID = 65535
 NUM_CLASSES = {"semantic": 300, "panoptic": 300, "instances": 1203}

@@ -17,9 +17,7 @@ from src.exit_table.table import read
 from src.label import label
 from src.reporting.runs import find
 from src.train import train
-from tests.config.test_command_line import said
-from tests.conftest import TINY
-from tests.test_experiments import SIZES, SMALL_MODEL, export_custom
+from tests.helpers import SIZES, SMALL_MODEL, TINY, error_line, export_custom
 
 SCORES = {"semantic": ["miou"], "panoptic": ["pq", "ap"], "instances": ["ap"]}
 
@@ -75,7 +73,7 @@ def test_no_score_is_made_of_nothing(
         assert "nothing to score" in find([tmp_path / "again"])[1][0].why
 
     labels = ["label", file, "split=val", f"table={tmp_path}/table"]
-    assert "nothing to score in any of its 3 images" in said(capsys, lambda: command(label, *labels))
+    assert "nothing to score in any of its 3 images" in error_line(capsys, lambda: command(label, *labels))
     with pytest.raises(ValueError, match="nothing to score in any of its 3 images"):
         GateData(str(tmp_path / "table"), batch_size=2)
 

@@ -1,8 +1,5 @@
 """Experiments outside the repository, with own classes: found by every command, and trusted on purpose only."""
 
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +8,15 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from src import eco
 from src.config.command_line import CONF, check, configure, run
 from src.config.saved_settings import saved_overrides
 from src.config.schema import check_settings
 from src.config.search_path import overrides_of, with_search_path
-from tests.config.test_command_line import said
 from tests.config.test_sweeps import ProcessLauncher
-from tests.conftest import ROOT
+from tests.helpers import error_line
 
-PAGE = ROOT / "docs" / "own_experiment.md"
 MINE = """# @package _global_
 defaults:
   - proscale_shapes
@@ -86,7 +80,7 @@ def test_every_command_finds_the_experiment(primary: str, own: Path) -> None:
 
 def test_a_misspelt_experiment_of_ones_own_is_suggested(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside those of the repository."""
-    line = said(capsys, lambda: check([override_of(own / "conf"), "+experiment=min"]))
+    line = error_line(capsys, lambda: check([override_of(own / "conf"), "+experiment=min"]))
     assert "did you mean 'mine'" in line
     assert "proscale_coco" in line
 
@@ -104,7 +98,7 @@ def test_a_folder_that_is_not_there_is_refused(
 ) -> None:
     """In one line, before anything runs."""
     monkeypatch.setattr(sys, "argv", ["src.train"])
-    assert message in said(capsys, lambda: run(lambda: None, [typed]))
+    assert message in error_line(capsys, lambda: run(lambda: None, [typed]))
 
 
 def composed(*overrides: str) -> Any:
@@ -161,7 +155,7 @@ def test_own_classes_are_allowed_on_purpose(own: Path, capsys: pytest.CaptureFix
     mine = [override_of(own / "conf"), "+experiment=mine"]
     check(mine)
     check(["data.augment._target_=own_package.Dusk", "allow=[own_package]"])
-    line = said(capsys, lambda: check(["data.augment._target_=own_package.Dusk"]))
+    line = error_line(capsys, lambda: check(["data.augment._target_=own_package.Dusk"]))
     assert "data.augment._target_=own_package.Dusk: write allow=[own_package] if you trust own_package" in line
 
 
@@ -179,17 +173,17 @@ def test_what_is_allowed_is_that_package(
     settings: list[str], message: str, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither what it imports, nor what it has not."""
-    assert message in said(capsys, lambda: check(settings))
+    assert message in error_line(capsys, lambda: check(settings))
 
 
 def test_a_checkpoint_allows_nothing_by_itself(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither by its settings nor by the experiment in the folder that it names; the user's word counts."""
     plain = checkpoint(own, "data.augment._target_=own_package.Dusk", "allow=[own_package]", "++allow=[own_package]")
     message = "write allow=[own_package] if you trust own_package"
-    assert message in said(capsys, lambda: check(saved_overrides([plain]), primary="evaluate"))
+    assert message in error_line(capsys, lambda: check(saved_overrides([plain]), primary="evaluate"))
     check(saved_overrides([plain, "allow=[own_package]"]), primary="evaluate")
     file = checkpoint(own, override_of(own / "conf"), "+experiment=mine")
-    assert message in said(capsys, lambda: check(saved_overrides([file]), primary="evaluate"))
+    assert message in error_line(capsys, lambda: check(saved_overrides([file]), primary="evaluate"))
     for typed in ("allow=[own_package]", "--config-dir=conf"):
         check(saved_overrides([file, typed]), primary="evaluate")
 
@@ -206,7 +200,7 @@ def test_a_checkpoint_allows_nothing_by_itself(own: Path, capsys: pytest.Capture
 def test_files_elsewhere_run_nothing_through_hydra(setting: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Which a checkpoint that names their folder would have run."""
     (own / "conf" / "experiment" / "mine.yaml").write_text(f"{MINE}hydra:\n  {setting}\n")
-    assert "error: hydra" in said(capsys, lambda: check([override_of(own / "conf"), "+experiment=mine"]))
+    assert "error: hydra" in error_line(capsys, lambda: check([override_of(own / "conf"), "+experiment=mine"]))
 
 
 def test_allowed_packages_are_a_setting_of_the_whole() -> None:
@@ -214,30 +208,3 @@ def test_allowed_packages_are_a_setting_of_the_whole() -> None:
     part = {"_target_": "os.system", "allow": ["os"]}
     with pytest.raises(ValueError, match=r"write allow=\[os\]"):
         check_settings({"data": part, "allow": []})
-
-
-def blocks(page: str, language: str) -> list[tuple[str, str]]:
-    """Code blocks of a page, each with the name of its file, which stands before it, if it has one."""
-    found = re.findall(rf"(?:`([\w./]+)`:\n\n)?```{language}\n(.*?)```", page, re.DOTALL)
-    return [(name, text) for name, text in found]
-
-
-def test_the_page_works_as_it_is_written(tmp_path: Path) -> None:
-    """Its files in an empty folder, and its commands one after the other."""
-    page = PAGE.read_text()
-    files = [*blocks(page, "python"), *blocks(page, "yaml")]
-    assert len(files) == 4
-    for name, text in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    commands = "".join(text for _, text in blocks(page, "bash")).replace("/path/to/ecoscale", str(ROOT))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        ["bash", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/first/scores.json").is_file()
-    assert len(list(tmp_path.glob("runs/discs/sweep_*/seed=*/scores.json"))) == 2
-    saved = OmegaConf.load(tmp_path / "runs/first/.hydra/config.yaml")
-    assert saved.data.augment._target_ == "my_package.Dusk"

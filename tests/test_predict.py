@@ -23,9 +23,7 @@ from src.data.shapes import Shapes
 from src.metrics.cost import count
 from src.predict import gathered, predict
 from src.predictor import Predictor
-from tests.config.test_command_line import said
-from tests.conftest import ROOT, TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, error_line
 from tests.weights import published
 from tests.weights.published import weights
 
@@ -205,7 +203,7 @@ def test_mistakes_end_in_one_line(
 ) -> None:
     """With what was expected."""
     inputs = [] if message.startswith(("nothing to", "photos")) else [photos]
-    assert message in said(capsys, lambda: ask(*inputs, *arguments))
+    assert message in error_line(capsys, lambda: ask(*inputs, *arguments))
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_whole_files(
@@ -220,7 +218,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_whole_files(
         keep(image, file, **options)
 
     monkeypatch.setattr(Image.Image, "save", until_full)
-    line = said(capsys, lambda: ask(photos, "data.eval_batch_size=1"))
+    line = error_line(capsys, lambda: ask(photos, "data.eval_batch_size=1"))
     assert "overlays/5.jpg: cannot be written, the disk /" in line
     assert not (out / "overlays" / "5.jpg").exists()
     ids = [entry["image_id"] for entry in json.loads((out / "panoptic.json").read_text())["annotations"]]

@@ -14,7 +14,7 @@ from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
 from src.records.csv_file import write_csv
 from src.validate_data import validate_data
-from tests.config.test_command_line import said
+from tests.helpers import error_line
 
 Ask = Callable[..., tuple[int, str]]
 QUIET = ["trainer.enable_progress_bar=false", "data.num_workers=0", "samples=2"]
@@ -121,4 +121,4 @@ def test_mistakes_are_one_line(
     monkeypatch.setattr(sys, "argv", ["src.validate_data"])
     roots = [] if override.startswith("+") else ["data=coco_panoptic", f"data.root={tmp_path}"]
     given = [*roots, f"hydra.run.dir={tmp_path}/run", override]
-    assert message in said(capsys, lambda: run(validate_data, given, "validate_data"))
+    assert message in error_line(capsys, lambda: run(validate_data, given, "validate_data"))

@@ -9,9 +9,8 @@ import pytest
 
 from scripts.dashboard import VIEWS, workspace
 from src.loggers.wandb import KEPT
-from tests.conftest import TINY_SHAPES, launch
+from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 from tests.offline_runs import OfflineRun, offline_runs
-from tests.test_experiments import SMALL_MODEL
 
 PARENT = [
     "+experiment=eco_parent_shapes",

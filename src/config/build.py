@@ -229,7 +229,7 @@ def take_weights(cfg: DictConfig, purpose: str) -> str | None:
         cfg.model.weights, cfg.model.drop_class_head = file, False  # which an experiment may set, for its training
     if cfg.model.weights is None:
         raise ValueError(
-            f"nothing to {purpose}: give ckpt_path=FILE (of ours) or model.weights=SOURCE (see the README)"
+            f"nothing to {purpose}: give ckpt_path=FILE (of ours) or model.weights=SOURCE (docs/weights.md)"
         )
     return file
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 SOURCE = (
     "COCO, ADE20K and CamVid are fetched by `python -m scripts.prepare_coco --root FOLDER` and its siblings, "
-    "Cityscapes is behind a login; data of your own needs the layout that the README shows, or its own paths in the "
+    "Cityscapes is behind a login; data of your own needs a layout of docs/data.md, or its own paths in the "
     "configuration."
 )
 

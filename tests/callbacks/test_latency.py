@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 
 from src.callbacks.latency import Latency, latencies
 from src.config.build import build_run
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = ["+experiment=eco_parent_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "exits=[1,3]"]
 

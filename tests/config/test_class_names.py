@@ -13,8 +13,7 @@ from src.config.command_line import configure
 from src.data.export import export_index_masks
 from src.data.shapes import Shapes
 from src.predictor import Predictor
-from tests.conftest import TINY
-from tests.test_experiments import SIZES, SMALL_MODEL
+from tests.helpers import SIZES, SMALL_MODEL, TINY
 
 NAMES = ["sky", "grass", "water", "traffic light", "Ball", "box", "star", "ring"]
 

@@ -26,8 +26,7 @@ from src.data.export import export_coco
 from src.data.shapes import Shapes
 from src.evaluate import evaluate
 from src.train import train
-from tests.conftest import ROOT, TINY, TINY_SHAPES, launch
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY, TINY_SHAPES, error_line, launch
 from tests.weights import published
 from tests.weights.published import weights
 
@@ -35,18 +34,6 @@ SHAPES = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size
 SIZES = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64", "image_size=[64,64]"]
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
 COCO = ["+experiment=proscale_coco", *TINY, *SMALL_MODEL, *SIZES]
-
-
-def said(capsys: pytest.CaptureFixture[str], call: Callable[[], object]) -> str:
-    """The one line that a call ends with."""
-    with pytest.raises(SystemExit) as stop:
-        call()
-    errors = capsys.readouterr().err
-    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert stop.value.code == 2
-    assert len(lines) == 1
-    assert "Traceback" not in errors
-    return lines[0]
 
 
 @pytest.mark.parametrize("name", ["seed=0", "schedule=[1,1,1]", "it's", "a b,c", "plain"])
@@ -84,7 +71,7 @@ MISSPELT = {
 @pytest.mark.parametrize("override", MISSPELT)
 def test_what_is_misspelt_gets_the_closest_name(override: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A name that does not exist, at any depth, is answered by the one that was meant."""
-    assert MISSPELT[override] in said(capsys, lambda: check([override]))
+    assert MISSPELT[override] in error_line(capsys, lambda: check([override]))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +85,7 @@ def test_what_is_misspelt_gets_the_closest_name(override: str, capsys: pytest.Ca
 )
 def test_every_value_of_a_sweep_is_checked_first(sweep: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep whose second job cannot be does not start its first."""
-    assert message in said(capsys, lambda: check([sweep], multirun=True))
+    assert message in error_line(capsys, lambda: check([sweep], multirun=True))
 
 
 PARAMS = "+hydra.sweeper.params"
@@ -124,7 +111,7 @@ def test_the_values_of_a_sweep_file_are_checked_first(
     overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As those that are typed are, whether the flag or the file makes it a sweep."""
-    assert message in said(capsys, lambda: check(["+sweep=schedule", *overrides]))
+    assert message in error_line(capsys, lambda: check(["+sweep=schedule", *overrides]))
 
 
 def test_what_is_typed_stands_for_the_values_of_a_file() -> None:
@@ -137,20 +124,20 @@ def test_what_is_typed_stands_for_the_values_of_a_file() -> None:
 @pytest.mark.parametrize("override", ["+sweep=search", "hydra/sweeper=search"])
 def test_an_extra_that_is_missing_is_named(override: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With the command that installs it."""
-    assert "pip install '.[search]'" in said(capsys, lambda: check([override], multirun=True))
+    assert "pip install '.[search]'" in error_line(capsys, lambda: check([override], multirun=True))
 
 
 def test_the_ends_of_an_interval_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     """Of a search that takes it."""
     pytest.importorskip("optuna")
     check(["+sweep=search", f"{PARAMS}.lr='interval(0.1,0.2)'"])
-    assert "lr=-1.0" in said(capsys, lambda: check(["+sweep=search", f"{PARAMS}.lr='interval(-1,0.2)'"]))
+    assert "lr=-1.0" in error_line(capsys, lambda: check(["+sweep=search", f"{PARAMS}.lr='interval(-1,0.2)'"]))
 
 
 def test_jobs_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     """They are what a sweep that is repeated finds them by; Hydra's basic launcher takes others."""
     other = ["seed=1,2", "hydra.sweep.subdir=${seed}"]
-    assert "expected hydra.sweep.dir=FOLDER" in said(capsys, lambda: check(other, multirun=True))
+    assert "expected hydra.sweep.dir=FOLDER" in error_line(capsys, lambda: check(other, multirun=True))
     check([*other, "hydra/launcher=basic", "trainer.devices=1"], multirun=True)
     check(["seed=1,2"], multirun=True)
 
@@ -168,7 +155,7 @@ def test_jobs_that_share_a_process_have_one_device(
     """As every job of the basic launcher does; with any other launcher, or alone, they may have several."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     sweep = ["seed=1,2", override]
-    line = said(capsys, lambda: check([*sweep, "hydra/launcher=basic"], multirun=True))
+    line = error_line(capsys, lambda: check([*sweep, "hydra/launcher=basic"], multirun=True))
     assert "share one process" in line
     assert "hydra/launcher=processes" in line
     check(sweep, multirun=True)
@@ -196,7 +183,7 @@ def test_jobs_that_share_a_process_have_one_device(
 )
 def test_a_value_that_cannot_be_is_named(override: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The line repeats the setting with its value, and says what was expected."""
-    line = said(capsys, lambda: check([override]))
+    line = error_line(capsys, lambda: check([override]))
     assert line.replace(" ", "").replace("'", "").startswith(f"error:{override.lstrip('+')}:expected")
 
 
@@ -222,7 +209,7 @@ def test_what_only_building_can_tell_is_one_line_too(
     override: str, message: str, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Settings that contradict each other, and files that are not there, stop a run before it trains."""
-    assert message in said(capsys, lambda: report_errors(build_run)(configure(*SHAPES, override)))  # type: ignore[arg-type]
+    assert message in error_line(capsys, lambda: report_errors(build_run)(configure(*SHAPES, override)))  # type: ignore[arg-type]
 
 
 def test_no_backbone_without_the_strides(configure: Callable[..., DictConfig]) -> None:
@@ -244,14 +231,14 @@ def test_without_a_network_weights_are_not_waited_for(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     started = time.perf_counter()
     cfg = configure(*SHAPES, "model.backbone.pretrained=true")
-    assert "pretrained=FILE" in said(capsys, lambda: report_errors(build_run)(cfg))  # type: ignore[arg-type]
+    assert "pretrained=FILE" in error_line(capsys, lambda: report_errors(build_run)(cfg))  # type: ignore[arg-type]
     assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("target", ["os.system", "src.config.build.os.system", "torch.hub.load", "src.nothing.Thing"])
 def test_a_config_calls_only_what_belongs_here(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Targets outside the project and its frameworks are refused, by whichever name they go."""
-    assert "_target_" in said(capsys, lambda: check([f"+callbacks.more._target_={target}"]))
+    assert "_target_" in error_line(capsys, lambda: check([f"+callbacks.more._target_={target}"]))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -274,7 +261,7 @@ def test_a_bad_image_names_itself(
         trainer.fit(task, data)
 
     cfg = configure(*COCO, f"data.root={tmp_path}", f"data.num_workers={num_workers}")
-    line = said(capsys, lambda: report_errors(fit)(cfg))
+    line = error_line(capsys, lambda: report_errors(fit)(cfg))
     assert f"{file}: cannot be decoded" in line
 
 
@@ -290,7 +277,7 @@ def test_missing_data_says_how_to_get_it(
     def scenes(cfg: DictConfig) -> None:
         _ = build_run(cfg).data.train_scenes  # type: ignore[attr-defined]
 
-    line = said(capsys, lambda: report_errors(scenes)(configure(*COCO, f"data.root={tmp_path}")))
+    line = error_line(capsys, lambda: report_errors(scenes)(configure(*COCO, f"data.root={tmp_path}")))
     assert f"{tmp_path / missing}" in line
     assert "python -m scripts.prepare_coco --root" in line
 
@@ -299,7 +286,7 @@ def test_missing_data_says_how_to_get_it(
 def test_a_run_folder_that_cannot_be_is_refused(runs: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Where no run folder can be made, no run starts, and nothing is left behind."""
     (tmp_path / "file").touch()
-    assert "nothing can be written" in said(capsys, lambda: check([f"paths.runs={tmp_path / runs}"]))
+    assert "nothing can be written" in error_line(capsys, lambda: check([f"paths.runs={tmp_path / runs}"]))
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
@@ -315,7 +302,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named(
     monkeypatch.chdir(tmp_path)
     Path("text.ckpt").write_text("not weights")
     cfg = configure(f"ckpt_path={path}")
-    assert f"ckpt_path={path}" in said(capsys, lambda: report_errors(find_checkpoint)(cfg))  # type: ignore[arg-type]
+    assert f"ckpt_path={path}" in error_line(capsys, lambda: report_errors(find_checkpoint)(cfg))  # type: ignore[arg-type]
 
 
 def test_a_run_goes_on_with_its_own_model_only(
@@ -334,7 +321,9 @@ def test_a_run_goes_on_with_its_own_model_only(
         task, data, trainer = build_run(cfg)
         trainer.fit(task, data, ckpt_path=find_checkpoint(cfg), weights_only=True)
 
-    line = said(capsys, lambda: report_errors(resume)(configure(*SHAPES, "schedule=[2,1,1]", f"ckpt_path={file}")))
+    line = error_line(
+        capsys, lambda: report_errors(resume)(configure(*SHAPES, "schedule=[2,1,1]", f"ckpt_path={file}"))
+    )
     assert f"ckpt_path={file} is of another architecture" in line
 
 
@@ -395,7 +384,7 @@ def test_nothing_to_evaluate_is_said(
     """`src.evaluate` without a checkpoint says which arguments name one."""
     monkeypatch.setattr(sys, "argv", ["src.evaluate"])
     arguments = [*QUIET, f"paths.runs={tmp_path}"]
-    assert "give ckpt_path=FILE" in said(capsys, lambda: run(evaluate, arguments))
+    assert "give ckpt_path=FILE" in error_line(capsys, lambda: run(evaluate, arguments))
 
 
 def test_a_sweep_runs_every_value(tmp_path: Path) -> None:
@@ -464,7 +453,7 @@ def test_what_was_asked_for_must_agree_with_the_weights(
     asked: str, message: str, proscale: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A setting that an experiment or the command line changed is not changed back behind one's back."""
-    assert message in said(capsys, lambda: check([asked, f"model.weights={proscale}"]))
+    assert message in error_line(capsys, lambda: check([asked, f"model.weights={proscale}"]))
 
 
 def test_a_checkpoint_gives_settings_and_no_flags(tmp_path: Path) -> None:
@@ -486,9 +475,9 @@ def test_a_sweep_has_weights_of_one_architecture(
     """What weights settle holds for every job: neither another model's weights nor another setting slip through."""
     torch.save({"model": weights(published.mask2former_resnet50())}, tmp_path / "other.pth")
     both = f"model.weights={proscale},{tmp_path / 'other.pth'}"
-    assert "must be of one architecture" in said(capsys, lambda: check([both], multirun=True))
+    assert "must be of one architecture" in error_line(capsys, lambda: check([both], multirun=True))
     asked = ["num_queries=100,50", f"model.weights={proscale}"]
-    assert "num_queries=50, but model.weights=" in said(capsys, lambda: check(asked, multirun=True))
+    assert "num_queries=50, but model.weights=" in error_line(capsys, lambda: check(asked, multirun=True))
 
 
 def test_published_weights_can_be_trained_on_with_other_classes(

@@ -9,9 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from src.config.build import build_run
-from tests.conftest import TINY_SHAPES
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 from tests.tables import write_table
-from tests.test_experiments import SMALL_MODEL
 
 SETTINGS = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]"]
 EARLY = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/pqq, mode: max}"

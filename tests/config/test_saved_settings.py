@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import command_line
 from src.config.command_line import configure as compose_as_typed
-from src.config.resuming import check_resumed, check_unchanged
+from src.config.resuming import check_resumed
 from src.config.saved_settings import resumed, saved_overrides, settings_to_keep
-from tests.conftest import ROOT
+from src.jobs.unchanged import check_unchanged
+from tests.helpers import ROOT
 
 
 @pytest.fixture

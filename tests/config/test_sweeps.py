@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.command_line import PLUGINS
 from src.jobs.results import marked, objectives
 from src.records.run_folder import folder_name
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 sys.path.append(PLUGINS) if PLUGINS not in sys.path else None
 from hydra_plugins.processes import ProcessLauncher  # noqa: E402

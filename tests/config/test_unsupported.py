@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.build import build_run
 from src.config.schema import check_settings
 from src.config.unsupported import CHECKPOINT, CHECKPOINT_OF_A_STREAM, OF_A_STREAM, TRAINER
-from tests.conftest import ROOT, TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES
 
 REFUSED = {
     "+trainer.val_check_interval=100": "validate_every",

@@ -16,7 +16,7 @@ from src.config.command_line import CONF, PLUGINS, check
 from src.jobs.running import Job, Requeueable
 from src.records.run_folder import finish
 from src.system.signals import signals
-from tests.config.test_command_line import said
+from tests.helpers import error_line
 
 sys.path.append(PLUGINS) if PLUGINS not in sys.path else None
 from hydra_plugins import slurm  # noqa: E402
@@ -111,7 +111,7 @@ def test_no_slurm_here_is_said(
 ) -> None:
     """In one line, where nothing has been submitted."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "squeue" in said(capsys, lambda: SlurmLauncher(**SETTINGS).run(jobs(tmp_path, "a")))
+    assert "squeue" in error_line(capsys, lambda: SlurmLauncher(**SETTINGS).run(jobs(tmp_path, "a")))
     assert "a" not in submitted
 
 
@@ -121,14 +121,14 @@ def test_devices_are_those_that_slurm_gives(devices: Any, capsys: pytest.Capture
     launcher = SlurmLauncher(**SETTINGS)
     for fits in ("auto", 1, "1"):
         launcher.check_devices(fits)
-    line = said(capsys, lambda: launcher.check_devices(devices))
+    line = error_line(capsys, lambda: launcher.check_devices(devices))
     assert f"trainer.devices={devices}: hydra.launcher.tasks_per_node=1" in line
 
 
 @pytest.mark.skipif(EXTRA, reason="the extra is installed")
 def test_what_to_install_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Without the extra."""
-    assert "pip install '.[slurm]'" in said(capsys, lambda: check(["hydra/launcher=slurm"], multirun=True))
+    assert "pip install '.[slurm]'" in error_line(capsys, lambda: check(["hydra/launcher=slurm"], multirun=True))
 
 
 @pytest.mark.skipif(not EXTRA, reason="needs the extra `slurm`")

@@ -9,9 +9,8 @@ import pytest
 from omegaconf import DictConfig
 
 from src.config.build import build_run
-from src.loggers import settings
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from src.loggers import hparams
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "trainer.max_steps=2"]
 
@@ -72,7 +71,7 @@ def test_a_package_that_is_missing_is_said_with_its_extra(
     name: str, configure: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one line."""
-    monkeypatch.setattr(settings, "find_spec", lambda package: None)
+    monkeypatch.setattr(hparams, "find_spec", lambda package: None)
     with pytest.raises(Exception, match=r"instantiating|not installed") as error:
         build_run(configure(*SETTINGS, f"logger={name}"))
     said = str(error.value.__cause__ or error.value)

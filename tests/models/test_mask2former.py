@@ -10,8 +10,7 @@ from torch import Tensor
 from src.config.build import build_run
 from src.models.gate import Gate, gate_inputs
 from src.models.mask2former import Mask2Former
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tests.conftest import ROOT, launch
+from tests.helpers import ROOT, launch
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = ["batch_size=2", "trainer.accelerator=cpu", "data.val.num_scenes=9", "task.criterion.num_points=64"]

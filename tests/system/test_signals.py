@@ -21,8 +21,7 @@ from src.records.run_folder import FILE, finish, finished
 from src.system.signals import Interrupted, Signals, signals
 from src.tasks.segmentation import Segmentation
 from src.train import why_it_ended
-from tests.conftest import ROOT, TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = [
     "+experiment=eco_parent_shapes",

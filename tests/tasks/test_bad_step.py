@@ -12,8 +12,7 @@ from torch import Tensor
 from scripts import replay
 from src.config.build import build_run
 from src.tasks import bad_step
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 BROKEN = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "lr=1e20", "task.patience=3"]
 PARTS = ["trainer.max_steps=8", "validate_every=8", "batch_size_per_device=1"]

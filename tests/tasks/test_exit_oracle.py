@@ -14,8 +14,7 @@ from src.exit_table.table import ExitTable, read
 from src.metrics.cost import count
 from src.models.gate import gate_inputs
 from src.weights.checkpoint import fingerprint
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = [
     "+experiment=eco_oracle_shapes",

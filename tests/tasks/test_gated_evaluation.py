@@ -27,8 +27,7 @@ from src.models.gate import Gate, gate_inputs
 from src.tasks.gate_training import GateTraining
 from src.tasks.gated_evaluation import load_gate
 from src.weights.checkpoint import fingerprint
-from tests.conftest import ROOT, TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES
 
 EXITS = [1, 2, 3, 4]
 INPUTS = ["mean32", "std16"]

@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from src.config.build import build_run, find_checkpoint, find_progress, is_finished
 from src.records.run_folder import finish
-from tests.conftest import TINY_SHAPES, launch
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 
 SETTINGS = [
     "+experiment=proscale_shapes",

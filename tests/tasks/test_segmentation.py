@@ -15,8 +15,7 @@ from torch import Tensor
 from src.config.build import Experiment, build_run
 from src.data.shapes import Shapes
 from src.data.targets import Sample
-from tests.conftest import TINY_SHAPES
-from tests.test_experiments import SMALL_MODEL
+from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = [
     "+experiment=proscale_shapes",

@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 
 from src.config.build import build_run
 from src.config.saved_settings import saved_overrides
-from tests.conftest import TINY_SHAPES, launch
+from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 from tests.offline_runs import offline_runs
-from tests.test_experiments import SMALL_MODEL
 
 SETTINGS = [
     "+experiment=proscale_shapes",

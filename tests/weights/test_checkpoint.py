@@ -18,7 +18,7 @@ from src.models.mask2former import Mask2Former
 from src.weights.architecture import Architecture
 from src.weights.checkpoint import COUNTER, NOTE, Checkpoint, load_weights, read, write
 from src.weights.layouts import from_ours, to_ours
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 from tests.weights import published
 from tests.weights.published import older, weights
 

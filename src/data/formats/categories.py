@@ -12,7 +12,7 @@ from src.data.formats.values import CATEGORIES, part, put_right
 from src.data.problems import Kind, Problem, Report, refuse, repeats
 from src.data.targets import Category
 
-BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parent / "classes").glob("*.csv"))}
+BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parents[1] / "classes").glob("*.csv"))}
 LARGEST = 65535  # value of a 16-bit PNG
 SHADE = "#[0-9a-fA-F]{6}"
 
