@@ -55,7 +55,7 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
             for number, content in enumerate(share["batches"]):
                 batch = fabric.to_device(batch_of(content))
                 print(f"process {share['rank']}, part {number + 1} of {num_parts}: images {', '.join(batch.names)}")
-                task.leave_to_chance(share["step"], number, share["rank"])
+                task.seed_step(share["step"], number, share["rank"])
                 with fabric.autocast():
                     total, losses, num_bad = task.loss(batch, share["step"])
                 print_losses(total, losses, num_bad)

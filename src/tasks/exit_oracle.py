@@ -1,10 +1,11 @@
-"""ECO-M2F, step B: what every exit makes of every image, from one pass through backbone and encoder.
+"""ECO-M2F, step B: quality and cost of every image at every exit, from one pass through backbone and encoder.
 
 Letters: B images, E exits, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,21 +17,26 @@ from src.metrics.panoptic_quality import panoptic_counts
 from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
+from src.tasks.base import EvaluationTask
 from src.tasks.batches import like_sized
-from src.tasks.segmentation import Segmentation
 from src.weights.checkpoint import fingerprint
 
+if TYPE_CHECKING:
+    from src.data.targets import Batch, Truth
 
-class ExitOracle(Segmentation):
-    """A parent that labels images instead of learning: quality and cost at every exit, and what a gate may see.
 
-    Quality is in 0..1 and of the single image: PQ (panoptic), mean IoU over its classes (semantic), AP over one ranking
-    of all classes (instance, see `image_ap`). An image without anything annotated has nan.
+class ExitOracle(EvaluationTask):
+    """Labels images with a parent: quality and cost at every exit, and the inputs of gates.
+
+    Quality is that of a single image, in 0..1: PQ (panoptic), mean IoU over its classes (semantic) or AP over one
+    ranking of all classes (instance, see `image_ap`). It is nan for an image without annotations.
 
     Args:
         inputs: statistics to record for gates, see `gate_inputs`.
-        others: as `Segmentation`.
+        others: as `EvaluationTask`.
     """
+
+    refusal = "task=exit_oracle labels images and does not train: python -m src.label, not src.train"
 
     def __init__(self, *, inputs: Sequence[str] = ("mean32",), **others: Any):
         super().__init__(**others)
@@ -41,12 +47,8 @@ class ExitOracle(Segmentation):
             self.segmentation
         ]
 
-    def on_fit_start(self) -> None:
-        """Refuse to train."""
-        raise ValueError("task=exit_oracle labels images and does not train: python -m src.label, not src.train")
-
     def about(self) -> dict[str, Any]:
-        """What a table says of the parent."""
+        """Return the facts of the parent that an exit table records."""
         dim = self.model.pixel_decoder.level_embed.shape[1]
         return {
             "parent": fingerprint(self.model),
@@ -55,10 +57,10 @@ class ExitOracle(Segmentation):
             "inputs": dict.fromkeys(self.inputs, dim),
         }
 
-    def predict_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
-        """Quality (B, E), cost (B, E) in GMAC, and gate inputs {name: (B, C)}, the images as in the batch."""
+    def predict_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
+        """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, C)}, in the order of the batch."""
         groups = like_sized(batch.images)
-        order = torch.tensor([place for places in groups for place in places]).argsort()
+        order = torch.tensor(list(chain.from_iterable(groups))).argsort()
         qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups), strict=True)
         return {
             "quality": torch.cat(qualities)[order],
@@ -66,8 +68,8 @@ class ExitOracle(Segmentation):
             "inputs": {name: torch.cat([one[name] for one in inputs])[order] for name in self.inputs},
         }
 
-    def label(self, batch: Any, places: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Quality, cost and gate inputs of some images that share a padded size."""
+    def label(self, batch: "Batch", places: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Label the images at these places, which share a padded size."""
         images = self.model.preprocess([batch.images[place] for place in places])
         features = self.model.backbone(images)
         decoder = self.model.pixel_decoder
@@ -86,28 +88,23 @@ class ExitOracle(Segmentation):
         sizes = [(batch.images[place].shape[-2:], batch.truths[place].segments[0].numel()) for place in places]
         return quality, torch.tensor([self.cost_of(*size) for size in sizes]), inputs
 
-    def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+    def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
         """PQ of one image."""
-        answer = self.answering.panoptic(prediction, image, frame)
+        answer = self.evaluation.postprocess.panoptic(prediction, image, frame)
         counts = panoptic_counts(
             answer.ids, answer.labels, truth.segments[0], truth.labels, truth.crowd, len(self.categories)
         )
         return image_pq(counts)
 
-    def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+    def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
         """Mean IoU of one image."""
-        answer = self.answering.semantic(prediction, image, frame, resize_last=True)
+        answer = self.evaluation.postprocess.semantic(prediction, image, frame, resize_last=True)
         return image_iou(answer, semantic_map(truth.segments, truth.labels), len(self.categories))
 
-    def instances(self, prediction: Prediction, image: int, frame: Frame, truth: Any) -> float:
+    def instances(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
         """AP of one image, things only."""
-        answer = self.answering.instances(prediction, image, frame)
+        answer = self.evaluation.postprocess.instances(prediction, image, frame)
         things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
         kept = things[truth.labels]
         scores, labels, masks = answer
         return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
-
-    @property
-    def answering(self) -> Any:
-        """The post-processing of every exit."""
-        return self.evaluation.postprocess

@@ -22,6 +22,7 @@ from src.metrics.exit_choice import (
     utility,
 )
 from src.models.gate import Gate
+from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
 from src.weights.checkpoint import check_state
 
 KEPT_ROWS = 10_000  # of the holdout, whose predicted qualities turn a budget into a beta without the table
@@ -30,36 +31,35 @@ Loss = Callable[[Tensor, Tensor, Sequence[int], float, float], Tensor]
 
 
 def exit_loss(scores: Tensor, quality: Tensor, exits: Sequence[int], beta: float, temperature: float) -> Tensor:
-    """Cross-entropy with the exit of greatest utility, ECO-M2F's."""
+    """Cross-entropy with the exit of greatest utility, as in ECO-M2F."""
     return F.cross_entropy(scores, best_exit(quality, exits, beta))
 
 
 def soft_loss(scores: Tensor, quality: Tensor, exits: Sequence[int], beta: float, temperature: float) -> Tensor:
-    """Cross-entropy with all exits, each by its utility: what is as good counts as much."""
+    """Cross-entropy with a softmax over the utilities of all exits."""
     return F.cross_entropy(scores, (utility(quality, exits, beta) / temperature).softmax(1).to(scores.dtype))
 
 
 def quality_loss(scores: Tensor, quality: Tensor, exits: Sequence[int], beta: float, temperature: float) -> Tensor:
-    """Mean squared error of what the quality of every exit is above or below that of all exits.
+    """Mean squared error of centred qualities: each exit's quality minus the image's mean over exits.
 
-    How well an image can be segmented at all is left out: it says nothing of exits, and varies far more.
+    The mean says how hard an image is. It varies far more than the differences and does not help to choose an exit.
     """
-    scores, quality = (values - values.mean(1, keepdim=True) for values in (scores, quality))
-    return F.mse_loss(scores, quality)
+    return F.mse_loss(scores - scores.mean(1, keepdim=True), quality - quality.mean(1, keepdim=True))
 
 
 class Target(NamedTuple):
-    """What a gate's scores are to be."""
+    """The training target of a gate."""
 
     loss: Loss
-    beta_when_run: float  # share of beta that is still to be taken off the scores
+    beta_when_run: float  # multiplier on beta at inference: 0 if the labels contain beta already
 
 
 TARGETS = {"exit": Target(exit_loss, 0.0), "soft": Target(soft_loss, 0.0), "quality": Target(quality_loss, 1.0)}
 
 
 class GateTraining(lightning.LightningModule):
-    """A gate, trained on standardised inputs, and scored by what its choice of exits comes to.
+    """Trains a gate on standardised inputs; scores quality, cost and utility of the exits that it chooses.
 
     Args:
         gate: takes the channels of a gate input and the number of exits. optimizer: takes the gate.
@@ -67,7 +67,7 @@ class GateTraining(lightning.LightningModule):
             and mean and std of the inputs.
         target: what the scores are: `exit` and `soft` prefer one exit at this beta, `quality` predicts the quality of
             every exit, so that beta can be changed later.
-        beta: what a layer must bring in quality.
+        beta: gain in quality that an encoder layer must bring.
         budget_gflops: instead of beta, the mean cost that it is found for; with `exit` and `soft` from the qualities
             of the table, with `quality` from those predicted on the holdout.
         temperature: of `soft`, in quality.
@@ -106,23 +106,22 @@ class GateTraining(lightning.LightningModule):
         self.outcomes: dict[str, Outcome] = {}  # of the last validation, by who chose
         self.taken: list[int] = []  # by the gate, images per exit
         self.seen: list[dict[str, Tensor]] = []  # of the validation that runs
-        self.hparams.update(
-            {
-                "gate": {
-                    "inputs": self.gate.inputs,
-                    "dim": dims[self.gate.inputs[0]],
-                    "hidden": self.gate.hidden,
-                    "exits": self.exits,
-                    "target": target,
-                    "beta": self.beta,
-                    "temperature": float(temperature),
-                    **{name: table[name] for name in ("parent", "source", "segmentation")},
-                }
-            }
+        about = GateCheckpoint(
+            inputs=self.gate.inputs,
+            dim=dims[self.gate.inputs[0]],
+            hidden=self.gate.hidden,
+            exits=self.exits,
+            target=target,
+            beta=self.beta,
+            temperature=float(temperature),
+            parent=table["parent"],
+            source=table["source"],
+            segmentation=table["segmentation"],
         )
+        self.hparams["gate"] = about.to_dict()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Statistics of images (B, F), as the table has them, to scores (B, E)."""
+        """Return scores (B, E) of the statistics (B, F) in an exit table."""
         return self.gate.score((inputs - self.mean) / self.std)
 
     def loss(self, scores: Tensor, quality: Tensor) -> Tensor:
@@ -133,7 +132,7 @@ class GateTraining(lightning.LightningModule):
         return best_exit(scores, self.exits, TARGETS[self.target].beta_when_run * self.beta)
 
     def set_beta(self, quality: Tensor, cost: Tensor) -> None:
-        """Find the beta of the budget, if there is one, by qualities true or predicted (B, E)."""
+        """Find the beta of the budget, if there is one, from true or predicted qualities (B, E)."""
         if self.budget is not None:
             self.beta = beta_for_budget(quality, cost, self.exits, self.budget)
             self.hparams["gate"]["beta"] = self.beta
@@ -141,7 +140,7 @@ class GateTraining(lightning.LightningModule):
     # ---- training
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume as another gate, in one line."""
+        """Refuse to resume the checkpoint of another gate. Raises ValueError."""
         saved, ours = checkpoint["hyper_parameters"].get("gate", {}), self.hparams["gate"]
         for name in ("parent", "segmentation", "exits", "inputs", "hidden", "target", "temperature", "beta"):
             if saved.get(name) != ours[name] and not (name == "beta" and self.budget is not None):
@@ -152,7 +151,7 @@ class GateTraining(lightning.LightningModule):
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
     def setup(self, stage: str) -> None:
-        """Find the beta that labels are made with; a budget that cannot be is refused before anything runs."""
+        """Find the beta of the labels; an impossible budget is refused before anything runs."""
         rows = self.trainer.datamodule.rows.tensors  # type: ignore[attr-defined]
         self.set_beta(rows["quality"], rows["cost"])
 
@@ -172,14 +171,14 @@ class GateTraining(lightning.LightningModule):
         self.seen.append({"scores": self(batch["inputs"]), "quality": batch["quality"], "cost": batch["cost"]})
 
     def score_names(self) -> list[str]:
-        """What checkpoints and early stopping can go by: the scores of a validation, and the loss."""
+        """Return the scores that checkpoints and early stopping may monitor."""
         others = ("random", "oracle", *(f"exit{depth}" for depth in self.exits))
         by_other = [f"val/{name}/{who}" for who in others for name in Outcome._fields]
         own = [f"val/{name}" for name in ("loss", "accuracy", "regret", "beta", *Outcome._fields)]
         return [*own, *by_other, "train/loss"]
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the gate's choices come to: `val/quality`, and `val/quality/random` and so on to compare with."""
+        """Log `val/quality` and so on of the gate, `val/quality/random` and so on of other policies."""
         scores, quality, cost = (
             torch.cat([part[name] for part in self.seen]) for name in ("scores", "quality", "cost")
         )
@@ -208,7 +207,7 @@ class GateTraining(lightning.LightningModule):
         )
 
     def compare(self, choice: Tensor, best: Tensor, quality: Tensor, cost: Tensor) -> dict[str, Outcome]:
-        """What the gate's choice comes to, as many exits drawn at random, the best choice, and every exit for all."""
+        """Score the gate, random exits with the same histogram, the oracle, and every exit for all images."""
         count = len(self.exits)
         shares = {
             "gate": taken(choice, count),
@@ -220,17 +219,19 @@ class GateTraining(lightning.LightningModule):
 
 
 def brief(value: Any) -> str:
-    """A value, a fingerprint by its beginning."""
+    """Return a value as text; a fingerprint is shortened."""
     return value[:12] if isinstance(value, str) else str(value)
 
 
 def check(target: str, beta: float | None, budget_gflops: float | None, temperature: float) -> None:
-    """Refuse what cannot be. Raises ValueError."""
-    wrong = {
-        f"task.target={target}: expected one of {', '.join(TARGETS)}": target not in TARGETS,
-        f"beta={beta}: expected a number, 0 or more": not (beta is not None and math.isfinite(beta) and beta >= 0),
-        f"beta={beta}, budget_gflops={budget_gflops}: expected one of them": bool(beta) and budget_gflops is not None,
-        f"task.temperature={temperature:g}: expected a number above 0": not (0 < temperature < math.inf),
-    }
-    if said := [what for what, so in wrong.items() if so]:
-        raise ValueError("; ".join(said))
+    """Raise ValueError for a setting that is out of range."""
+    problems = []
+    if target not in TARGETS:
+        problems.append(f"task.target={target}: expected one of {', '.join(TARGETS)}")
+    if beta is None or not math.isfinite(beta) or beta < 0:
+        problems.append(f"beta={beta}: expected a number, 0 or more")
+    if not 0 < temperature < math.inf:
+        problems.append(f"task.temperature={temperature:g}: expected a number above 0")
+    if problems:
+        raise ValueError("; ".join(problems))
+    expect_one(beta=beta or None, budget_gflops=budget_gflops)

@@ -1,8 +1,8 @@
-"""A trained model whose gate chooses the exit of every image (ECO-M2F, inference), scored by what it answers there."""
+"""A trained model whose gate chooses the exit of every image (ECO-M2F, inference), and is scored there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,29 @@ from src.models.gate import Gate
 from src.models.mask2former import Mask2Former
 from src.models.transformer_decoder import Prediction
 from src.records.scores import SHARE
-from src.tasks.gate_training import TARGETS, Target
-from src.tasks.segmentation import Segmentation
+from src.tasks.base import EvaluationTask
+from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
+from src.tasks.gate_training import TARGETS
 from src.weights.checkpoint import fingerprint
 from src.weights.files import load
+
+if TYPE_CHECKING:
+    from src.data.targets import Batch
 
 OWN = "own"
 
 
-class GatedEvaluation(Segmentation):
+class GatedEvaluation(EvaluationTask):
     """Scored as one model, each image at the exit that the gate chooses; without a gate, at every exit.
 
     Args:
         gate: a checkpoint of `GateTraining`; own: the gate that the model's weights have; null: none.
-        beta: what an encoder layer must bring in quality, of gates that predict qualities; null: as in training.
+        beta: gain in quality that an encoder layer must bring, for gates that predict quality; null: as in training.
         budget_gflops: instead of beta, the mean cost to keep to.
-        others: as `Segmentation`.
+        others: as `EvaluationTask`.
     """
+
+    refusal = "task=gated scores what is trained: python -m src.evaluate, not src.train"
 
     def __init__(
         self, *, gate: str | None = None, beta: float | None = None, budget_gflops: float | None = None, **others: Any
@@ -46,23 +52,19 @@ class GatedEvaluation(Segmentation):
             names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
 
-    def on_fit_start(self) -> None:
-        """Refuse to train."""
-        raise ValueError("task=gated scores what is trained: python -m src.evaluate, not src.train")
-
     def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
-        """The last prediction and the depth (B,) of each image, where the gate let it leave."""
+        """Return the prediction of each image at the exit that the gate chose, and these depths (B,)."""
         if not self.gated:
             return super().rows(images)
         predictions, depths = self.model.leave(images)
         return {"gate": (predictions[-1], depths)}
 
     def ways(self) -> dict[str, Callable[[Tensor], Any]]:
-        """What makes the answer to images alone: the model left at each exit, and where the gate says."""
+        """Return a function from preprocessed images to predictions for each exit, and for the gate."""
         return super().ways() | ({"gate": self.model.leave} if self.gated else {})
 
-    def validation_step(self, batch: Any, batch_index: int) -> dict[str, Any]:
-        """Score some images; returns their answers, and what each cost in GMAC at its own size."""
+    def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
+        """Score a batch; return predictions, and with a gate the GFLOPs of each image at its own size."""
         outputs = super().validation_step(batch, batch_index)
         if not self.gated:
             return outputs
@@ -77,22 +79,18 @@ class GatedEvaluation(Segmentation):
         super().on_validation_epoch_end()
         if self.gated:
             self.log_dict({f"val/{name}/gate": mean.compute() for name, mean in self.means.items()})
-            self.log("val/beta/gate", self.model.gate.beta)  # type: ignore[union-attr]  # that is taken off while running
+            self.log("val/beta/gate", self.model.gate.beta)  # type: ignore[union-attr]
             for mean in self.means.values():
                 mean.reset()
 
 
-class Saved(NamedTuple):
-    """What the checkpoint of a gate holds."""
+class SavedGate(NamedTuple):
+    """A gate as its checkpoint has it."""
 
     gate: Gate
-    target: Target
-    beta: float  # of its training
-    segmentation: str
-    parent: str  # fingerprint of the weights that it was trained for
-    source: str  # where these lay
-    scores: Tensor  # (N, E) predicted on the holdout, of gates that predict qualities
-    cost: Tensor  # (N, E) GMAC, there
+    about: GateCheckpoint
+    scores: Tensor  # (N, E) predicted on the holdout, if the gate predicts quality
+    cost: Tensor  # (N, E) GFLOPs there
 
 
 def load_gate(
@@ -102,46 +100,40 @@ def load_gate(
     budget_gflops: float | None = None,
     segmentation: str = "panoptic",
 ) -> Gate:
-    """A trained gate, for a model and what it answers: panoptic, instance or semantic.
+    """Load a trained gate for a model and a kind of segmentation.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no gate, one of another parent, or a beta or budget that it cannot have.
+        ValueError: not a gate, a gate of another parent, or an impossible beta or budget.
     """
-    saved, found = read_gate(file), fingerprint(model)
-    if saved.parent != found:
+    saved, ours = read_gate(file), fingerprint(model)
+    gate, about = saved.gate, saved.about
+    if about.parent != ours:
         raise ValueError(
-            f"gate={file}: it was trained for the weights {saved.parent[:12]} of {saved.source}, and the model has "
-            f"{found[:12]}; expected ckpt_path= that parent"
+            f"gate={file}: it was trained for the weights {about.parent[:12]} of {about.source}, and the model has "
+            f"{ours[:12]}; expected ckpt_path= that parent"
         )
-    if saved.segmentation != segmentation:
-        raise ValueError(f"gate={file}: it was trained for segmentation={saved.segmentation}, not {segmentation}")
-    if not set(saved.gate.exits) <= set(model.exits):
-        raise ValueError(f"gate={file}: it has the exits {saved.gate.exits}, and the model exits={model.exits}")
-    saved.gate.beta = beta_of(saved, file, beta, budget_gflops)
-    return saved.gate.requires_grad_(False)
+    if about.segmentation != segmentation:
+        raise ValueError(f"gate={file}: it was trained for segmentation={about.segmentation}, not {segmentation}")
+    if not set(gate.exits) <= set(model.exits):
+        raise ValueError(f"gate={file}: it has the exits {gate.exits}, and the model exits={model.exits}")
+    gate.beta = beta_of(saved, file, beta, budget_gflops)
+    return gate.requires_grad_(False)
 
 
-def read_gate(file: str) -> Saved:
-    """What a checkpoint of `Gating` holds, the gate as it takes the levels of a model."""
+def read_gate(file: str) -> SavedGate:
+    """Read a checkpoint of `GateTraining`; the gate takes raw levels. Raises FileNotFoundError or ValueError."""
     if not Path(file).is_file():
         raise FileNotFoundError(f"gate={file}: no such file, looked in {Path.cwd()}")
     content = load(Path(file), "gate")
     try:
-        about, state = content["hyper_parameters"]["gate"], content["state_dict"]
-        gate = Gate(about["dim"], about["exits"], about["inputs"], about["hidden"])
-        moments, holdout = (about["dim"] * len(gate.inputs),), (len(state["holdout_scores"]), len(gate.exits))
-        shapes = {f"gate.{name}": tuple(value.shape) for name, value in gate.state_dict().items()}
-        shapes |= {"mean": moments, "std": moments, "holdout_scores": holdout, "holdout_cost": holdout}
-        if {name: tuple(value.shape) for name, value in state.items()} != shapes:
-            raise ValueError("tensors of other names or shapes")
-        if not all(value.isfinite().all() for value in state.values()) or not (state["std"] > 0).all():
-            raise ValueError("numbers that no training leaves")
+        about, state = GateCheckpoint.from_dict(content["hyper_parameters"]["gate"]), content["state_dict"]
+        TARGETS[about.target]
+        gate = Gate(about.dim, about.exits, about.inputs, about.hidden)
+        check_tensors(state, gate, about.dim)
         gate.load_state_dict({name: state[f"gate.{name}"] for name in gate.state_dict()})
         gate.absorb(state["mean"], state["std"])
-        kept = state["holdout_scores"], state["holdout_cost"]
-        words = str(about["segmentation"]), str(about["parent"]), str(about["source"])
-        return Saved(gate, TARGETS[about["target"]], float(about["beta"]), *words, *kept)
+        return SavedGate(gate, about, scores=state["holdout_scores"], cost=state["holdout_cost"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ValueError(
@@ -149,27 +141,40 @@ def read_gate(file: str) -> Saved:
         ) from error
 
 
-def beta_of(saved: Saved, file: str, beta: float | None, budget_gflops: float | None) -> float:
-    """What to take off the scores for every layer."""
-    if not saved.target.beta_when_run:
-        other = None if beta == saved.beta else beta
-        refuse(other, budget_gflops, f"beta={saved.beta:g} is fixed by the training of gate={file}")
+def check_tensors(state: Mapping[str, Tensor], gate: Gate, dim: int) -> None:
+    """Raise ValueError unless a checkpoint has finite tensors of the names and shapes of this gate."""
+    moments, holdout = (dim * len(gate.inputs),), (len(state["holdout_scores"]), len(gate.exits))
+    expected = {f"gate.{name}": tuple(value.shape) for name, value in gate.state_dict().items()}
+    expected |= {"mean": moments, "std": moments, "holdout_scores": holdout, "holdout_cost": holdout}
+    if {name: tuple(value.shape) for name, value in state.items()} != expected:
+        raise ValueError("tensors of other names or shapes")
+    if not all(value.isfinite().all() for value in state.values()):
+        raise ValueError("tensors that are not finite")
+    if not (state["std"] > 0).all():
+        raise ValueError("a standard deviation that is not above 0")
+
+
+def beta_of(saved: SavedGate, file: str, beta: float | None, budget_gflops: float | None) -> float:
+    """Return the beta that is subtracted from the scores for every layer."""
+    trained = saved.about.beta
+    if not TARGETS[saved.about.target].beta_when_run:
+        other = None if beta == trained else beta
+        refuse(other, budget_gflops, f"beta={trained:g} is fixed by the training of gate={file}")
         return 0.0
-    if budget_gflops is None:
-        return saved.beta if beta is None else beta
-    if beta is not None:
-        raise ValueError(f"beta={beta:g}, budget_gflops={budget_gflops:g}: expected one of them")
-    return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
+    expect_one(beta=beta, budget_gflops=budget_gflops)
+    if budget_gflops is not None:
+        return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
+    return trained if beta is None else beta
 
 
 def check_own(model: Mask2Former, gate: str | None, beta: float | None, budget_gflops: float | None) -> None:
-    """Refuse what needs another gate than the model has."""
+    """Refuse a beta or budget without a gate, and gate=own for weights without a gate. Raises ValueError."""
     if gate is None:
         refuse(beta, budget_gflops, "nothing chooses an exit without gate=FILE")
     elif model.gate is None:
         raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
     else:
-        refuse(beta, budget_gflops, f"gate={OWN} is of a beta fixed by training")
+        refuse(beta, budget_gflops, f"gate={OWN} has a beta fixed by training")
 
 
 def refuse(beta: float | None, budget_gflops: float | None, why: str) -> None:

@@ -1,8 +1,8 @@
-"""A trained model that answers: photos in, segments out, each at the exit that a gate, a budget or the user chooses."""
+"""Prediction of images, each at the exit that a gate, a budget or the user chooses."""
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,22 +11,23 @@ from src.metrics.cost import ImageCost, Size
 from src.models.merging import View, merge_views
 from src.tasks.batches import like_sized
 from src.tasks.evaluation import ImagePrediction
+from src.tasks.gate_checkpoint import expect_one
 from src.tasks.gated_evaluation import GatedEvaluation
 
 
 class PredictionTask(GatedEvaluation):
-    """Answers photos of any size; several views of a photo are answered together (see `merge_views`).
+    """Predicts images of any size; several views of an image give one prediction (see `merge_views`).
 
     Args:
-        resize: brings a photo (3, H, W) to the size it is looked at, and knows of a size which one that is.
-        exit: where every image leaves; null: as the gate or the budget says, without either the deepest exit.
+        resize: resizes an image (3, H, W) for the model, and computes the size that an image will have.
+        exit: the exit of every image; null: the gate or the budget chooses, without either the deepest exit.
         gate, beta: as `GatedEvaluation`.
-        budget_gflops: with a gate, the mean cost to keep to; without one, the most that an image may cost: it leaves at
-            the deepest exit within that.
-        scales: of the views, times the size that `resize` brings them to; the first one rules masks and exit.
-        mirror: look at every scale also with left and right exchanged.
-        max_pixels: of an answer; a larger photo's is made so large, for memory's sake, and `whole` enlarges it.
-        others: as `Segmentation`.
+        budget_gflops: with a gate, the mean cost; without one, the largest cost of an image, which leaves at the
+            deepest exit within it.
+        scales: of the views, relative to `resize`; the gate sees the first one.
+        mirror: add a mirrored view at every scale.
+        max_pixels: of a prediction, to save memory; `whole` enlarges that of a larger image.
+        others: as `EvaluationTask`.
     """
 
     def __init__(
@@ -41,9 +42,8 @@ class PredictionTask(GatedEvaluation):
         max_pixels: int = 4_000_000,
         **others: Any,
     ):
-        if exit is not None and (gate, budget_gflops) != (None, None):
-            name, value = ("gate", gate) if gate is not None else ("budget_gflops", budget_gflops)
-            raise ValueError(f"exit={exit} and {name}={value}: both choose where images leave; expected one of them")
+        expect_one(exit=exit, gate=gate)
+        expect_one(exit=exit, budget_gflops=budget_gflops)
         super().__init__(gate=gate, budget_gflops=None if gate is None else budget_gflops, **others)
         if exit not in (None, *self.model.exits):
             raise ValueError(f"exit={exit}: the model has the exits {self.model.exits}, expected one of them")
@@ -55,62 +55,67 @@ class PredictionTask(GatedEvaluation):
         self.cost_of = ImageCost(self.model, counted, self.segmentation)
 
     def padded(self, size: Size) -> Size:
-        """The (height, width) that a photo of a size has in a batch, by which photos go together."""
+        """Return the padded (height, width) of an image; images that share it can form a batch."""
         return self.model.padded(self.resizes[0].resized(*size))
 
     @torch.no_grad()
-    def segment(self, photos: Sequence[Tensor]) -> list[ImagePrediction]:
-        """What the model makes of photos (3, H, W) uint8 RGB on the CPU, and what each cost.
+    def segment(self, images: Sequence[Tensor]) -> list[ImagePrediction]:
+        """Predict images (3, H, W) uint8 RGB on the CPU, each independently of the others.
 
-        Answers to photos of more than `max_pixels` are smaller than these. An answer does not depend on what else is
-        asked. Raises ValueError for a budget that no exit keeps to.
+        Maps of images with more than `max_pixels` are smaller than these. Raises ValueError for a budget below the
+        cost of the shallowest exit.
         """
-        sizes = [photo.shape[-2:] for photo in photos]
-        made = [bounded(size, self.max_pixels) for size in sizes]
-        costs = [self.costs(size, prod(frame)) for size, frame in zip(sizes, made, strict=True)]
-        depths: Any = None if self.gated else [self.within(cost) for cost in costs]
-        pairs: list[list[list[View]]] = [[] for _ in photos]
+        requests = [self.request(image.shape[-2:]) for image in images]
+        exits = None if self.gated else [self.within(request.costs) for request in requests]
+        views: list[list[list[View]]] = [[] for _ in images]  # by image and scale: as it is, and mirrored
         for resize in self.resizes:
-            images = [resize.image(photo) for photo in photos]
-            plain, depths = self.look(images, False, depths)
-            mirrored = self.look([image.flip(-1) for image in images], True, depths)[0] if self.mirror else []
-            for place, views in enumerate(zip(plain, mirrored, strict=True) if mirrored else zip(plain, strict=True)):
-                pairs[place].append(list(views))
-        return [self.answer(*of_one) for of_one in zip(pairs, sizes, made, depths, costs, strict=True)]
+            resized = [resize.image(image) for image in images]
+            plain, exits = self.look(resized, False, exits)  # without exits, the first view's gate chooses them
+            for of_image, view in zip(views, plain, strict=True):
+                of_image.append([view])
+            if self.mirror:
+                mirrored, _ = self.look([image.flip(-1) for image in resized], True, exits)
+                for of_image, view in zip(views, mirrored, strict=True):
+                    of_image[-1].append(view)
+        return [self.merge(*parts) for parts in zip(requests, views, exits or [], strict=True)]
 
-    def look(self, images: list[Tensor], mirrored: bool, depths: list[int] | None) -> tuple[list[View], list[int]]:
-        """One view of each photo (3, h, w), and where they left: as asked, or as the gate says."""
+    def request(self, size: Size) -> "Request":
+        """Return the sizes and costs of an image of a size."""
+        frame = bounded(size, self.max_pixels)
+        return Request(size, frame, self.costs(size, prod(frame)))
+
+    def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:
+        """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice."""
         views: dict[int, View] = {}
-        left: dict[int, int] = {}
+        depths: dict[int, int] = {}
         for places in like_sized(images):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
-            layers, found = self.model.leave(batch, chosen(depths and [depths[place] for place in places]))
-            for place, depth, scores, masks in zip(places, found, *layers[-1], strict=True):
+            fixed = None if exits is None else [exits[place] for place in places]
+            layers, left = self.model.leave(batch, chooser(fixed))
+            for place, depth, scores, masks in zip(places, left, *layers[-1], strict=True):
                 views[place] = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
-                left[place] = depth
-        return [views[place] for place in range(len(images))], [left[place] for place in range(len(images))]
+                depths[place] = depth
+        return [views[place] for place in range(len(images))], [depths[place] for place in range(len(images))]
 
-    def answer(
-        self, pairs: list[list[View]], size: Size, made: Size, depth: int, costs: list[float]
-    ) -> ImagePrediction:
-        """The answer of one photo of a size, from its views, made at another."""
-        prediction, frame = merge_views(pairs, made)
-        answer = self.evaluation.answer(prediction, 0, frame)
-        cost = costs[self.cost_of.exits.index(depth)]
-        return answer._replace(exit=depth, gflops=cost, size=(size[0], size[1]))
+    def merge(self, request: "Request", views: list[list[View]], depth: int) -> ImagePrediction:
+        """Return the prediction of one image from its views."""
+        prediction, frame = merge_views(views, request.frame)
+        height, width = request.size
+        cost = request.costs[self.cost_of.exits.index(depth)]
+        return self.evaluation.answer(prediction, 0, frame)._replace(exit=depth, gflops=cost, size=(height, width))
 
     def whole(self, answer: ImagePrediction) -> ImagePrediction:
-        """An answer at the size of its photo."""
+        """Enlarge a prediction to the size of its image."""
         assert answer.size is not None
         return enlarged(answer, answer.size)
 
     def costs(self, size: Size, pixels: int) -> list[float]:
-        """GMAC at every exit that may be taken, of all views of a photo that is answered with so many pixels."""
+        """Return the GFLOPs of all views of an image at every possible exit, for maps of so many pixels."""
         views = [self.cost_of(resize.resized(*size), pixels) for resize in self.resizes]
         return [(1 + self.mirror) * sum(exits) for exits in zip(*views, strict=True)]
 
     def within(self, costs: list[float]) -> int:
-        """The deepest exit that keeps to the budget; without one, the exit that was asked for."""
+        """Return the deepest exit within the budget; without a budget, the exit of the settings."""
         if self.budget is None:
             return self.exit
         kept = [depth for depth, cost in zip(self.model.exits, costs, strict=True) if cost <= self.budget]
@@ -122,19 +127,27 @@ class PredictionTask(GatedEvaluation):
         return kept[-1]
 
 
-def chosen(depths: list[int] | None) -> Callable[[list[Tensor]], list[int]] | None:
-    """What tells a model where to leave; None, which asks the gate, where nothing is said."""
-    return None if depths is None else lambda levels: depths
+class Request(NamedTuple):
+    """One image to predict."""
+
+    size: Size  # (height, width) of the image
+    frame: Size  # of its maps
+    costs: list[float]  # GFLOPs of all its views, by exit
+
+
+def chooser(exits: list[int] | None) -> Callable[[list[Tensor]], list[int]] | None:
+    """Return what `Mask2Former.leave` asks for exits: these, or None for its gate."""
+    return None if exits is None else lambda levels: exits
 
 
 def bounded(size: Size, max_pixels: int) -> Size:
-    """A (height, width), or one in proportion that has so many pixels at most."""
+    """Return a (height, width), reduced in proportion to at most `max_pixels`."""
     scale = min((max_pixels / prod(size)) ** 0.5, 1)
     return [max(int(side * scale), 1) for side in size] if scale < 1 else list(size)
 
 
 def enlarged(answer: ImagePrediction, size: Size) -> ImagePrediction:
-    """An answer at another (H, W), each pixel that of the nearest."""
+    """Resize the maps of a prediction to (H, W) by nearest neighbour."""
     panoptic, instances, semantic = answer.panoptic, answer.instances, answer.semantic
     if panoptic is not None:
         panoptic = panoptic._replace(ids=nearest(panoptic.ids, size))
@@ -146,7 +159,7 @@ def enlarged(answer: ImagePrediction, size: Size) -> ImagePrediction:
 
 
 def nearest(maps: Tensor, size: Size) -> Tensor:
-    """Maps (..., h, w) to (..., H, W)."""
+    """Resize maps (..., h, w) to (..., H, W) by nearest neighbour."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     rows, columns = (

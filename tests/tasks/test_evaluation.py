@@ -10,8 +10,8 @@ from src.data.shapes import Shapes
 from src.data.targets import Category, Truth
 from src.metrics.mean_iou import VOID, semantic_map
 from src.models.postprocess import Instances, Panoptic
+from src.tasks.base import class_names
 from src.tasks.evaluation import SCORES, Evaluation
-from src.tasks.segmentation import class_names
 
 MEANS = {"pq": "pq", "sq": "sq", "rq": "rq", "ap": "ap", "miou": "iou"}
 

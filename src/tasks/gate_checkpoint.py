@@ -1,0 +1,46 @@
+"""What a gate's checkpoint records besides its weights, and the check that an exit is chosen in one way only."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class GateCheckpoint(NamedTuple):
+    """The entry `gate` of a checkpoint's hyper-parameters."""
+
+    inputs: list[str]
+    dim: int  # channels of each input
+    hidden: int
+    exits: list[int]
+    target: str
+    beta: float  # of the training
+    temperature: float
+    parent: str  # fingerprint of the weights that the gate was trained for
+    source: str  # file of these weights
+    segmentation: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GateCheckpoint":
+        """Read the entry. Raises KeyError for a missing name, TypeError or ValueError for a beta that is no number."""
+        return cls(
+            inputs=values["inputs"],
+            dim=values["dim"],
+            hidden=values["hidden"],
+            exits=values["exits"],
+            target=values["target"],
+            beta=float(values["beta"]),
+            temperature=values.get("temperature", 0.0),
+            parent=str(values["parent"]),
+            source=str(values["source"]),
+            segmentation=str(values["segmentation"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, which a checkpoint can hold."""
+        return self._asdict()
+
+
+def expect_one(**choices: float | str | None) -> None:
+    """Raise ValueError if more than one of some exclusive settings has a value."""
+    named = [f"{name}={value}" for name, value in choices.items() if value is not None]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)}: both choose where images leave; expected one of them")
