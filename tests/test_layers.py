@@ -52,9 +52,16 @@ def room_of(module: str) -> str:
 
 
 def imports(file: Path) -> set[str]:
-    """The modules that a file imports, by full name."""
+    """The modules that a file imports when it runs, by full name."""
+    tree = ast.parse(file.read_text())
+    typing_only = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]
+    left_out = {child for node in typing_only for child in ast.walk(node)}
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -114,7 +114,8 @@ def test_jobs_of_a_sweep_get_the_folder(own: Path, monkeypatch: pytest.MonkeyPat
     launcher.config = composed(override_of(own / "conf"), "+experiment=mine")
     loader = SimpleNamespace(load_sweep_config=lambda config, overrides: config)
     launcher.context = SimpleNamespace(config_loader=loader)
-    job = launcher.job(own, ["+experiment=mine", "seed=1"], {"seed": "1"})
+    job, values = launcher.job(own, ["+experiment=mine", "seed=1"], ["seed"])
+    assert values == {"seed": "1"}
     assert job.arguments[:3] == ["src.train", override_of(own / "conf"), "+experiment=mine"]
     folders = {
         composed(f"hydra.searchpath={places}", "+experiment=proscale_shapes", "paths.run=x").hydra.sweep.dir

@@ -136,6 +136,8 @@ def count(
                 for depth in (model.exits if exits is None else exits)
             }
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
+            raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({reason})") from error
 

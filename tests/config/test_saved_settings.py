@@ -69,8 +69,9 @@ def test_an_evaluation_is_of_the_settings_of_the_training(
     if how == "a value":
         edit(experiment, "[1, 1, 1]", "[1, 2, 1]")
     elif how == "another group":
-        edit(experiment, "pixel_embedding: light", "pixel_embedding: conv")
-        edit(experiment, "recalibration: linear", "recalibration: none")
+        shared = conf / "experiment" / "base" / "proscale.yaml"
+        edit(shared, "pixel_embedding: light", "pixel_embedding: conv")
+        edit(shared, "recalibration: linear", "recalibration: none")
         said = "encoder.recalibrate._target_ was src.models.encoder.TokenRecalibration and is not there now"
     elif how == "something more":
         experiment.write_text(experiment.read_text() + "data:\n  resize:\n    short: 64\n")

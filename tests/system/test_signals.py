@@ -242,7 +242,7 @@ def test_a_sweep_that_is_ended_ends_its_jobs_and_goes_on(name: str, status: int,
     process.send_signal(getattr(signal, name))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
-    assert f"error: interrupted ({name}); the same command goes on" in " ".join(errors.split())
+    assert f"error: interrupted ({name}); the same command resumes" in " ".join(errors.split())
     assert "error: interrupted (SIGTERM)" in (tmp_path / "seed=0" / "log.txt").read_text()
     assert not finished(tmp_path / "seed=0")
     assert 0 < step_of(tmp_path / "seed=0") < 40
