@@ -1,6 +1,6 @@
-"""Segments painted over photos, and panels put side by side.
+"""Segments painted over images, and panels put side by side.
 
-Letters: H x W the pixels of a photo. Segments are a map (H, W) of 0, nothing, and n, the n-th, with their classes.
+Shapes: H x W are the pixels of an image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,29 @@ from PIL import Image, ImageDraw, ImageFont
 HEIGHT = 320  # of a panel, pixels
 MARGIN, TITLE = 8, 22
 COLUMNS = 4
-LEAST_SCORE = 0.5  # of an instance that is drawn
-BAND = 256  # rows that are mixed at a time
-ROOM = 900  # pixels of a panel that a segment must have to be named
+LEAST_SCORE = 0.5  # of instances that are drawn
+BAND = 256  # rows that are blended at a time, which saves memory
+ROOM = 900  # pixels that a segment needs in a panel to be named
 
 
 class Segments(NamedTuple):
-    """What one paints."""
+    """A map of segments and their classes."""
 
-    ids: np.ndarray  # (H, W) int32
-    labels: list[int]  # class index of segment 1 and so on
+    ids: np.ndarray  # (H, W) int32; 0: no segment
+    labels: list[int]  # class index of segment 1, 2 and so on
 
     def resized(self, size: tuple[int, int]) -> "Segments":
-        """As a picture of (width, height) has them."""
+        """Return the segments at a size of (width, height)."""
         ids = Image.fromarray(self.ids.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
         return Segments(np.asarray(ids), self.labels)
 
     def classes(self) -> np.ndarray:
-        """Class index + 1 of every pixel, (H, W) int32, 0 where nothing is."""
+        """Return class index + 1 of every pixel, (H, W) int32; 0 for no segment."""
         return np.array([0, *(label + 1 for label in self.labels)], np.int32)[self.ids]
 
 
 def true_segments(truth: Any) -> Segments:
-    """Those of a truth, the first layer on top."""
+    """Return the annotated segments, the first layer on top."""
     ids = truth.segments[0]
     for layer in truth.segments[1:]:
         ids = ids.where(ids > 0, layer)
@@ -43,7 +43,7 @@ def true_segments(truth: Any) -> Segments:
 
 
 def predicted_segments(answer: Any) -> Segments:
-    """Those of an answer: panoptic ones if there are any, else classes, else the instances that are sure enough."""
+    """Return panoptic segments if there are any, else one segment per class, else the instances above `LEAST_SCORE`."""
     if answer.panoptic is not None:
         return Segments(answer.panoptic.ids.cpu().numpy(), answer.panoptic.labels.tolist())
     if answer.semantic is not None:
@@ -52,19 +52,19 @@ def predicted_segments(answer: Any) -> Segments:
     instances = answer.instances
     order = [i for i in instances.scores.argsort().tolist() if instances.scores[i] >= LEAST_SCORE]
     ids = np.zeros(tuple(instances.masks.shape[-2:]), np.int64)
-    for number, i in enumerate(order, 1):  # the surest last, on top
+    for number, i in enumerate(order, 1):  # the highest score last, on top
         ids[instances.masks[i].cpu().numpy()] = number
     return Segments(ids, instances.labels[order].tolist())
 
 
 def photo_of(image: Any, size: Sequence[int]) -> Image.Image:
-    """An image (3, h, w) uint8 at the height of a panel, with the proportions of `size`, (height, width)."""
+    """Return an image (3, h, w) uint8 at the height of a panel, with the aspect ratio of `size`, (height, width)."""
     photo = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     return photo.resize((max(round(HEIGHT * size[1] / size[0]), 1), HEIGHT))
 
 
 def paint(photo: Image.Image, segments: Segments, categories: Sequence[Any]) -> Image.Image:
-    """The photo under its segments: coloured by class, outlined, named where there is room; unlabelled is dark."""
+    """Return an image under its segments: coloured by class, outlined, named if there is room; no segment is dark."""
     ids, labels = segments.resized(photo.size)
     colors = np.array([(0, 0, 0), *(shade(categories[c], i) for i, c in enumerate(labels))], np.float64)
     pixels = np.asarray(photo)
@@ -86,10 +86,10 @@ def paint(photo: Image.Image, segments: Segments, categories: Sequence[Any]) -> 
 
 
 def inner_middle(mask: np.ndarray) -> tuple[int, int]:
-    """Column and row of a mask's pixel nearest its middle, which itself may lie outside."""
+    """Return column and row of the pixel of a mask that is nearest to its centroid, which may lie outside the mask."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # sums of whole numbers, so that the middle is exact however they are added up
+    # sums of integers, so that the centroid does not depend on the order of addition
     middles = [np.dot(np.arange(len(sums)), sums) / sums.sum() for sums in (mask.sum(1), mask.sum(0))]
     down, across = ((np.arange(side) - middle) ** 2 for side, middle in zip(mask.shape, middles, strict=True))
     nearest = np.where(mask, np.add.outer(down, across), np.inf).argmin()
@@ -98,13 +98,13 @@ def inner_middle(mask: np.ndarray) -> tuple[int, int]:
 
 
 def shade(category: Any, index: int) -> tuple[int, ...]:
-    """The colour of a class; things lighter or darker, so that neighbours can be told apart."""
+    """Return the colour of a class, for things lighter or darker by index, so that neighbours differ."""
     factor = (1.0, 0.75, 1.25, 0.6, 1.1)[index % 5] if category.isthing else 1.0
     return tuple(min(int(channel * factor), 255) for channel in category.color)
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels, each under its title, at most four in a row, in rows that are about even; all have the largest's room."""
+    """Return panels under their titles in rows of about equal length, at most `COLUMNS`, on a grid of the largest size."""
     width, height = (max(sides) for sides in zip(*(panel.size for panel in panels.values()), strict=True))
     rows = -(-len(panels) // COLUMNS)
     columns = -(-len(panels) // rows)

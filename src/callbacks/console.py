@@ -1,8 +1,8 @@
-"""Where callbacks print."""
+"""The console that callbacks print tables on."""
 
 from rich.console import Console
 
 
 def open_console() -> Console:
-    """The terminal, or 120 columns where there is none."""
+    """Return a console as wide as the terminal, or of 120 columns without one."""
     return Console(width=120) if not Console().is_terminal else Console()

@@ -1,4 +1,4 @@
-"""Which exit every image took."""
+"""A list of the exit of every image."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from src.records.csv_file import write_csv
 
 
 class ExitList(lightning.Callback):
-    """Writes id, name, exit and GFLOPs of every image that a gate sent to an exit.
+    """Writes id, name, exit and GFLOPs of every image for which a gate chose the exit.
 
     Args:
         file: a CSV file.
@@ -20,21 +20,13 @@ class ExitList(lightning.Callback):
         self.file = Path(file)
         self.rows: list[tuple[int, str, int, float]] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        task: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Remember one batch, if there is a gate."""
+    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Keep the rows of one batch; without a gate there are none."""
         exits = [answer.exit for answer in outputs["answers"]]
         self.rows += zip(batch.image_ids, batch.names, exits, outputs.get("gflops", []), strict=False)
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Write what all processes remember."""
+        """Write the rows of all processes."""
         parts: list[Any] = [self.rows]
         if trainer.world_size > 1:
             parts *= trainer.world_size

@@ -1,10 +1,10 @@
-"""What came of training a gate: what it chooses beside what others would, as a table and as JSON."""
+"""Results of training a gate beside those of other policies, as a table and as JSON."""
 
 from pathlib import Path
 from typing import Any
 
 import lightning
-from rich.table import Table
+from rich.table import Column, Table
 
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
@@ -12,37 +12,35 @@ from src.metrics.exit_choice import best_exit, histogram
 from src.records.provenance import made_by, revision
 from src.system.atomic import write_json
 
-COLUMNS = {"quality": "{:.4f}", "utility": "{:.4f}", "depth": "{:.2f}", "gflops": "{:.4g}"}
+COLUMNS = {"quality": ".4f", "utility": ".4f", "depth": ".2f", "gflops": ".4g"}
 
 
 class GateTable(lightning.Callback):
-    """Prints gate, random, oracle and every fixed exit after training, and keeps them in `file`, of the best epoch.
+    """Prints and saves the results of gate, random, oracle and every fixed exit, at the epoch with the smallest loss.
 
     Args:
-        file: a JSON file; what made the numbers is under "made_by".
+        file: a JSON file.
     """
 
     def __init__(self, file: str):
         self.file = Path(file)
         self.best: dict[str, Any] = {}
         self.console = open_console()
-        revision()  # before anyone edits what runs
+        revision()  # before anyone edits the code
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to beat."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
         self.best = state_dict["best"]
 
     def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Say which gate is trained, by which settings."""
+        """Log the settings of the gate."""
         for logger in trainer.loggers:
             logger.log_hyperparams({"gate": dict(task.hparams["gate"])})
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Keep the numbers if they are of the smallest loss so far."""
+        """Keep the results if the loss is the smallest so far."""
         now = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "accuracy", "regret")}
         if self.best and not now["loss"] < self.best["loss"]:
             return
@@ -53,11 +51,11 @@ class GateTable(lightning.Callback):
             "beta": task.beta,
             **now,
             "taken": dict(zip(task.exits, task.taken, strict=True)),
-            "outcomes": {who: one._asdict() for who, one in task.outcomes.items()},
+            "outcomes": {policy: outcome._asdict() for policy, outcome in task.outcomes.items()},
         }
 
     def on_fit_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Print and write."""
+        """Print, save and log the results. Raises ValueError if there was no validation."""
         if not trainer.is_global_zero:
             return
         if not self.best:
@@ -78,12 +76,10 @@ class GateTable(lightning.Callback):
 
 
 def table_of(content: dict[str, Any]) -> Table:
-    """A row for everyone who might choose."""
-    title = f"holdout of {content['num_holdout']} images, target {content['target']}, beta {content['beta']:g}, "
-    table = Table(title=f"{title}epoch {content['epoch']}", title_justify="left")
-    table.add_column("choice")
-    for name in COLUMNS:
-        table.add_column(name, justify="right")
-    for who, values in content["outcomes"].items():
-        table.add_row(who, *(form.format(values[name]) for name, form in COLUMNS.items()))
+    """Return a table with a row for each policy."""
+    title = "holdout of {num_holdout} images, target {target}, beta {beta:g}, epoch {epoch}".format_map(content)
+    numbers = [Column(name, justify="right") for name in COLUMNS]
+    table = Table("choice", *numbers, title=title, title_justify="left")
+    for policy, scores in content["outcomes"].items():
+        table.add_row(policy, *(format(scores[name], form) for name, form in COLUMNS.items()))
     return table

@@ -1,4 +1,4 @@
-"""Labels go to the exit table as they come."""
+"""Labels of images are written into the exit table during labelling."""
 
 from typing import Any
 
@@ -8,22 +8,16 @@ from src.loggers.wandb import WandbRun
 
 
 class KeepLabels(lightning.Callback):
-    """Hands what a task predicts to the table that its data label."""
+    """Hands the output of the exit oracle to the exit table of the data module."""
 
     def on_predict_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        task: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep one batch."""
+        """Keep the labels of one batch."""
         trainer.datamodule.labelling.keep(batch_idx, batch.image_ids, batch.names, outputs)  # type: ignore[attr-defined]
 
     def on_predict_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Tell W&B, if it listens, of the whole table."""
+        """Log the whole table to W&B, if it is a logger of this run."""
         trainer.strategy.barrier()
         labelling: Any = trainer.datamodule.labelling  # type: ignore[attr-defined]
         for logger in trainer.loggers:

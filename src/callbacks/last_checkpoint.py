@@ -1,5 +1,6 @@
-"""`last.ckpt`, from where a run goes on, and the checkpoint files that are whole or not there."""
+"""`last.ckpt`, from which a run resumes, and checkpoint files that are either complete or absent."""
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -13,98 +14,97 @@ from lightning.pytorch.callbacks import Checkpoint
 from src.system.signals import Interrupted, signals
 from src.weights.files import write_tensors
 
-STOP, SAVE = 2, 1  # what a process wants at the end of a step; the greatest of all processes counts
+STOP, SAVE = 2, 1  # what a process wants at the end of a step; the largest of all processes counts
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their place and renames them; a file that was there stays until then."""
+    """Writes a checkpoint beside its place and renames it, so that an older file is kept until then."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint. Raises OSError if it cannot be written, naming a disk that is full."""
+        """Write a checkpoint. Raises OSError, which names a full disk, if it cannot be written."""
         write_tensors(checkpoint, Path(path))
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the state of training in `file`: around validations, every few minutes, and when training ends.
+    """Saves the state of training: before and after validations, every few minutes, and when training ends.
 
-    A signal ends training after the step that runs, with that step in `file`, and what fails between two steps loses
-    none. A validation may take long and need much memory: the state is saved before it, too.
+    A signal ends training after the current step, with that step saved. An error between two steps loses no step. The
+    state is saved before a validation because it may take long and need much memory.
 
     Args:
         file: `last.ckpt` of a run folder.
-        minutes: save when so many have passed since the last time; null: do not.
-        steps: save after every so many optimiser steps; null: do not.
-        whole_epochs: save after whole epochs only, for data whose order is known by epochs (see GateData).
+        minutes: time between two saves; null: do not save by time.
+        steps: optimiser steps between two saves; null: do not save by steps.
+        whole_epochs: save after whole epochs only, for data that resumes at epochs only (see GateData).
     """
 
     def __init__(
         self, file: str, minutes: float | None = None, steps: int | None = None, whole_epochs: bool = False
     ) -> None:
         self.file = Path(file)
-        self.seconds = float("inf") if minutes is None else 60 * minutes
-        self.steps, self.whole_epochs = steps, whole_epochs
+        self.seconds = math.inf if minutes is None else 60 * minutes
+        self.steps = math.inf if steps is None else steps
+        self.whole_epochs = whole_epochs
         self.saved_step = 0
         self.saved_at = time.monotonic()
-        self.in_step = True  # where the state is half old and half new; while a checkpoint is restored it is, too
+        self.in_step = True  # whether the state is half old and half new, as it also is while a checkpoint is restored
 
     @property
     def best_model_path(self) -> str:
-        """What loggers ask a checkpoint callback for."""
+        """The file that loggers ask a checkpoint callback for."""
         return str(self.file)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Write the file, after what loggers have kept in memory: they may not know less than it."""
+        """Flush the loggers, which may not be behind the checkpoint, and write the file."""
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.file)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # what they need of a checkpoint callback
-
-    # ---- when
+            logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # it needs only best_model_path
 
     def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Catch the signals that Lightning has begun to catch, and begin to count."""
+        """Take over the signals from Lightning, and start to count."""
         signals.watch()
         signals.hold()
         self.in_step = False
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        """Between two steps, when loggers have been told of the first one: a moment to save, or to end."""
+        """Save or stop if wanted: between two steps, when the first one is logged."""
         if not self.whole_epochs and batch_idx % trainer.accumulate_grad_batches == 0:
-            self.pause(trainer, SAVE if self.is_due(trainer.global_step) else 0)
+            by_steps = trainer.global_step - self.saved_step >= self.steps
+            by_time = time.monotonic() - self.saved_at >= self.seconds
+            self.pause(trainer, SAVE if by_steps or by_time else 0)
         self.in_step = True
         signals.hold()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A step has ended, or is to go on with another batch."""
+        """Note whether the step is complete, or continues with another batch."""
         self.in_step = self.whole_epochs or trainer.fit_loop.epoch_loop._should_accumulate()
 
     def pause(self, trainer: lightning.Trainer, wanted: int) -> None:
-        """Save if that is wanted. Raises Interrupted where a signal has been waiting, with the state saved."""
+        """Save if any process wants it. Raises Interrupted after saving if any process has received a signal."""
         self.in_step = False
-        wanted = agreed(trainer, STOP if signals.received else wanted)
+        wanted = STOP if signals.received else wanted
+        if trainer.world_size > 1:
+            wish = torch.tensor(wanted, device=trainer.strategy.root_device)
+            wanted = int(trainer.strategy.reduce(wish, reduce_op="max"))  # type: ignore[arg-type]
         if wanted:
             self.save(trainer)
         if wanted == STOP:
             raise Interrupted(signals.received or signal.SIGTERM)
 
-    def is_due(self, step: int) -> bool:
-        """Whether so many steps or minutes have passed since the file was written."""
-        by_steps = self.steps is not None and step - self.saved_step >= self.steps
-        return by_steps or time.monotonic() - self.saved_at >= self.seconds
-
     def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Save before a validation, which signals may then end at once."""
+        """Save before a validation, which a signal may then end at once."""
         if saves(trainer) and not self.whole_epochs:
             self.save(trainer)
             signals.release()
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Save what came of a validation, too."""
+        """Save the results of a validation."""
         if saves(trainer):
             signals.hold()
             self.save(trainer)
@@ -112,7 +112,7 @@ class LastCheckpoint(Checkpoint):
                 self.pause(trainer, 0)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Save epochs that no validation ended."""
+        """Save an epoch that did not end with a validation."""
         if self.whole_epochs and self.saved_step != trainer.global_step:
             self.pause(trainer, SAVE)
 
@@ -122,11 +122,10 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_fit_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """All is saved."""
         signals.release()
 
     def on_exception(self, trainer: lightning.Trainer, task: Any, exception: BaseException) -> None:
-        """Save what is finished, where no step was cut in two and no process would wait for others."""
+        """Save finished steps if no step was interrupted and no process would wait for others."""
         if trainer.world_size == 1 and not self.in_step and trainer.global_step != self.saved_step:
             self.save(trainer)
         if isinstance(exception, Interrupted) and self.saved_step:
@@ -134,13 +133,5 @@ class LastCheckpoint(Checkpoint):
 
 
 def saves(trainer: lightning.Trainer) -> bool:
-    """Whether this is a validation of a training."""
+    """Whether the current validation is part of a training, and not the check before it."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def agreed(trainer: lightning.Trainer, wanted: int) -> int:
-    """What all processes do: what one of them wants most."""
-    if trainer.world_size == 1:
-        return wanted
-    wish = torch.tensor(wanted, device=trainer.strategy.root_device)
-    return int(trainer.strategy.reduce(wish, reduce_op="max"))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How long the network takes for an image, at each exit and as a gate chooses."""
+"""The time that the network takes for an image, at each exit and with a gate."""
 
 import statistics
 import time
@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 Clock = Callable[[], float]  # seconds
-Way = TypeVar("Way")
-Image = TypeVar("Image")  # in whatever form the ways take it
+Way = TypeVar("Way")  # the name of a way to predict
+Image = TypeVar("Image")
 
 
 class Latency(lightning.Callback):
     """Times the network after each validation, and logs `val/latency_ms/exit4` and so on, `val/latency_ms/gate` too.
 
-    From a preprocessed image, alone and at its own padded size, to the last prediction; neither reading the image nor
-    post-processing. Each number is the median over rounds of the mean over images, and in a round all exits and the
-    gate take turns on every image, so that what else the machine does falls on all alike: numbers of one run compare.
+    Measured from a preprocessed image, alone and at its own padded size, to the last prediction, without reading the
+    image and without post-processing. Each number is the median over rounds of the mean over images. In a round all
+    exits and the gate take turns on every image, so that other load on the machine affects all alike and numbers of one
+    run can be compared.
 
-    Scores are written at the end of a validation, and this is logged at the end of its epoch, so that it is there in
-    whatever order callbacks are named.
+    Latencies are logged at the end of the validation epoch, before scores are written, whatever the order of callbacks.
 
     Args:
-        images: how many of the first validation images, at most.
-        rounds: how often each image is timed, once more to warm up.
+        images: number of images, the first ones of the validation.
+        rounds: how often each image is timed, after one round to warm up.
     """
 
     def __init__(self, images: int, rounds: int):
@@ -35,24 +35,16 @@ class Latency(lightning.Callback):
         self.images: list[Tensor] = []
 
     def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
-        """Refuse several devices, which would wait for each other."""
+        """Raise ValueError for several devices, which would wait for each other."""
         if trainer.world_size > 1:
             raise ValueError(f"trainer.devices={trainer.world_size}: callbacks=[latency] times one device, expected 1")
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        task: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Remember images until there are enough."""
+    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Keep images until there are enough."""
         self.images += [image.cpu() for image in batch.images[: self.count - len(self.images)]]
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Time and log."""
+        """Time the images, and log milliseconds by policy."""
         if self.images and not trainer.sanity_checking:  # a process may have none
             batches = (task.model.preprocess([image.to(task.device)]) for image in self.images)
             context = trainer.precision_plugin.val_step_context
@@ -68,7 +60,7 @@ def latencies(
     context: Callable[[], AbstractContextManager[Any]],
     clock: Clock,
 ) -> dict[Way, float]:
-    """Seconds by way: the median over rounds of the mean over images."""
+    """Return seconds by way: the median over rounds of the mean over images, without the round to warm up."""
     taken: dict[Way, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
     for image in images:
         for place in range(rounds + 1):
@@ -77,11 +69,11 @@ def latencies(
                     started = clock()
                     way(image)
                     taken[name][place].append(clock() - started)
-    return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}  # less warm-up
+    return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds, read when the device has done all that it was asked for."""
+    """Return a clock that waits for the device and then returns seconds."""
 
     def clock() -> float:
         if device.type != "cpu":

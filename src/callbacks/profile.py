@@ -7,11 +7,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class ProfileTable(lightning.Callback):
-    """Prints the table, which Lightning would only log at a level that is not shown."""
+    """Prints the profiler's table, which Lightning logs at a level that is not shown."""
 
     @rank_zero_only
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Print what was measured, unless the profiler writes a file."""
+        """Print the table, unless the profiler writes it to a file."""
         profiler: Any = trainer.profiler  # type: ignore[attr-defined]
         if not profiler.filename and (table := profiler.summary()):
             print(table)

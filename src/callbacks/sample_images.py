@@ -1,4 +1,4 @@
-"""Images, their truth and the answer of every exit side by side, as one looks at them."""
+"""Sample images with their truth and the prediction of every exit, side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +11,31 @@ from PIL import Image
 from src.painting import Segments, paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.system.atomic import atomic_write
 
-MOST_LABELS = 255  # of W&B's masks, which have 8 bits; where there are more classes, the last one stands for the rest
+MOST_LABELS = 255  # W&B's masks have 8 bits; with more classes, the last label stands for the rest
 
 
 class Picture(NamedTuple):
-    """One image as it was answered."""
+    """One image with its segments."""
 
     name: str
-    taken: int | None  # the exit that a gate sent it to
+    taken: int | None  # the exit that a gate chose
     photo: Image.Image
-    layers: dict[str, Segments]  # truth and exits, by title, at the size of the photo
+    layers: dict[str, Segments]  # truth and exits by title, at the size of the photo
+
+    @property
+    def caption(self) -> str:
+        return self.name if self.taken is None else f"{self.name}, exit {self.taken}"
 
     def sheet(self, categories: Sequence[Any]) -> Image.Image:
-        """All of it in panels."""
+        """Return the image and its painted layers side by side."""
         painted = {title: paint(self.photo, segments, categories) for title, segments in self.layers.items()}
         return side_by_side({"image": self.photo, **painted})
 
 
 class Pictures(lightning.Callback):
-    """Saves `count` images of each validation, over those of the one before.
+    """Saves pictures of `count` images in each validation, in place of those of the validation before.
 
-    They are the first ones, or, where a gate chooses exits, those that left first and last.
+    These are the first images or, with a gate, those with the shallowest and the deepest exits.
     """
 
     def __init__(self, folder: str, count: int = 8):
@@ -39,16 +43,8 @@ class Pictures(lightning.Callback):
         self.count = count
         self.pictures: list[Picture] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        task: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take what is wanted; of other images nothing is computed."""
+    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Keep the images of a batch that are among the `count` so far; nothing is computed for others."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         gated = "gflops" in outputs
@@ -61,7 +57,7 @@ class Pictures(lightning.Callback):
                 self.pictures = [[*self.pictures, picture][kept] for kept in wanted]
 
     def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
-        """Save the pictures, those that left first first, and hand them to W&B, if it listens."""
+        """Save the pictures, shallowest exits first, and log them to W&B if it is a logger of this run."""
         pictures = sorted(self.pictures, key=lambda picture: picture.taken or 0)
         self.pictures = []
         for number, picture in enumerate(pictures):
@@ -70,13 +66,13 @@ class Pictures(lightning.Callback):
                 picture.sheet(task.categories).save(part)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and pictures:
-                captions, masks = [caption(picture) for picture in pictures], masks_of(pictures, task.categories)
+                captions, masks = [picture.caption for picture in pictures], masks_of(pictures, task.categories)
                 photos: list[Any] = [picture.photo for picture in pictures]
                 logger.log_image("pictures", photos, trainer.global_step, caption=captions, masks=masks)
 
 
 def extremes(depths: Sequence[int], count: int) -> list[int]:
-    """Places of the `count` images that left first and last, half and half, of equal ones the first, in order."""
+    """Return in order the places of the `count` shallowest and deepest exits, half of each; of equal ones the first."""
     order = sorted(range(len(depths)), key=lambda place: depths[place])
     first = order[: count - count // 2]
     last = sorted(order[len(first) :], key=lambda place: (-depths[place], place))[: count // 2]
@@ -84,24 +80,19 @@ def extremes(depths: Sequence[int], count: int) -> list[int]:
 
 
 def take(task: Any, batch: Any, place: int, taken: int | None) -> Picture:
-    """One image of a batch, answered by every exit."""
+    """Predict one image of a batch at every exit, and return its picture."""
     image, truth = batch.images[place], batch.truths[place]
     size = truth.segments.shape[-2:]
     photo = photo_of(image, size)
     layers = {"truth": true_segments(truth).resized(photo.size)}
     for answer in task.answers(image, size):
-        title = f"exit {answer.exit}{', taken' * (answer.exit == taken)}"
+        title = f"exit {answer.exit}, taken" if answer.exit == taken else f"exit {answer.exit}"
         layers[title] = predicted_segments(answer).resized(photo.size)
     return Picture(batch.names[place], taken, photo, layers)
 
 
-def caption(picture: Picture) -> str:
-    """What an image is called, and where it left."""
-    return picture.name if picture.taken is None else f"{picture.name}, exit {picture.taken}"
-
-
 def masks_of(pictures: Sequence[Picture], categories: Sequence[Any]) -> list[dict[str, Any]]:
-    """Class masks as W&B takes them: layers that one can switch on and off, with the names of the classes."""
+    """Return class masks in W&B's format, a layer for the truth and for each exit."""
     names = {0: "nothing", **{number: category.name for number, category in enumerate(categories[:MOST_LABELS], 1)}}
     if len(categories) > MOST_LABELS:
         names[MOST_LABELS] = f"one of the last {len(categories) - MOST_LABELS + 1} classes"

@@ -4,13 +4,14 @@ import base64
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from src.reporting.run_settings import identity
-from src.reporting.runs import Run
+from src.reporting.runs import Run, Skipped
 
 EARLY = 3  # images that leave first, and as many that leave last
 EXAMPLES = 2  # pictures of a run without a gate
@@ -19,21 +20,41 @@ WIDTH, QUALITY = 960, 80  # pixels, and of JPEG
 
 
 class Picture(NamedTuple):
-    """Something to look at, and what it is."""
+    """A picture file with its caption."""
 
     caption: str
     file: Path
 
 
-class Strip(NamedTuple):
-    """Pictures of one run."""
-
-    title: str
-    pictures: list[Picture]
+def gallery(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
+    """Return the first `MOST` pictures of all runs as HTML, and the picture files that cannot be read."""
+    sections: list[str] = []
+    unread: list[Skipped] = []
+    left, more = MOST, 0
+    for title, pictures in strips(runs):
+        shown = ""
+        for picture in pictures[:left]:
+            data, caption = embed(picture.file), escape(picture.caption)
+            if data is None:
+                unread.append(Skipped(picture.file, "no picture that can be read"))
+                continue
+            shown += (
+                f'<figure><img src="{data}" alt="{caption}" loading="lazy">'
+                f'<figcaption class="soft">{caption}</figcaption></figure>'
+            )
+        if shown:
+            sections.append(f'<h3>{escape(title)}</h3><div class="strip">{shown}</div>')
+        more += len(pictures[left:])
+        left -= len(pictures[:left])
+    if more:
+        sections.append(
+            f'<p class="soft">{more} picture{"" if more == 1 else "s"} more in the folders of the runs.</p>'
+        )
+    return (f"<h2>Pictures</h2>{''.join(sections)}" if sections else ""), unread
 
 
 def embed(file: Path) -> str | None:
-    """A picture as a data URI, at most `WIDTH` wide; None if it cannot be read."""
+    """Return a picture as a data URI, at most `WIDTH` pixels wide; None if it cannot be read."""
     try:
         with Image.open(file) as image:
             picture = image.convert("RGB")
@@ -45,39 +66,39 @@ def embed(file: Path) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def strips(runs: Sequence[Run]) -> list[Strip]:
-    """Leavers of every run that lists exits, then examples of the others, of one seed; none is empty."""
-    gated = [Strip(f"Left first and last: {run.folder}", leavers(run)) for run in runs]
-    once = {identity(run.settings.but()): run for run in reversed(runs) if not (run.folder / "exits.csv").is_file()}
-    others = [Strip(str(run.folder), examples(run)) for run in reversed(once.values())]
-    return [strip for strip in gated + others if strip.pictures]
+def strips(runs: Sequence[Run]) -> list[tuple[str, list[Picture]]]:
+    """Return titles and pictures: early and late exits of gated runs, then examples of others, of one seed each."""
+    gated = [(f"Left first and last: {run.folder}", early_and_late(run.folder)) for run in runs]
+    ungated = [run for run in runs if not (run.folder / "exits.csv").is_file()]
+    one_seed = {identity(run.settings.without_seed()): run for run in reversed(ungated)}
+    examples = [
+        (str(run.folder), [Picture(name, file) for name, file in list(pictures_of(run.folder).items())[:EXAMPLES]])
+        for run in reversed(one_seed.values())
+    ]
+    return [(title, pictures) for title, pictures in gated + examples if pictures]
 
 
-def leavers(run: Run) -> list[Picture]:
-    """The images that left first and last, of those that were drawn, which are such, with the answer of every exit."""
-    exits, drawn = exits_of(run.folder), by_name(run.folder)
-    names = sorted(drawn.keys() & exits.keys(), key=lambda name: exits[name])
-    late = names[EARLY:][-EARLY:]
+def early_and_late(folder: Path) -> list[Picture]:
+    """Return the saved pictures of images with the shallowest and the deepest exits; empty without a list of exits."""
+    exits, files = exits_of(folder), pictures_of(folder)
+    names = sorted((name for name in files if name in exits), key=lambda name: exits[name])
+    early, late = names[:EARLY], names[EARLY:][-EARLY:]
     pictures = []
-    for name in names[:EARLY] + late:
-        depth, gflops = exits[name]
-        when = "late" if name in late else "early"
-        pictures.append(Picture(f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}", drawn[name]))
+    for when, some in (("early", early), ("late", late)):
+        for name in some:
+            depth, gflops = exits[name]
+            caption = f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}"
+            pictures.append(Picture(caption, files[name]))
     return pictures
 
 
-def examples(run: Run) -> list[Picture]:
-    """The first pictures of a run."""
-    return [Picture(name, file) for name, file in list(by_name(run.folder).items())[:EXAMPLES]]
-
-
-def by_name(folder: Path) -> dict[str, Path]:
-    """Pictures of a run by their image's name, in order; the number before it is their place."""
+def pictures_of(folder: Path) -> dict[str, Path]:
+    """Return the picture files of a run by image name; files are called NUMBER_NAME.png and sorted by number."""
     return {file.stem.partition("_")[2]: file for file in sorted((folder / "pictures").glob("*_*.png"))}
 
 
 def exits_of(folder: Path) -> dict[str, tuple[int, float]]:
-    """Exit and GFLOPs of each image by its name in pictures; empty without a list, or with a damaged one."""
+    """Return exit and GFLOPs by image name as in picture files; empty if exits.csv is missing or damaged."""
     try:
         with open(folder / "exits.csv", newline="") as file:
             return {

@@ -5,6 +5,7 @@ from html import escape
 from statistics import mean
 
 from src.records.scores import SHARE
+from src.reporting.markup import details
 from src.reporting.points import Panel
 from src.reporting.runs import Run
 
@@ -15,24 +16,26 @@ Shares = dict[int, float]  # of images, by exit
 
 
 def histograms(panel: Panel) -> str:
-    """Two bars for each gate: what it takes, and what would be best for the images it learnt from."""
+    """Return two bars for each gate: the exits it chooses, and the best exits of its training images."""
     bars = []
-    for point in (point for point in panel.points if point.kind == "gate"):
-        title = f"{point.series}{'' if point.beta is None else f', beta {point.beta:g}'}"
-        choices = {"": together([taken(run) for run in point.runs])}
-        choices["best for the images trained on"] = together([counted(run, "labels") for run in point.runs])
-        for what, shares in choices.items():
-            if shares:
-                said = f'<span class="soft">{what}</span>' if what else escape(title)
-                bars.append(f"<div>{said}</div>{bar(shares)}")
+    for point in panel.points:
+        if point.kind != "gate":
+            continue
+        title = point.series if point.beta is None else f"{point.series}, beta {point.beta:g}"
+        best = '<span class="soft">best for the images trained on</span>'
+        for said, shares in (
+            (escape(title), [chosen(run) for run in point.runs]),
+            (best, [counted(run, "labels") for run in point.runs]),
+        ):
+            if averaged := average(shares):
+                bars.append(f"<div>{said}</div>{bar(averaged)}")
     if not bars:
         return ""
-    is_open = " open" * (len(bars) <= OPEN)
-    return f'<details{is_open}><summary>Where images leave</summary><div class="bars">{"".join(bars)}</div></details>'
+    return details("Where images leave", f'<div class="bars">{"".join(bars)}</div>', is_open=len(bars) <= OPEN)
 
 
 def bar(shares: Shares) -> str:
-    """Shares side by side, deeper exits darker."""
+    """Return shares side by side, deeper exits darker."""
     parts = []
     for place, (depth, share) in enumerate(sorted(shares.items())):
         light = 50 - 28 * place / max(len(shares) - 1, 1)
@@ -44,28 +47,25 @@ def bar(shares: Shares) -> str:
     return f'<div class="bar">{"".join(parts)}</div>'
 
 
-def taken(run: Run) -> Shares:
-    """Shares of the images that a gate was scored on."""
-    logged = run.scores.get("gate", {})
-    shares = {
-        int(name[len(SHARE) :]): value
-        for name, value in logged.items()
-        if name.startswith(SHARE) and name[len(SHARE) :].isdecimal()
-    }
+def chosen(run: Run) -> Shares:
+    """Return the share of images that a gate sends to each exit, among those it was scored on."""
+    scores = run.scores.get("gate", {})
+    by_depth = {name.removeprefix(SHARE): value for name, value in scores.items() if name.startswith(SHARE)}
+    shares = {int(depth): value for depth, value in by_depth.items() if depth.isdecimal()}
     return shares or counted(run, "taken")
 
 
 def counted(run: Run, name: str) -> Shares:
-    """Counts by exit as shares; empty if there are none."""
-    counts = run.about.get(name)
+    """Return counts by exit as shares; empty if they are missing, damaged or all 0."""
+    counts = run.content.get(name)
     if not isinstance(counts, Mapping) or not all(d.isdecimal() and type(n) is int for d, n in counts.items()):
         return {}
     total = sum(counts.values())
     return {int(depth): number / total for depth, number in counts.items()} if total else {}
 
 
-def together(many: Sequence[Shares]) -> Shares:
-    """The mean over seeds of equal exits."""
-    if not many or any(one.keys() != many[0].keys() for one in many):
+def average(shares: Sequence[Shares]) -> Shares:
+    """Return the mean over seeds; empty if they have different exits."""
+    if any(one.keys() != shares[0].keys() for one in shares):
         return {}
-    return {depth: mean(one[depth] for one in many) for depth in many[0]}
+    return {depth: mean(one[depth] for one in shares) for depth in shares[0]}

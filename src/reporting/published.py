@@ -1,4 +1,4 @@
-"""Published figures, as docs/method.md has them, section 5. Nothing here was measured by us."""
+"""Published figures as in section 5 of docs/method.md. Nothing here was measured by us."""
 
 from string import ascii_lowercase
 from typing import NamedTuple
@@ -8,22 +8,22 @@ PRO_SCALE, ECO = "PRO-SCALE's README", "ECO-M2F's README"
 
 
 class Published(NamedTuple):
-    """A published model, with what is known of its cost."""
+    """A published model and, if known, its cost."""
 
-    data_set: str  # as `Settings.data_set` calls it
+    data_set: str  # as in `Settings.data_set`
     model: str
-    score: str  # PQ, AP or mIoU, as the task has it; per cent, digits as published
-    gflops: str  # multiply-adds of an image, 1e9, digits as published; empty: not found
+    score: str  # PQ, AP or mIoU by task; per cent, digits as published
+    gflops: str  # 1e9 multiply-adds of an image, digits as published; empty: not found
     source: str
 
     @property
     def letter(self) -> str:
-        """By which it is found in the picture and in the table, among those of its data set."""
+        """A letter that marks the model in curve and table, unique in its data set."""
         return ascii_lowercase[[one for one in PUBLISHED if one.data_set == self.data_set].index(self)]
 
     @property
     def measure(self) -> str:
-        """How the score was computed, where that is not as ours is; else nothing."""
+        """How the score was computed, if not like ours; else empty."""
         return OTHER_MEASURES.get(self.data_set, "")
 
 
@@ -62,5 +62,5 @@ PUBLISHED = [
 
 
 def published_on(data_set: str, quality: str) -> list[Published]:
-    """What was published of a data set; nothing of others, nor of measures but that of the task."""
+    """Return the figures published for a data set, if `quality` is the measure of its task."""
     return [one for one in PUBLISHED if one.data_set == data_set and quality == MEASURES[data_set.split(", ")[-1]]]

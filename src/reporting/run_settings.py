@@ -1,20 +1,20 @@
-"""Settings of runs: which runs differ in their seed only, what they are scored on, and what to call them."""
+"""Settings of runs: which runs differ in their seed only, which images they are scored on, and labels for them."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-DIALS = ("beta", "budget_gflops")  # along which a gate's line runs
-RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")  # how it ran, not what it is
-UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)
-COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell nothing
+DIALS = ("beta", "budget_gflops")  # settings that vary along the line of a gate
+RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")  # these do not change the results
+UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)  # never part of a label
+COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell no runs apart
 LONGEST = 3  # settings in a label
 POINTER = r"\$\{([\w.]+)\}"
 IMAGES = ("_target_", "annotation_file", "image_folder", "classes", "num_scenes", "size", "seed")
 DATA = ("name", "data.", "exits", "segmentation")  # what the oracle and fixed exits of a table depend on
-LAYOUTS = (  # a kind of annotation file and its name, or a class list and the folder of its pictures; what that is
+LAYOUTS = (  # class of the data set and its annotation file, or class list and image folder; name of the data set
     ("CocoPanoptic", "panoptic_{}2017", "COCO {}2017"),
     ("CocoInstances", "instances_{}2017", "COCO {}2017"),
     ("CityscapesPanoptic", "cityscapes_panoptic_{}", "Cityscapes {}"),
@@ -32,13 +32,14 @@ KNOWN = {
         for split in ("train", "val", "test")
     },
 }
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Settings(NamedTuple):
-    """What a run was given."""
+    """The settings of a run."""
 
     values: dict[str, Any]  # by dotted name; empty if no configuration was written
-    typed: list[str]  # overrides
+    overrides: list[str]
     command: str
     folder: str
 
@@ -53,107 +54,116 @@ class Settings(NamedTuple):
     def name(self) -> str:
         return str(self.values.get("name") or "/".join(PurePosixPath(self.folder).parts[-2:]))
 
-    def but(self, *dropped: str) -> dict[str, Any]:
-        """All but the seed and others; paths that say one of them, as seed0 does, say seed*."""
+    def without_seed(self, *dropped: str) -> dict[str, Any]:
+        """Return all settings but the seed and `dropped`; without a configuration, the command or else the folder.
+
+        A path that contains a dropped value has `*` instead, so that runs which differ in nothing else are equal.
+        """
+        hidden = {name: self.values.get(name) for name in ("seed", *dropped)}
         if self.values:
-            gone = {name: self.values.get(name) for name in ("seed", *dropped)}
-            return {name: unsaid(value, gone) for name, value in self.values.items() if name not in gone}
+            return {name: masked(value, hidden) for name, value in self.values.items() if name not in hidden}
         if not self.command:
             return {"folder": self.folder}
-        words = (word for word in self.command.split() if word.split("=")[0] not in ("seed", "hydra.run.dir", *dropped))
-        return {"command": unsaid(" ".join(words), {"seed": self.seed})}
+        words = [word for word in self.command.split() if word.split("=")[0] not in (*hidden, "hydra.run.dir")]
+        return {"command": masked(" ".join(words), {"seed": self.seed})}
 
-    def data(self) -> dict[str, Any]:
-        """What decides which images are scored at which exits, not who chooses."""
-        kept = self.but(*DIALS)
+    def of_data(self) -> dict[str, Any]:
+        """Return the settings that decide which images are scored at which exits, whatever the policy."""
+        kept = self.without_seed(*DIALS)
         if not self.values:
             return kept
         return {name: value for name, value in kept.items() if name.startswith(DATA) and name != "data.inputs"}
 
     def resolved(self, name: str) -> Any:
-        """A value, with what it points to."""
+        """Return a value with its references `${name}` replaced."""
         value = self.values.get(name)
         if not isinstance(value, str):
             return value
-        pointer = re.fullmatch(POINTER, value)
-        return self.resolved(pointer[1]) if pointer else re.sub(POINTER, lambda one: str(self.resolved(one[1])), value)
+        whole = re.fullmatch(POINTER, value)
+        return self.resolved(whole[1]) if whole else re.sub(POINTER, lambda one: str(self.resolved(one[1])), value)
 
     def data_set(self) -> str:
-        """What is scored on, in words."""
+        """Return a description of the images that a run is scored on."""
         images = {key: self.resolved(f"data.val.{key}") for key in IMAGES}
-        part = self.values.get("trainer.limit_val_batches")
-        some = "" if part is None else f", {part} of its batches"
+        batches = self.values.get("trainer.limit_val_batches")
+        part = "" if batches is None else f", {batches} of its batches"
         known = images_of(images, self.values.get("segmentation", ""))
-        return f"{known}{some}" if known else "data unknown, no configuration in the run folder"
+        return f"{known}{part}" if known else "data unknown, no configuration in the run folder"
 
 
 def images_of(data: Mapping[str, Any], task: Any) -> str:
-    """Which images, in words, by the settings of a data set; empty if these do not tell."""
+    """Return a description of a data set by its settings; empty without a `_target_`."""
     kind = str(data.get("_target_") or "").rpartition(".")[2]
     if kind == "Shapes":
         number, size, seed = (data.get(key) for key in ("num_scenes", "size", "seed"))
         return f"{number} procedural scenes of {size}x{size} (seed {seed})"
     listed = data.get("annotation_file")
-    file = PurePosixPath(str(listed or data.get("image_folder")))  # of index masks, the folder says the split
+    file = PurePosixPath(str(listed or data.get("image_folder")))  # with index masks, the folder is named by the split
     known = KNOWN.get((kind if listed else str(data.get("classes")), file.stem), f"{file.parent.name} {file.stem}")
     return f"{known}, {task}" if kind else ""
 
 
-def identity(settings: Mapping[str, Any]) -> str:
-    """Equal for equal settings."""
+def identity(settings: Any) -> str:
+    """Return a text that is equal for equal settings."""
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def unsaid(value: Any, gone: Mapping[str, Any]) -> Any:
-    """A path that says some settings, for all their values."""
-    for name, given in gone.items() if isinstance(value, str) else ():
-        value = re.sub(rf"({name}[=_-]?){re.escape(str(given))}(?!\.?\d)", r"\1*", value)
+def masked(value: Any, hidden: Mapping[str, Any]) -> Any:
+    """Return a text with hidden settings as `*`: `parent_seed0/beta=0.1` is `parent_seed*/beta=*`."""
+    if isinstance(value, str):
+        for name, setting in hidden.items():
+            value = re.sub(rf"({name}[=_-]?){re.escape(str(setting))}(?!\.?\d)", r"\1*", value)
     return value
 
 
-def labels(all_settings: Mapping[str, Settings], data_only: bool = False) -> dict[str, str]:
-    """A short name for each: that of its experiment, and what others of that name have otherwise."""
-    schedules = {identity({"": settings.values.get("schedule")}) for settings in all_settings.values()}
-    found: dict[str, str] = {}
-    all_names = dict.fromkeys(settings.name for settings in all_settings.values())
-    for name in all_names:
-        same = {key: settings for key, settings in all_settings.items() if settings.name == name}
-        values = {key: one.data() if data_only else one.but(*DIALS) for key, one in same.items()}
-        differing = differences(list(values.values()))
-        for key, settings in same.items():
-            said = told(values[key], differing, settings.typed)
-            schedule = settings.values.get("schedule")
-            if schedule and len(schedules) > 1 and "schedule" not in differing:
-                said.insert(0, f"schedule {spell(schedule, [])}")
-            label = ", ".join([name, *said] if len(all_names) > 1 or not said else said)
-            twins = sum(other == label or other.startswith(f"{label} (") for other in found.values())
-            found[key] = f"{label} ({twins + 1})" if twins else label
+def labels(all_settings: Mapping[Key, Settings], data_only: bool = False) -> dict[Key, str]:
+    """Return a short, unique label for each: the name of the experiment, and how it differs from others of that name.
+
+    Args:
+        data_only: compare only the settings that oracle and fixed exits depend on.
+    """
+    schedules = {identity(settings.values.get("schedule")) for settings in all_settings.values()}
+    names = {settings.name for settings in all_settings.values()}
+    values = {key: one.of_data() if data_only else one.without_seed(*DIALS) for key, one in all_settings.items()}
+    differing = {
+        name: differences([values[key] for key, settings in all_settings.items() if settings.name == name])
+        for name in names
+    }
+    found: dict[Key, str] = {}
+    for key, settings in all_settings.items():
+        told = described(values[key], differing[settings.name], settings.overrides)
+        schedule = settings.values.get("schedule")
+        if schedule and len(schedules) > 1 and "schedule" not in differing[settings.name]:
+            told.insert(0, f"schedule {short(schedule, [])}")
+        label = ", ".join([settings.name, *told] if len(names) > 1 or not told else told)
+        twins = sum(other == label or other.startswith(f"{label} (") for other in found.values())
+        found[key] = f"{label} ({twins + 1})" if twins else label
     return found
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """What some settings have otherwise than others: their values, by name."""
+    """Return the values of settings that are not the same everywhere, by name."""
     names = dict.fromkeys(name for one in settings for name in one)
-    names = dict.fromkeys(name for name in names if not name.startswith(UNNAMED) and not name.endswith("_target_"))
     values = {name: [one.get(name) for one in settings] for name in names}
-    return {name: some for name, some in values.items() if any(value != some[0] for value in some)}
+    return {
+        name: some
+        for name, some in values.items()
+        if not name.startswith(UNNAMED) and not name.endswith("_target_") and any(value != some[0] for value in some)
+    }
 
 
-def told(settings: Mapping[str, Any], differing: Mapping[str, list[Any]], typed: Sequence[str]) -> list[str]:
-    """The first of the differing settings, those that someone typed before others."""
-    given = {one.lstrip("+").partition("=")[0] for one in typed}
-    names = [name for name in differing if settings.get(name) is not None and not points(settings[name])]
-    names.sort(key=lambda name: name not in given)
-    return [f"{name.rpartition('.')[2]} {spell(settings[name], differing[name])}" for name in names[:LONGEST]]
+def described(settings: Mapping[str, Any], differing: Mapping[str, list[Any]], overrides: Sequence[str]) -> list[str]:
+    """Return the first `LONGEST` of the differing settings as text, those from the command line before others."""
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    own = [
+        name for name in differing if not str(settings.get(name)).startswith("${")
+    ]  # others are shown where they point
+    names = sorted((name for name in own if settings.get(name) is not None), key=lambda name: name not in given)
+    return [f"{name.rpartition('.')[2]} {short(settings[name], differing[name])}" for name in names[:LONGEST]]
 
 
-def points(value: Any) -> bool:
-    """Whether a value is that of another setting, which will be told."""
-    return isinstance(value, str) and value.startswith("${")
-
-
-def spell(value: Any, others: Sequence[Any]) -> str:
-    """A value as short as it can be; of a path what other paths do not have."""
+def short(value: Any, others: Sequence[Any]) -> str:
+    """Return a value as text; of a path, the last parts that other paths do not have."""
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, str) and "/" in value:

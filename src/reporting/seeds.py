@@ -1,4 +1,4 @@
-"""What several seeds come to, in numbers and as one reads them."""
+"""Means and standard deviations over seeds, as numbers and as text."""
 
 import math
 import statistics
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 
 def mean(values: Sequence[float]) -> float:
-    """nan of none."""
+    """Return the mean, NaN of no values."""
     return statistics.mean(values) if values else math.nan
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample; None of a single seed."""
+    """Return the sample standard deviation, None of fewer than two values."""
     if len(values) < 2:
         return None
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def spell(values: Sequence[float], form: str) -> str:
-    """A mean, and its standard deviation where there are several."""
+    """Return the mean as text, with the standard deviation if there are several values; a dash for NaN."""
     if math.isnan(mean(values)):
         return "–"
     spread = deviation(values)

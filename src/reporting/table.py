@@ -1,31 +1,30 @@
-"""Every number of a report as CSV: as the runs wrote it, as means over seeds, and as published."""
+"""Every number of a report as CSV: of each run, means over seeds, and published figures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.records.csv_file import write_csv
-from src.reporting.points import Panel, Point
+from src.reporting.points import Panel
 from src.reporting.published import published_on
 from src.reporting.runs import Run
 
 
 def write(runs: Sequence[Run], panels: Sequence[Panel], file: Path) -> None:
-    """Rows of three kinds, "run", "mean" and "published", with every column that one of them has.
+    """Write rows of three kinds, "run", "mean" and "published", with every column that one of them has.
 
-    Deviations (`pq sd`) are those of samples; costs are 1e9 multiply-adds of an image: `image_gflops` and
+    `pq sd` is the sample standard deviation of `pq`. Costs are 1e9 multiply-adds of an image: `image_gflops` and
     `gflops` at the images' own sizes, `total_gflops` of exits at one size.
     """
     write_csv([*rows_of_runs(runs), *rows_of_means(panels), *rows_of_published(panels)], file)
 
 
 def write_classes(runs: Sequence[Run], file: Path) -> None:
-    """All scores of every class, digit by digit; no file where no run has any."""
+    """Write all scores of every class with all digits; remove the file if there are none."""
     rows = [
-        {"source": str(run.file), "name": run.settings.name, "seed": run.settings.seed}
-        | {"exit": who, "class": name, **scores}
+        {**about(run), "exit": policy, "class": name, **scores}
         for run in runs
-        for who, classes in run.classes.items()
+        for policy, classes in run.classes.items()
         for name, scores in classes.items()
     ]
     file.unlink(missing_ok=True)  # of an earlier report
@@ -33,48 +32,40 @@ def write_classes(runs: Sequence[Run], file: Path) -> None:
         write_csv(rows, file)
 
 
+def about(run: Run) -> dict[str, Any]:
+    return {"source": str(run.file), "name": run.settings.name, "seed": run.settings.seed}
+
+
 def rows_of_runs(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """All scores of all runs, digit by digit."""
+    """Yield all scores of all runs with all digits."""
     for run in runs:
-        about = {"row": "run", "source": str(run.file), "name": run.settings.name, "seed": run.settings.seed}
-        behind = {"command": run.command, **{f"made_by {name}": value for name, value in run.maker.items()}}
-        for who, scores in run.scores.items():
-            beta = {"beta": run.about["beta"]} if "beta" in run.about else {}
-            yield {**about, "exit": who, **beta, **scores, **behind}
+        beta = {"beta": run.content["beta"]} if "beta" in run.content else {}
+        made_by = {f"made_by {name}": value for name, value in run.provenance.items()}
+        for policy, scores in run.scores.items():
+            yield {"row": "run", **about(run), "exit": policy, **beta, **scores, "command": run.command, **made_by}
 
 
 def rows_of_means(panels: Sequence[Panel]) -> Iterator[dict[str, Any]]:
-    """Means and deviations of what several seeds have."""
-    for panel in panels:
-        for point in panel.points:
-            if len(point.runs) > 1:
-                yield {
-                    "row": "mean",
-                    "source": "; ".join(str(run.file) for run in point.runs),
-                    "name": point.series,
-                    "seed": f"{len(point.runs)} seeds",
-                    "exit": point.who,
-                    "beta": point.beta,
-                    **moments(point),
-                }
-
-
-def moments(point: Point) -> dict[str, float | None]:
-    """Mean and standard deviation of every score."""
-    names = [name for name in dict.fromkeys(n for run in point.runs for n in run.scores[point.who]) if name != "beta"]
-    means = {name: point.mean(name) for name in names}
-    return {**means, **{f"{name} sd": point.deviation(name) for name in names}}
+    """Yield means and standard deviations of every score for points with several seeds."""
+    for point in (point for panel in panels for point in panel.points if len(point.runs) > 1):
+        names = dict.fromkeys(name for run in point.runs for name in run.scores[point.policy])
+        names.pop("beta", None)
+        yield {
+            "row": "mean",
+            "source": "; ".join(str(run.file) for run in point.runs),
+            "name": point.series,
+            "seed": f"{len(point.runs)} seeds",
+            "exit": point.policy,
+            "beta": point.beta,
+            **{name: point.mean(name) for name in names},
+            **{f"{name} sd": point.deviation(name) for name in names},
+        }
 
 
 def rows_of_published(panels: Sequence[Panel]) -> Iterator[dict[str, Any]]:
-    """What others published of the same data, with where it is from."""
+    """Yield the published figures of the panels' data sets, each with its source."""
     for panel in panels:
         for one in published_on(panel.data_set, panel.quality):
-            yield {
-                "row": "published",
-                "source": one.source,
-                "name": one.model,
-                panel.quality: one.score,
-                "total_gflops": one.gflops,
-                **({"measure": one.measure} if one.measure else {}),
-            }
+            row = {"row": "published", "source": one.source, "name": one.model, panel.quality: one.score}
+            measure = {"measure": one.measure} if one.measure else {}
+            yield {**row, "total_gflops": one.gflops, **measure}

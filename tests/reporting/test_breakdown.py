@@ -126,7 +126,7 @@ def test_exits_that_were_timed_only_are_no_points(tmp_path: Path) -> None:
     write_model(tmp_path / "run", exits=exits, gate=gate, made_by=CPU)
     (panel,), _ = shown(tmp_path)
     (point,) = panel.points
-    assert (point.who, point.paces()) == ("gate", [0.75])
+    assert (point.policy, point.paces()) == ("gate", [0.75])
     write_json(tmp_path / "run/scores.json", {"exits": exits})
     assert "nothing to score: no pq or ap or miou" in find([tmp_path])[1][0].why
 

@@ -20,8 +20,8 @@ def panels_in(folder: Path) -> list[Panel]:
     return panels(find([folder])[0])
 
 
-def point_of(panel: Panel, who: str) -> Point:
-    (point,) = (point for point in panel.points if point.who == who)
+def point_of(panel: Panel, policy: str) -> Point:
+    (point,) = (point for point in panel.points if point.policy == policy)
     return point
 
 
@@ -105,7 +105,7 @@ def test_the_front_has_what_nothing_cheaper_beats(tmp_path: Path) -> None:
     """Of exits and gates; what knows the truth is not on it."""
     write_gate(tmp_path / "run")
     (panel,) = panels_in(tmp_path)
-    assert [point.who for point in panel.front()] == ["exit1", "gate", "exit2"]
+    assert [point.policy for point in panel.front()] == ["exit1", "gate", "exit2"]
 
 
 @pytest.mark.parametrize(("data", "some"), [("shapes", False), ("coco", True), ("mine", False)])
