@@ -104,7 +104,7 @@ def shade(category: Any, index: int) -> tuple[int, ...]:
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Return panels under their titles in rows of about equal length, at most `COLUMNS`, on a grid of the largest size."""
+    """Return panels under their titles, in rows of about equal length on a grid with room for the largest panel."""
     width, height = (max(sides) for sides in zip(*(panel.size for panel in panels.values()), strict=True))
     rows = -(-len(panels) // COLUMNS)
     columns = -(-len(panels) // rows)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -55,15 +55,13 @@ class BestCheckpoint(ModelCheckpoint):
         """The key of Lightning's own callback, under which older checkpoints keep the best scores."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Raises OSError before training if checkpoints cannot be written."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero:
             check_folder(Path(str(self.dirpath)))
 
-    def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the folder of the resumed checkpoint, which may have been moved since it was written."""
         self.resumed = Path(str(trainer.ckpt_path)).absolute().parent if trainer.ckpt_path else None
 
@@ -85,7 +83,7 @@ class BestCheckpoint(ModelCheckpoint):
             self.best_model_path, self.best_model_score = ranked[0], kept[ranked[0]]
             self.kth_best_model_path, self.kth_value = ranked[-1], kept[ranked[-1]]
 
-    def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether to save a checkpoint with this score; NaN (nothing to score) replaces NaN only."""
         if current is None or not current.isnan() or self.save_top_k < 1:
             return super().check_monitor_top_k(trainer, current)

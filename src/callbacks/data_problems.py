@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning import Callback, Trainer
 
 from src.records.csv_file import write_problems
 
 
-class DataProblems(lightning.Callback):
+class DataProblems(Callback):
     """Reports before the first step which images are skipped, and which annotations are changed or odd.
 
     Args:
@@ -21,7 +21,7 @@ class DataProblems(lightning.Callback):
         self.file = Path(file)
         self.reported: list[tuple[str, Any]] = []
 
-    def report(self, trainer: lightning.Trainer, task: Any) -> None:
+    def report(self, trainer: Trainer, task: Any) -> None:
         """Print and list the problems found since the last report."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.is_global_zero or data.problems == self.reported:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch.distributed
+from lightning import Callback, Trainer
 
 from src.records.csv_file import write_csv
 
 
-class ExitList(lightning.Callback):
+class ExitList(Callback):
     """Writes id, name, exit and GFLOPs of every image for which a gate chose the exit.
 
     Args:
@@ -20,12 +20,12 @@ class ExitList(lightning.Callback):
         self.file = Path(file)
         self.rows: list[tuple[int, str, int, float]] = []
 
-    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep the rows of one batch; without a gate there are none."""
         exits = [answer.exit for answer in outputs["answers"]]
         self.rows += zip(batch.image_ids, batch.names, exits, outputs.get("gflops", []), strict=False)
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Write the rows of all processes."""
         parts: list[Any] = [self.rows]
         if trainer.world_size > 1:

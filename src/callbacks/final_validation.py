@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import lightning
+from lightning import Callback, Trainer
 
 
-class FinalValidation(lightning.Callback):
+class FinalValidation(Callback):
     """Validates the last step of a training, whatever ended it, and a resumed step that was not validated yet.
 
     It has to come before other callbacks, which finish their work when training ends.
@@ -21,26 +21,24 @@ class FinalValidation(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validated, self.due = state_dict["validated"], state_dict["due"]
 
-    def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_train_start(self, trainer: Trainer, task: Any) -> None:
         """Repeat a validation that was interrupted."""
         if self.due:
             self.validate(trainer, task)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Make Lightning validate the last step, and note whether a validation follows."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # else it ends without, unless the last step is validated anyway
         fetcher: Any = trainer.fit_loop._data_fetcher
         self.due = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Note that the current step is validated."""
         if not trainer.sanity_checking:
             self.validated, self.due = trainer.global_step, False
 
-    def validate(self, trainer: lightning.Trainer, task: Any) -> None:
+    def validate(self, trainer: Trainer, task: Any) -> None:
         """Validate the current step as Lightning does between two steps, unless it is validated already."""
         step = trainer.global_step
         if step == self.validated or not trainer.enable_validation:

@@ -1,21 +1,18 @@
 """Results of training a gate beside those of other policies, as a table and as JSON."""
 
-from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning import Trainer
 from rich.table import Column, Table
 
-from src.callbacks.console import open_console
+from src.callbacks.score_file import ScoreFile
 from src.loggers.wandb import log_trade_off
 from src.metrics.exit_choice import best_exit, histogram
-from src.records.provenance import made_by, revision
-from src.system.atomic import write_json
 
 COLUMNS = {"quality": ".4f", "utility": ".4f", "depth": ".2f", "gflops": ".4g"}
 
 
-class GateTable(lightning.Callback):
+class GateTable(ScoreFile):
     """Prints and saves the results of gate, random, oracle and every fixed exit, at the epoch with the smallest loss.
 
     Args:
@@ -23,10 +20,8 @@ class GateTable(lightning.Callback):
     """
 
     def __init__(self, file: str):
-        self.file = Path(file)
+        super().__init__(file)
         self.best: dict[str, Any] = {}
-        self.console = open_console()
-        revision()  # before anyone edits the code
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -34,12 +29,12 @@ class GateTable(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_fit_start(self, trainer: Trainer, task: Any) -> None:
         """Log the settings of the gate."""
         for logger in trainer.loggers:
             logger.log_hyperparams({"gate": dict(task.hparams["gate"])})
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Keep the results if the loss is the smallest so far."""
         now = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "accuracy", "regret")}
         if self.best and not now["loss"] < self.best["loss"]:
@@ -54,7 +49,7 @@ class GateTable(lightning.Callback):
             "outcomes": {policy: outcome._asdict() for policy, outcome in task.outcomes.items()},
         }
 
-    def on_fit_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, task: Any) -> None:
         """Print, save and log the results. Raises ValueError if there was no validation."""
         if not trainer.is_global_zero:
             return
@@ -68,10 +63,8 @@ class GateTable(lightning.Callback):
             **self.best,
             **data.facts,
             "labels": dict(zip(task.exits, histogram(labels, len(task.exits)), strict=True)),
-            "made_by": made_by(trainer.strategy.root_device, trainer.world_size),
         }
-        self.console.print(table_of(content))
-        write_json(content, self.file)
+        self.publish(trainer, table_of(content), content)
         log_trade_off(trainer.loggers, content["outcomes"], "quality", "gflops", content["step"])
 
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -54,7 +54,7 @@ class LastCheckpoint(Checkpoint):
         """The file that loggers ask a checkpoint callback for."""
         return str(self.file)
 
-    def save(self, trainer: lightning.Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Flush the loggers, which may not be behind the checkpoint, and write the file."""
         for logger in trainer.loggers:
             logger.save()
@@ -63,14 +63,14 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers if trainer.is_global_zero else ():
             logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # it needs only best_model_path
 
-    def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_train_start(self, trainer: Trainer, task: Any) -> None:
         """Take over the signals from Lightning, and start to count."""
         signals.watch()
         signals.hold()
         self.in_step = False
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         """Save or stop if wanted: between two steps, when the first one is logged."""
         if not self.whole_epochs and batch_idx % trainer.accumulate_grad_batches == 0:
             by_steps = trainer.global_step - self.saved_step >= self.steps
@@ -79,13 +79,11 @@ class LastCheckpoint(Checkpoint):
         self.in_step = True
         signals.hold()
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Note whether the step is complete, or continues with another batch."""
         self.in_step = self.whole_epochs or trainer.fit_loop.epoch_loop._should_accumulate()
 
-    def pause(self, trainer: lightning.Trainer, wanted: int) -> None:
+    def pause(self, trainer: Trainer, wanted: int) -> None:
         """Save if any process wants it. Raises Interrupted after saving if any process has received a signal."""
         self.in_step = False
         wanted = STOP if signals.received else wanted
@@ -97,13 +95,13 @@ class LastCheckpoint(Checkpoint):
         if wanted == STOP:
             raise Interrupted(signals.received or signal.SIGTERM)
 
-    def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, task: Any) -> None:
         """Save before a validation, which a signal may then end at once."""
         if saves(trainer) and not self.whole_epochs:
             self.save(trainer)
             signals.release()
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Save the results of a validation."""
         if saves(trainer):
             signals.hold()
@@ -111,20 +109,20 @@ class LastCheckpoint(Checkpoint):
             if self.whole_epochs:
                 self.pause(trainer, 0)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, task: Any) -> None:
         """Save an epoch that did not end with a validation."""
         if self.whole_epochs and self.saved_step != trainer.global_step:
             self.pause(trainer, SAVE)
 
-    def on_train_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_train_end(self, trainer: Trainer, task: Any) -> None:
         """Save the last step."""
         if self.saved_step != trainer.global_step:
             self.save(trainer)
 
-    def on_fit_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, task: Any) -> None:
         signals.release()
 
-    def on_exception(self, trainer: lightning.Trainer, task: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, task: Any, exception: BaseException) -> None:
         """Save finished steps if no step was interrupted and no process would wait for others."""
         if trainer.world_size == 1 and not self.in_step and trainer.global_step != self.saved_step:
             self.save(trainer)
@@ -132,6 +130,6 @@ class LastCheckpoint(Checkpoint):
             exception.kept = f"{self.file} is of step {self.saved_step}"
 
 
-def saves(trainer: lightning.Trainer) -> bool:
+def saves(trainer: Trainer) -> bool:
     """Whether the current validation is part of a training, and not the check before it."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-import lightning
 import torch
+from lightning import Callback, Trainer
 from torch import Tensor
 
 Clock = Callable[[], float]  # seconds
@@ -15,7 +15,7 @@ Way = TypeVar("Way")  # the name of a way to predict
 Image = TypeVar("Image")
 
 
-class Latency(lightning.Callback):
+class Latency(Callback):
     """Times the network after each validation, and logs `val/latency_ms/exit4` and so on, `val/latency_ms/gate` too.
 
     Measured from a preprocessed image, alone and at its own padded size, to the last prediction, without reading the
@@ -34,16 +34,16 @@ class Latency(lightning.Callback):
         self.count, self.rounds = images, rounds
         self.images: list[Tensor] = []
 
-    def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
         """Raise ValueError for several devices, which would wait for each other."""
         if trainer.world_size > 1:
             raise ValueError(f"trainer.devices={trainer.world_size}: callbacks=[latency] times one device, expected 1")
 
-    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep images until there are enough."""
         self.images += [image.cpu() for image in batch.images[: self.count - len(self.images)]]
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, task: Any) -> None:
         """Time the images, and log milliseconds by policy."""
         if self.images and not trainer.sanity_checking:  # a process may have none
             batches = (task.model.preprocess([image.to(task.device)]) for image in self.images)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from src.records.scores import NOTHING
@@ -11,12 +11,12 @@ from src.records.scores import NOTHING
 class StepProgressBar(TQDMProgressBar):
     """Lightning's bar without epochs."""
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the bar."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description("training")
 
-    def get_metrics(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, task: LightningModule) -> dict[str, Any]:
         """Return the scores beside the bar, without Lightning's version number and with a text for NaN."""
         shown = {name: value for name, value in super().get_metrics(trainer, task).items() if name != "v_num"}
         return {name: NOTHING if name.startswith("val/") and value != value else value for name, value in shown.items()}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
         return side_by_side({"image": self.photo, **painted})
 
 
-class Pictures(lightning.Callback):
+class Pictures(Callback):
     """Saves pictures of `count` images in each validation, in place of those of the validation before.
 
     These are the first images or, with a gate, those with the shallowest and the deepest exits.
@@ -43,7 +43,7 @@ class Pictures(lightning.Callback):
         self.count = count
         self.pictures: list[Picture] = []
 
-    def on_validation_batch_end(self, trainer: lightning.Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep the images of a batch that are among the `count` so far; nothing is computed for others."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
@@ -56,7 +56,7 @@ class Pictures(lightning.Callback):
                     picture = take(task, batch, place, taken)
                 self.pictures = [[*self.pictures, picture][kept] for kept in wanted]
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Save the pictures, shallowest exits first, and log them to W&B if it is a logger of this run."""
         pictures = sorted(self.pictures, key=lambda picture: picture.taken or 0)
         self.pictures = []

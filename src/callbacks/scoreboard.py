@@ -3,25 +3,22 @@
 import math
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import lightning
+from lightning import Trainer
 from rich.table import Column, Table
 
-from src.callbacks.console import open_console
+from src.callbacks.score_file import ScoreFile
 from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost, count
-from src.records.provenance import made_by, revision
 from src.records.scores import NOTHING, QUALITIES, SHARE, quality_of
-from src.system.atomic import write_json
 
 SCORES = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth")
 COSTS = ("encoder_gflops", "total_gflops", "image_gflops", "latency_ms")
 
 
-class Scoreboard(lightning.Callback):
+class Scoreboard(ScoreFile):
     """Prints effective settings and scores with their cost, and saves the newest scores.
 
     Args:
@@ -31,19 +28,17 @@ class Scoreboard(lightning.Callback):
     """
 
     def __init__(self, file: str, image_size: Sequence[int]):
-        self.file = Path(file)
+        super().__init__(file)
         self.image_size = list(image_size)
         self.costs: dict[int, Cost] = {}
-        self.console = open_console()
         self.started = 0.0
-        revision()  # before anyone edits the code
 
-    def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
         """Count the cost of every exit."""
         if trainer.is_global_zero and not self.costs:
             self.costs = count(task.model, self.image_size, segmentation=task.segmentation)
 
-    def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_train_start(self, trainer: Trainer, task: Any) -> None:
         """Print and log effective settings; of a resumed run, those of its checkpoint."""
         if not trainer.is_global_zero:
             return
@@ -60,51 +55,44 @@ class Scoreboard(lightning.Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams(costs)
 
-    def on_validation_start(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, task: Any) -> None:
         """Start the clock."""
         self.started = time.perf_counter()
 
-    def on_validation_end(self, trainer: lightning.Trainer, task: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Print, save and log the scores of every exit and of a gate beside their cost."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         logged = scores(trainer)
-        costs = {
-            depth: {"encoder_gflops": cost.pixel_decoder, "total_gflops": cost.total}
+        exits = {
+            str(depth): logged[f"exit{depth}"] | {"encoder_gflops": cost.pixel_decoder, "total_gflops": cost.total}
             for depth, cost in self.costs.items()
+            if f"exit{depth}" in logged
         }
-        exits = {str(depth): logged[f"exit{depth}"] | cost for depth, cost in costs.items() if f"exit{depth}" in logged}
-        gate = {"gate": logged["gate"] | mean_cost(logged["gate"], costs)} if "gate" in logged else {}
+        gate = {"gate": logged["gate"] | mean_cost(logged["gate"], self.costs)} if "gate" in logged else {}
         when = f" at step {task.global_step}" if trainer.state.fn == "fit" else ""
         title = f"validation{when} ({time.perf_counter() - self.started:.0f} s)"
         qualities = {
             name for name in QUALITIES if any(key.startswith(f"val/{name}/") for key in trainer.callback_metrics)
         }
-        self.console.print(table_of(exits | gate, title, qualities))
-        content = {
-            "step": task.global_step,
-            "image_size": self.image_size,
-            "exits": exits,
-            **gate,
-            "classes": task.by_class,
-            "made_by": made_by(trainer.strategy.root_device, trainer.world_size),
-        }
-        write_json(content, self.file)
+        table = table_of(exits | gate, title, qualities)
+        settings = {"step": task.global_step, "image_size": self.image_size}
+        self.publish(trainer, table, {**settings, "exits": exits, **gate, "classes": task.by_class})
         if quality := quality_of(logged.values()):
             scored = {policy: row for policy, row in (exits | gate).items() if quality in row}
             log_trade_off(trainer.loggers, scored, quality, "total_gflops", task.global_step)
 
 
-def mean_cost(gate: Mapping[str, float], costs: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+def mean_cost(gate: dict[str, float], costs: dict[int, Cost]) -> dict[str, float]:
     """Return the expected costs of a gate from its shares of images at each exit."""
-    shares = {depth: gate.get(f"{SHARE}{depth}", 0.0) for depth in costs}
+    shared = [(gate.get(f"{SHARE}{depth}", 0.0), cost) for depth, cost in costs.items()]
     return {
-        name: sum(share * costs[depth][name] for depth, share in shares.items())
-        for name in ("encoder_gflops", "total_gflops")
+        "encoder_gflops": sum(share * cost.pixel_decoder for share, cost in shared),
+        "total_gflops": sum(share * cost.total for share, cost in shared),
     }
 
 
-def scores(trainer: lightning.Trainer) -> dict[str, dict[str, float]]:
+def scores(trainer: Trainer) -> dict[str, dict[str, float]]:
     """Return what was logged as `val/SCORE/POLICY` by policy and score, without NaN (AP of a size that is absent)."""
     found: dict[str, dict[str, float]] = {}
     for key, value in trainer.callback_metrics.items():
@@ -135,7 +123,7 @@ def table_of(rows: dict[str, dict[str, float]], title: str, qualities: Collectio
     return table
 
 
-def effective(trainer: lightning.Trainer, task: Any, costs: dict[int, Cost], image_size: list[int]) -> dict[str, str]:
+def effective(trainer: Trainer, task: Any, costs: dict[int, Cost], image_size: list[int]) -> dict[str, str]:
     """Return the effective settings on this machine, by name."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     rates = {group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups}

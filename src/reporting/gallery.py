@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -17,13 +16,7 @@ EARLY = 3  # images that leave first, and as many that leave last
 EXAMPLES = 2  # pictures of a run without a gate
 MOST = 30  # pictures of a page
 WIDTH, QUALITY = 960, 80  # pixels, and of JPEG
-
-
-class Picture(NamedTuple):
-    """A picture file with its caption."""
-
-    caption: str
-    file: Path
+Captions = dict[Path, str]  # by picture file
 
 
 def gallery(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
@@ -31,12 +24,12 @@ def gallery(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
     sections: list[str] = []
     unread: list[Skipped] = []
     left, more = MOST, 0
-    for title, pictures in strips(runs):
+    for title, captions in strips(runs):
         shown = ""
-        for picture in pictures[:left]:
-            data, caption = embed(picture.file), escape(picture.caption)
+        for file in list(captions)[:left]:
+            data, caption = embed(file), escape(captions[file])
             if data is None:
-                unread.append(Skipped(picture.file, "no picture that can be read"))
+                unread.append(Skipped(file, "no picture that can be read"))
                 continue
             shown += (
                 f'<figure><img src="{data}" alt="{caption}" loading="lazy">'
@@ -44,8 +37,8 @@ def gallery(runs: Sequence[Run]) -> tuple[str, list[Skipped]]:
             )
         if shown:
             sections.append(f'<h3>{escape(title)}</h3><div class="strip">{shown}</div>')
-        more += len(pictures[left:])
-        left -= len(pictures[:left])
+        more += max(len(captions) - left, 0)
+        left = max(left - len(captions), 0)
     if more:
         sections.append(
             f'<p class="soft">{more} picture{"" if more == 1 else "s"} more in the folders of the runs.</p>'
@@ -66,30 +59,29 @@ def embed(file: Path) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def strips(runs: Sequence[Run]) -> list[tuple[str, list[Picture]]]:
-    """Return titles and pictures: early and late exits of gated runs, then examples of others, of one seed each."""
+def strips(runs: Sequence[Run]) -> list[tuple[str, Captions]]:
+    """Return titles with pictures: early and late exits of gated runs, then examples of others, of one seed each."""
     gated = [(f"Left first and last: {run.folder}", early_and_late(run.folder)) for run in runs]
     ungated = [run for run in runs if not (run.folder / "exits.csv").is_file()]
     one_seed = {identity(run.settings.without_seed()): run for run in reversed(ungated)}
-    examples = [
-        (str(run.folder), [Picture(name, file) for name, file in list(pictures_of(run.folder).items())[:EXAMPLES]])
-        for run in reversed(one_seed.values())
-    ]
-    return [(title, pictures) for title, pictures in gated + examples if pictures]
+    examples = [(str(run.folder), first_pictures(run.folder)) for run in reversed(one_seed.values())]
+    return [(title, captions) for title, captions in gated + examples if captions]
 
 
-def early_and_late(folder: Path) -> list[Picture]:
+def first_pictures(folder: Path) -> Captions:
+    return {file: name for name, file in list(pictures_of(folder).items())[:EXAMPLES]}
+
+
+def early_and_late(folder: Path) -> Captions:
     """Return the saved pictures of images with the shallowest and the deepest exits; empty without a list of exits."""
     exits, files = exits_of(folder), pictures_of(folder)
     names = sorted((name for name in files if name in exits), key=lambda name: exits[name])
-    early, late = names[:EARLY], names[EARLY:][-EARLY:]
-    pictures = []
-    for when, some in (("early", early), ("late", late)):
+    captions = {}
+    for when, some in (("early", names[:EARLY]), ("late", names[EARLY:][-EARLY:])):
         for name in some:
             depth, gflops = exits[name]
-            caption = f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}"
-            pictures.append(Picture(caption, files[name]))
-    return pictures
+            captions[files[name]] = f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}"
+    return captions
 
 
 def pictures_of(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """How many images leave at each exit, as bars of a page."""
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import mean
@@ -50,9 +51,8 @@ def bar(shares: Shares) -> str:
 def chosen(run: Run) -> Shares:
     """Return the share of images that a gate sends to each exit, among those it was scored on."""
     scores = run.scores.get("gate", {})
-    by_depth = {name.removeprefix(SHARE): value for name, value in scores.items() if name.startswith(SHARE)}
-    shares = {int(depth): value for depth, value in by_depth.items() if depth.isdecimal()}
-    return shares or counted(run, "taken")
+    names = [name for name in scores if re.fullmatch(rf"{SHARE}\d+", name)]
+    return {int(name.removeprefix(SHARE)): scores[name] for name in names} or counted(run, "taken")
 
 
 def counted(run: Run, name: str) -> Shares:
