@@ -52,9 +52,9 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
             markersize=4.5, linewidth=1.2, capsize=2, alpha=0.55 if kind == "random" else 1,
         )  # fmt: skip
         if kind == "exit" and len(panel.points) <= 60:
-            for x, y, point in zip(xs, ys, points, strict=True):
-                below = (x, y), (0, -12)  # the point, and the offset of the text
-                axes.annotate(point.depth, *below, textcoords="offset points", ha="center", fontsize=9, color=ink)
+            for point in points:
+                below = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
+                axes.annotate(point.depth, point.at, fontsize=9, color=ink, **below)
     if len(front := panel.front()) > 1:
         xs, ys = zip(*(point.at for point in front), strict=True)
         axes.step(xs, ys, where="post", color=GREY, linewidth=5, alpha=0.22, label="Pareto front", zorder=0)

@@ -68,6 +68,13 @@ class Point(NamedTuple):
         return all(map(math.isfinite, self.at))
 
 
+class Line(NamedTuple):
+    """Identity of a line of the curve."""
+
+    shared: bool  # by all gates of the same exit table, as the oracle is
+    settings: str  # that its points have in common
+
+
 class Panel(NamedTuple):
     """Points that can be compared: of the same images and the same measure."""
 
@@ -134,15 +141,15 @@ def points_of(runs: Sequence[Run], quality: str) -> list[Point]:
     """Return the points of runs that can be compared; a policy that was only timed is no point."""
     scored = [(run, policy) for run in runs for policy, row in run.scores.items() if quality in row]
     lines = {line_of(run, policy): run.settings for run, policy in scored}
-    names: dict[tuple[bool, str], str] = {}
-    for shared in (False, True):
-        names |= labels({line: settings for line, settings in lines.items() if line[0] == shared}, data_only=shared)
+    own = labels({line: settings for line, settings in lines.items() if not line.shared})
+    common = labels({line: settings for line, settings in lines.items() if line.shared}, data_only=True)
+    names = own | common
     groups: dict[tuple[str, str, float | None, str], list[Run]] = {}
     for run, policy in scored:
-        line = line_of(run, policy)
+        label = names[line_of(run, policy)]
         beta = None if policy.startswith("exit") else beta_of(run, policy)
         step = str(run.content.get("step")) if run.source == SCORES_FILE else ""
-        groups.setdefault((names[line], policy, beta, step), []).append(run)
+        groups.setdefault((label, policy, beta, step), []).append(run)
     cost = runs[0].cost
     return [
         Point(label, policy, beta, one_per_seed(same), quality, cost)
@@ -150,10 +157,9 @@ def points_of(runs: Sequence[Run], quality: str) -> list[Point]:
     ]
 
 
-def line_of(run: Run, policy: str) -> tuple[bool, str]:
-    """Return whether all gates of the same exit table share a policy's scores, and a key of the line it belongs to."""
+def line_of(run: Run, policy: str) -> Line:
     shared = run.source == GATE_FILE and policy not in ("gate", "random")
-    return shared, identity(run.settings.of_data() if shared else run.settings.without_seed(*DIALS))
+    return Line(shared, identity(run.settings.of_data() if shared else run.settings.without_seed(*DIALS)))
 
 
 def beta_of(run: Run, policy: str) -> float | None:

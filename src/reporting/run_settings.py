@@ -131,11 +131,11 @@ def labels(all_settings: Mapping[Key, Settings], data_only: bool = False) -> dic
     }
     found: dict[Key, str] = {}
     for key, settings in all_settings.items():
-        told = described(values[key], differing[settings.name], settings.overrides)
+        words = described(values[key], differing[settings.name], settings.overrides)
         schedule = settings.values.get("schedule")
         if schedule and len(schedules) > 1 and "schedule" not in differing[settings.name]:
-            told.insert(0, f"schedule {short(schedule, [])}")
-        label = ", ".join([settings.name, *told] if len(names) > 1 or not told else told)
+            words.insert(0, f"schedule {short(schedule, [])}")
+        label = ", ".join([settings.name, *words] if len(names) > 1 or not words else words)
         twins = sum(other == label or other.startswith(f"{label} (") for other in found.values())
         found[key] = f"{label} ({twins + 1})" if twins else label
     return found
@@ -155,10 +155,9 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def described(settings: Mapping[str, Any], differing: Mapping[str, list[Any]], overrides: Sequence[str]) -> list[str]:
     """Return the first `LONGEST` of the differing settings as text, those from the command line before others."""
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
-    own = [
-        name for name in differing if not str(settings.get(name)).startswith("${")
-    ]  # others are shown where they point
-    names = sorted((name for name in own if settings.get(name) is not None), key=lambda name: name not in given)
+    names = [name for name in differing if settings.get(name) is not None]
+    names = [name for name in names if not str(settings[name]).startswith("${")]  # the target is in the list, too
+    names.sort(key=lambda name: name not in given)
     return [f"{name.rpartition('.')[2]} {short(settings[name], differing[name])}" for name in names[:LONGEST]]
 
 
