@@ -21,7 +21,7 @@ class DataProblems(Callback):
         self.file = Path(file)
         self.reported: list[tuple[str, Any]] = []
 
-    def report(self, trainer: Trainer, task: Any) -> None:
+    def report(self, trainer: Trainer, pl_module: Any) -> None:
         """Print and list the problems found since the last report."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.is_global_zero or data.problems == self.reported:

@@ -38,7 +38,7 @@ class FinalValidation(Callback):
         if not trainer.sanity_checking:
             self.validated, self.due = trainer.global_step, False
 
-    def validate(self, trainer: Trainer, task: Any) -> None:
+    def validate(self, trainer: Trainer, pl_module: Any) -> None:
         """Validate the current step as Lightning does between two steps, unless it is validated already."""
         step = trainer.global_step
         if step == self.validated or not trainer.enable_validation:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def draw(axes: Axes, panel: Panel, ink: str = "black", faint: str = "#dddddd") -
         )  # fmt: skip
         if kind == "exit" and len(panel.points) <= 60:
             for point in points:
-                below = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
+                below: Any = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
                 axes.annotate(point.depth, point.at, fontsize=9, color=ink, **below)
     if len(front := panel.front()) > 1:
         xs, ys = zip(*(point.at for point in front), strict=True)
