@@ -88,7 +88,7 @@ class BestCheckpoint(ModelCheckpoint):
         if current is None or not current.isnan() or self.save_top_k < 1:
             return super().check_monitor_top_k(trainer, current)
         if not self.best_k_models:
-            say(f"{self.monitor}: nothing to score; the newest checkpoints are saved until there is a score")
+            say(f"{self.monitor} has nothing to score; the newest checkpoints are saved until there is a score")
         return len(self.best_k_models) < self.save_top_k or bool(torch.as_tensor(self.kth_value).isinf())
 
     def bring(self, file: Path) -> Path | None:
