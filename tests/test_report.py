@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.report import main
+from src.reporting.gallery import early_and_late
 from tests.reporting.made_up import write_gate, write_json, write_model, write_pictures
 
 FILES = {"index.html", "curve.png", "table.csv", "classes.csv"}
@@ -75,6 +76,12 @@ def test_the_page_needs_nothing_else(runs: Path, tmp_path: Path, monkeypatch: py
     assert all(source.startswith("data:image/jpeg;") for source in sources)
     targets = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= targets
+
+
+def test_images_with_equal_exits_keep_their_order(runs: Path) -> None:
+    """The shallowest first, then the deepest; a report is the same each time."""
+    captions = early_and_late(runs / "gated").values()
+    assert [caption.split(": ")[1] for caption in captions] == [f"scene_{i}" for i in (0, 2, 4, 3, 5, 7)]
 
 
 def test_numbers_are_those_of_the_files(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
