@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Collection, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from src.callbacks.console import open_console
 from src.loggers.wandb import log_trade_off
-from src.metrics.cost import Cost, count
+from src.metrics.cost import Cost
 from src.records.provenance import made_by, revision
 from src.records.scores import NOTHING, QUALITIES, SHARE, quality_of
 from src.system.atomic import write_json
@@ -55,7 +56,7 @@ class Scoreboard(lightning.Callback):
     def setup(self, trainer: lightning.Trainer, task: Any, stage: str) -> None:
         """Count the cost of every exit, before anything runs."""
         if trainer.is_global_zero and not self.costs:
-            self.costs = count(task.model, self.image_size, segmentation=task.segmentation)
+            self.costs = task.cost_of.parts(self.image_size, prod(self.image_size))
 
     def on_train_start(self, trainer: lightning.Trainer, task: Any) -> None:
         """Say what the settings come to, those of a run that goes on as its checkpoint has them."""
