@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
@@ -36,8 +39,18 @@ SMALL_MODEL = [
     "model.backbone.name=resnet10t",
 ]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["src.config.build", "src.data.module"])  # not timm: it imports wandb, which makes a folder
+PROCESSES.set_forkserver_preload(
+    ["src.config.build", "src.data.module"]
+)  # not timm: it imports wandb, which makes a folder
 SIZES = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
+
+
+def compose_run(folder: Path, *overrides: str) -> DictConfig:
+    """Compose the real configuration with overrides, for a run in this folder."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"paths.run={folder}", *overrides], return_hydra_config=False)
+    HydraConfig.instance().cfg = None
+    return cfg
 
 
 def launch(entry: str, *arguments: str) -> None:
@@ -46,7 +59,9 @@ def launch(entry: str, *arguments: str) -> None:
     The process is forked from one that has imported torch and Lightning already, which takes seconds.
     """
     with tempfile.NamedTemporaryFile() as log:
-        process = PROCESSES.Process(target=become, args=(entry, arguments, dict(os.environ), torch.get_num_threads(), log.name))
+        process = PROCESSES.Process(
+            target=become, args=(entry, arguments, dict(os.environ), torch.get_num_threads(), log.name)
+        )
         process.start()
         process.join(timeout=300)
         process.kill()
