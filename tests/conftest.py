@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.config.command_line import run
 from src.config.saved_settings import saved_overrides
-from tests.helpers import ROOT
+from tests.helpers import compose_run
 
 
 @pytest.fixture
@@ -20,10 +18,7 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose the real configuration with overrides, its run folder in a temporary place."""
 
     def configure(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("config", [f"paths.run={tmp_path / 'run'}", *overrides], return_hydra_config=False)
-        HydraConfig.instance().cfg = None
-        return cfg
+        return compose_run(tmp_path / "run", *overrides)
 
     return configure
 

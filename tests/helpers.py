@@ -1,13 +1,19 @@
 """What several tests share: settings of tiny runs on the CPU, commands in processes of their own, exported scenes."""
 
+import atexit
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from src.data.export import export_coco, export_index_masks
 from src.data.shapes import Shapes
@@ -32,17 +38,50 @@ SMALL_MODEL = [
     "model/backbone=timm",
     "model.backbone.name=resnet10t",
 ]
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["src.config.build", "src.data.module"]
+)  # not timm: it imports wandb, which makes a folder
 SIZES = ["data.augment.size=64", "data.resize.short=64", "data.resize.long=64"]
 
 
+def compose_run(folder: Path, *overrides: str) -> DictConfig:
+    """Compose the real configuration with overrides, for a run in this folder."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"paths.run={folder}", *overrides], return_hydra_config=False)
+    HydraConfig.instance().cfg = None
+    return cfg
+
+
 def launch(entry: str, *arguments: str) -> None:
-    """Run a command in a process of its own, as a user does; it must succeed."""
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in their last digit
-    command = [sys.executable, "-m", entry, *arguments]
-    process = subprocess.run(
-        command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert process.returncode == 0, process.stderr
+    """Run a command in a process of its own, as a user does; it must succeed.
+
+    The process is forked from one that has imported torch and Lightning already, which takes seconds.
+    """
+    with tempfile.NamedTemporaryFile() as log:
+        process = PROCESSES.Process(
+            target=become, args=(entry, arguments, dict(os.environ), torch.get_num_threads(), log.name)
+        )
+        process.start()
+        process.join(timeout=300)
+        process.kill()
+        assert process.exitcode == 0, Path(log.name).read_text()
+
+
+def become(entry: str, arguments: Sequence[str], environment: dict[str, str], threads: int, log: str) -> None:
+    """Run a command as the main module of this process, from the project's folder; what it prints goes to `log`."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    torch.set_num_threads(threads)  # sums depend on it in their last digit
+    sys.argv = [entry, *arguments]
+    try:
+        runpy.run_module(entry, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
 def error_line(capsys: pytest.CaptureFixture[str], call: Callable[[], object]) -> str:

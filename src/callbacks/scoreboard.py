@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Collection, Sequence
+from math import prod
 from typing import Any
 
 from lightning import Trainer
@@ -11,7 +12,7 @@ from rich.table import Column, Table
 
 from src.callbacks.score_file import ScoreFile
 from src.loggers.wandb import log_trade_off
-from src.metrics.cost import Cost, count
+from src.metrics.cost import Cost
 from src.records.scores import NOTHING, QUALITIES, SHARE, quality_of
 
 SCORES = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth")
@@ -36,7 +37,7 @@ class Scoreboard(ScoreFile):
     def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
         """Count the cost of every exit."""
         if trainer.is_global_zero and not self.costs:
-            self.costs = count(task.model, self.image_size, segmentation=task.segmentation)
+            self.costs = task.cost_of.parts(self.image_size, prod(self.image_size))
 
     def on_train_start(self, trainer: Trainer, task: Any) -> None:
         """Print and log effective settings; of a resumed run, those of its checkpoint."""

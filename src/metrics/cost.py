@@ -80,20 +80,24 @@ def survey(
 
 
 class ImageCost:
-    """Total GFLOPs of single images at each exit; the model is counted once per padded size."""
+    """GFLOPs of single images at each exit; the model is counted once per padded size."""
 
     def __init__(self, model: Any, exits: Sequence[int], segmentation: str) -> None:
         self.model, self.exits, self.segmentation = model, list(exits), segmentation
-        self.per_pixel = postprocessing(*num_outputs(model), 0, 1.0, segmentation)
-        self.counted: dict[Size, list[float]] = {}  # by padded size, without post-processing at the original size
+        self.counted: dict[Size, dict[int, Cost]] = {}  # by padded size
 
     def __call__(self, size: Size, pixels: float) -> list[float]:
-        """Return GFLOPs at each exit for `size`, (height, width) as the image enters, and `pixels` of the original."""
-        padded = self.model.padded(size)
+        """Return the total at each exit for `size`, (height, width) as the image enters, and `pixels` originally."""
+        return [cost.total for cost in self.parts(size, pixels).values()]
+
+    def parts(self, size: Size, pixels: float) -> dict[int, Cost]:
+        """Return {depth: cost} for `size`, (height, width) as the image enters, and `pixels` of the original."""
+        padded = tuple(self.model.padded(size))
         if padded not in self.counted:
-            costs = count(self.model, padded, self.exits, 1.0, self.segmentation)
-            self.counted[padded] = [cost.total - self.per_pixel for cost in costs.values()]
-        return [start + self.per_pixel * pixels for start in self.counted[padded]]
+            self.counted[padded] = count(self.model, padded, self.exits, segmentation=self.segmentation)
+        outputs = num_outputs(self.model)
+        last = postprocessing(*outputs, prod(padded), pixels, self.segmentation)
+        return {depth: cost._replace(postprocessing=last) for depth, cost in self.counted[padded].items()}
 
 
 def mean(costs: Iterable[tuple[Cost, int]]) -> Cost:
@@ -126,20 +130,30 @@ def count(
 
     Raises ValueError if the model does not accept the size.
     """
-    padded = model.padded(size)
+    depths, padded = model.exits if exits is None else exits, model.padded(size)
     try:
         # fake tensors take no memory, and yet have a device
         with eval_mode(model), FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
-            return {
-                depth: cost_of(model, backbone, features, depth, prod(padded), pixels or prod(size), segmentation)
-                for depth in (model.exits if exits is None else exits)
-            }
+            encoded = {depth: trace(model.pixel_decoder, features, [depth]) for depth in depths}
+            mask_features, levels = encoded[depths[0]][1][depths[0]]  # of the same shapes at every exit
+            after = after_encoder(model, mask_features, levels)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
             raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({reason})") from error
+
+    last = postprocessing(*num_outputs(model), prod(padded), pixels or prod(size), segmentation)
+    return {
+        depth: Cost(
+            backbone=added(backbone, ""),
+            **pixel_decoder_parts(counts, depth, len(levels)),
+            **after,
+            postprocessing=last,
+        )
+        for depth, (counts, _) in encoded.items()
+    }
 
 
 @contextmanager
@@ -154,36 +168,33 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def cost_of(
-    model: Any, backbone: Counts, features: Any, depth: int, padded: int, pixels: float, segmentation: str
-) -> Cost:
-    """Return the cost of one exit from the counts and features of the backbone; call it among fake tensors."""
-    pixel_decoder, memories = trace(model.pixel_decoder, features, [depth])
-    mask_features, levels = memories[depth]
-    decoder, predictions = trace(model.decoder, mask_features, levels)
-    gate = {} if model.gate is None else trace(model.gate, levels)[0]
-    num_queries, num_classes = num_outputs(model)
-
-    # torch counts the query-key product, the published counter does not: it is reported apart
-    product = query_key_product(levels, num_queries, len(model.decoder.layers))
-    # every decoder layer predicts class logits here, but inference needs only those of the last
-    unused_class_logits = added(decoder, "class_embed") * (1 - 1 / len(predictions))
+def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str, Any]:
+    """Return the parts of `Cost` that the pixel decoder computes up to an exit."""
     # resizing inside token re-calibration is part of `recalibration` already
-    resized_in_recalibration = pixel_decoder.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0)
-    return Cost(
-        backbone=added(backbone, ""),
-        input_projections=sum(added(pixel_decoder, f"input_proj.{i}") for i in range(len(levels))),
-        layers=tuple(added(pixel_decoder, f"encoder.layers.{i}") for i in range(depth)),
-        recalibration=added(pixel_decoder, "encoder.recalibrate"),
-        stride4_path=added(pixel_decoder, "lateral") + added(pixel_decoder, "pixel_embedding"),
-        mask_convolution=added(pixel_decoder, "mask_features"),
-        upsampling=pixel_decoder[""][aten.upsample_bilinear2d] - resized_in_recalibration,
-        decoder=added(decoder, "") - product - unused_class_logits,
-        gate=added(gate, "") if gate else 0.0,
-        postprocessing=postprocessing(num_queries, num_classes, padded, pixels, segmentation),
-        sampling=pixel_decoder[""][aten.grid_sampler_2d],
-        query_key_product=product,
-    )
+    resized_in_recalibration = counts.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0)
+    return {
+        "input_projections": sum(added(counts, f"input_proj.{i}") for i in range(num_levels)),
+        "layers": tuple(added(counts, f"encoder.layers.{i}") for i in range(depth)),
+        "recalibration": added(counts, "encoder.recalibrate"),
+        "stride4_path": added(counts, "lateral") + added(counts, "pixel_embedding"),
+        "mask_convolution": added(counts, "mask_features"),
+        "upsampling": counts[""][aten.upsample_bilinear2d] - resized_in_recalibration,
+        "sampling": counts[""][aten.grid_sampler_2d],
+    }
+
+
+def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, float]:
+    """Return the parts of `Cost` that the decoder and the gate compute; call it among fake tensors."""
+    counts, predictions = trace(model.decoder, mask_features, levels)
+    # torch counts the query-key product, the published counter does not: it is reported apart
+    product = query_key_product(levels, num_outputs(model)[0], len(model.decoder.layers))
+    # every decoder layer predicts class logits here, but inference needs only those of the last
+    unused_class_logits = added(counts, "class_embed") * (1 - 1 / len(predictions))
+    return {
+        "decoder": added(counts, "") - product - unused_class_logits,
+        "gate": 0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
+        "query_key_product": product,
+    }
 
 
 def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:

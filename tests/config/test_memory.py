@@ -1,5 +1,6 @@
 """Where memory is short, one line says which settings to lower, with their values."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -74,19 +75,29 @@ def test_nothing_is_advised_that_is_done_already(configure: Callable[..., DictCo
     assert said.endswith("try a smaller data.augment.size")
 
 
+def kill_worker(cfg: DictConfig, step: str, reasons: Any) -> None:
+    """Train until the data workers are killed in one of the steps, and pass on the line for the user."""
+
+    def kill() -> None:
+        for child in torch.multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    reasons.put(memory_reason(failure(cfg, step, kill), cfg))
+
+
 @pytest.mark.parametrize("step", ["training_step", "validation_step"])
 def test_a_worker_that_is_killed_is_named(step: str, configure: Callable[..., DictConfig]) -> None:
     """As the kernel kills it where memory is short."""
     cfg = configure(
         *SETTINGS, "data.num_workers=1", "trainer.max_steps=500", "validate_every=1", "trainer.log_every_n_steps=0"
     )
-
-    def kill() -> None:
-        for child in torch.multiprocessing.active_children():
-            os.kill(child.pid or 0, signal.SIGKILL)
-
-    said = memory_reason(failure(cfg, step, kill), cfg)
-    assert said is not None
+    fork = multiprocessing.get_context("fork")  # torch raises it again at later signals, wherever the process is then
+    reasons = fork.SimpleQueue()
+    process = fork.Process(target=kill_worker, args=(cfg, step, reasons))
+    process.start()
+    process.join(timeout=120)
+    assert not reasons.empty()
+    said = reasons.get()
     assert said.startswith("a data worker ")
     assert "most likely for lack of memory (data.num_workers=1, " in said
 

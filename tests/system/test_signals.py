@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from src.records.run_folder import FILE, finish, finished
 from src.system.signals import Interrupted, Signals, signals
 from src.tasks.segmentation import Segmentation
 from src.train import why_it_ended
-from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES
+from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, compose_run
 
 SETTINGS = [
     "+experiment=eco_parent_shapes",
@@ -106,16 +107,26 @@ PLACES = {  # where a signal comes, what it names, and the step that is kept
 }
 
 
+@cache
+def unbroken(runs: Path, *settings: str) -> tuple[Any, ...]:
+    """The results of a run that nothing ends early."""
+    fit(compose_run(run := runs / str(len(settings)), *settings))
+    return results(run)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("unbroken")
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(
-    place: str, configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, configure: Callable[..., DictConfig], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step that runs is finished and kept; logs, scores and weights are those of an unbroken run, bit for bit."""
     batches = ["batch_size_per_device=1"] if "several" in place else []
     settings = [*SETTINGS, *batches, "trainer.max_steps=7", "validate_every=3", "ckpt_path=auto"]
-    unbroken = configure(*settings)
-    unbroken.paths.run = str(tmp_path / "unbroken")
-    fit(unbroken)
+    expected = unbroken(runs, *settings)
     owner, hook, kept = PLACES[place]
     original = getattr(owner, hook)
 
@@ -132,7 +143,7 @@ def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(
     assert f"last.ckpt is of step {kept}" in end.value.kept
     monkeypatch.setattr(owner, hook, original)
     fit(configure(*settings))
-    assert results(tmp_path / "run") == results(tmp_path / "unbroken")
+    assert results(tmp_path / "run") == expected
 
 
 def test_what_fails_between_two_steps_loses_none(
