@@ -84,7 +84,7 @@ class ImageCost:
 
     def __init__(self, model: Any, exits: Sequence[int], segmentation: str) -> None:
         self.model, self.exits, self.segmentation = model, list(exits), segmentation
-        self.per_pixel = postprocessing(*num_outputs(model), 0, 1.0, segmentation)
+        self.per_pixel = postprocessing(model, 0, 1.0, segmentation)
         self.counted: dict[Size, list[float]] = {}  # by padded size, without post-processing at the original size
 
     def __call__(self, size: Size, pixels: float) -> list[float]:
@@ -162,10 +162,8 @@ def cost_of(
     mask_features, levels = memories[depth]
     decoder, predictions = trace(model.decoder, mask_features, levels)
     gate = {} if model.gate is None else trace(model.gate, levels)[0]
-    num_queries, num_classes = num_outputs(model)
-
-    # torch counts the query-key product, the published counter does not: it is reported apart
-    product = query_key_product(levels, num_queries, len(model.decoder.layers))
+    # torch counts the query-key product, the published counter does not: it is reported separately
+    product = query_key_product(model.decoder, levels)
     # every decoder layer predicts class logits here, but inference needs only those of the last
     unused_class_logits = added(decoder, "class_embed") * (1 - 1 / len(predictions))
     # resizing inside token re-calibration is part of `recalibration` already
@@ -180,7 +178,7 @@ def cost_of(
         upsampling=pixel_decoder[""][aten.upsample_bilinear2d] - resized_in_recalibration,
         decoder=added(decoder, "") - product - unused_class_logits,
         gate=added(gate, "") if gate else 0.0,
-        postprocessing=postprocessing(num_queries, num_classes, padded, pixels, segmentation),
+        postprocessing=postprocessing(model, padded, pixels, segmentation),
         sampling=pixel_decoder[""][aten.grid_sampler_2d],
         query_key_product=product,
     )
@@ -206,22 +204,20 @@ def added(counts: Counts, name: str) -> float:
     return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
 
 
-def query_key_product(levels: Sequence[Tensor], num_queries: int, num_layers: int) -> float:
+def query_key_product(decoder: Any, levels: Sequence[Tensor]) -> float:
     """Return GFLOPs of comparing all queries with all tokens of a level (1, C, h, w); layer i reads level i mod 3."""
-    return sum(num_queries * levels[i % len(levels)].numel() for i in range(num_layers)) / GIGA
+    read = [levels[i % len(levels)] for i in range(len(decoder.layers))]
+    return sum(decoder.query_feat.num_embeddings * level.numel() for level in read) / GIGA
 
 
-def num_outputs(model: Any) -> tuple[int, int]:
-    """Return the numbers of queries and of classes that a model predicts."""
-    return model.decoder.query_feat.num_embeddings, model.decoder.class_embed.out_features - 1
+def postprocessing(model: Any, padded: int, original: float, segmentation: str) -> float:
+    """Return GFLOPs of Mask2Former's published post-processing for an image of so many pixels.
 
-
-def postprocessing(num_queries: int, num_classes: int, padded: int, original: float, segmentation: str) -> float:
-    """Return GFLOPs of Mask2Former's published post-processing for numbers of pixels.
-
-    Masks are resized to the padded image and to the original one, and summed by class there for the semantic map, which
-    instance segmentation does without; semantic segmentation sums in the padded image and resizes the sums.
+    Masks are resized to the padded and then to the original image, where panoptic segmentation sums them by class for
+    the semantic map. Semantic segmentation sums them in the padded image and resizes the sums.
     """
+    num_queries = model.decoder.query_feat.num_embeddings
+    num_classes = model.decoder.class_embed.out_features - 1
     if segmentation == "semantic":
         return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
     summed = num_queries * num_classes * original if segmentation == "panoptic" else 0
