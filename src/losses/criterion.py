@@ -1,6 +1,6 @@
-"""How far the predictions are from the truth: class, mask and dice losses of every decoder layer.
+"""Mask2Former's losses: class, mask and dice for every decoder layer.
 
-Letters: B images, Q queries, K classes, N segments of the image that has most, M matched pairs, P points, L layers of
+Letters: B images, Q queries, K classes, N segments of the image with the most, M matched pairs, P points, L layers of
 the integer map.
 """
 
@@ -53,7 +53,7 @@ class SetCriterion(nn.Module):
     def forward(
         self, predictions: Sequence[Prediction], labels: Sequence[Tensor], segments: Tensor
     ) -> tuple[dict[str, Tensor], int]:
-        """Weighted losses {"class/layer0": ...}, to be summed, and how many matching costs were not finite.
+        """Weighted losses {"class/layer0": ...} to sum up, and how many matching costs were not finite.
 
         Args:
             predictions: one per decoder layer.
@@ -76,7 +76,7 @@ class SetCriterion(nn.Module):
         return losses, num_bad
 
     def class_loss(self, class_logits: Tensor, labels: Tensor, match: Match) -> Tensor:
-        """Cross-entropy over all queries for padded labels (B, N), queries without a match being "no object"."""
+        """Cross-entropy over all queries for padded labels (B, N), with "no object" for queries without a match."""
         num_classes = class_logits.shape[-1] - 1
         target = torch.full(class_logits.shape[:2], num_classes, device=class_logits.device)  # (B, Q)
         target[match.image, match.query] = labels[match.image, match.segment]
@@ -96,7 +96,7 @@ class SetCriterion(nn.Module):
 
 
 def average_over_processes(num_masks: int, device: torch.device) -> Tensor:
-    """Truth masks per process, at least one."""
+    """The mean number of annotated masks per process, at least one."""
     count, num_processes = torch.tensor(float(num_masks), device=device), 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)

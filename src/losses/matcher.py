@@ -1,6 +1,6 @@
-"""Which query answers for which segment: a bipartite matching per image and decoder layer.
+"""Matches queries to segments, one to one, for each image and decoder layer.
 
-Letters: B images, Q queries, K classes, N segments of the image that has most, P points, L layers of the integer map.
+Letters: B images, Q queries, K classes, N segments of the image with the most, P points, L layers of the integer map.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from src.losses.points import sample_maps, sample_segments
 from src.models.transformer_decoder import Prediction
 
-UNMATCHABLE = 1e6  # stands for a cost that is not finite, so that there is an assignment at all
+UNMATCHABLE = 1e6  # replaces costs that are not finite, so that an assignment exists
 
 
 class Match(NamedTuple):

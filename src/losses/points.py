@@ -1,4 +1,4 @@
-"""Masks seen at a few points: truth straight from the integer map, predictions by bilinear sampling.
+"""Values of masks at points: truth read from the integer map, predictions sampled bilinearly.
 
 Letters: B images, L layers of the integer map, M masks, P points, H x W pixels. Points are (x, y) in 0..1.
 """
@@ -14,7 +14,7 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Tensor) -> Tensor:
-    """Truth masks at points, as if each mask had been made and bilinearly sampled: (M, P) in 0..1.
+    """Truth masks at points, equal to bilinear samples of each binary mask: (M, P) in 0..1.
 
     Args:
         segments: (B, L, H, W), n where the n-th segment of the image lies in that layer.
@@ -38,7 +38,7 @@ def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Ten
 
 
 def uncertain_points(logits: Tensor, num_points: int, oversample_ratio: float, importance_share: float) -> Tensor:
-    """Points (M, P, 2) where the masks (M, h, w) are least sure, and some at random (PointRend, section 3.1)."""
+    """Points (M, P, 2) where the masks (M, h, w) are least certain, and some at random (PointRend, section 3.1)."""
     num_candidates = int(num_points * oversample_ratio)
     num_important = int(num_points * importance_share)
     candidates = torch.rand(len(logits), num_candidates, 2, device=logits.device)

@@ -6,7 +6,7 @@ Letters: M detections and N annotated segments of one image, H x W pixels.
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ RLE = dict[str, Any]  # {"size": [H, W], "counts": bytes}, as pycocotools writes
 
 
 class Scored(NamedTuple):
-    """What is kept of one image: its annotations in COCO's form, image and annotation ids left out."""
+    """What is kept of one image; `annotations` makes detections and truths."""
 
     image_id: int
     height: int
@@ -36,9 +36,27 @@ def encode(masks: Tensor) -> list[RLE]:
     return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
 
 
+def annotations(
+    labels: Tensor, masks: Tensor | Sequence[RLE], categories: Container[int], **fields: Tensor
+) -> list[dict[str, Any]]:
+    """Segments of some categories as COCO's annotations, image and annotation ids left out.
+
+    `fields` hold one value for each segment. The area is that of the mask unless they say another.
+    """
+    keep = [i for i, label in enumerate(labels.tolist()) if label in categories]
+    codes = encode(masks[keep]) if isinstance(masks, Tensor) else [masks[i] for i in keep]
+    columns = {
+        "category_id": labels[keep].tolist(),
+        "segmentation": codes,
+        "area": [float(coco_mask.area(rle)) for rle in codes],
+        **{name: field[keep].tolist() for name, field in fields.items()},
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def index(scored: Sequence[Scored], field: str, categories: Sequence[int]) -> COCO:
     """Images and one kind of their annotations as pycocotools wants them."""
-    annotations = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
+    entries = [(image.image_id, annotation) for image in scored for annotation in getattr(image, field)]
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image.image_id, "height": image.height, "width": image.width} for image in scored],
@@ -46,11 +64,19 @@ def index(scored: Sequence[Scored], field: str, categories: Sequence[int]) -> CO
         # ids from 1, since COCOeval takes a match with 0 for none; no bbox: from results, it would be the area
         "annotations": [
             {"id": number, "image_id": image_id, "iscrowd": 0, **annotation}
-            for number, (image_id, annotation) in enumerate(annotations, 1)
+            for number, (image_id, annotation) in enumerate(entries, 1)
         ],
     }
     coco.createIndex()
     return coco
+
+
+def evaluate(scored: Sequence[Scored], categories: Sequence[int], **params: Any) -> COCOeval:
+    """The matches of detections and truths by COCO's rules; `params` replace those of pycocotools."""
+    evaluation = COCOeval(index(scored, "truths", categories), index(scored, "detections", categories), "segm")
+    vars(evaluation.params).update(params)
+    evaluation.evaluate()
+    return evaluation
 
 
 class MaskAP(Metric):
@@ -82,30 +108,18 @@ class MaskAP(Metric):
         crowd: Tensor,  # (N,) bool
         areas: Tensor,  # (N,) pixels, as annotated: they tell small from medium and large
     ) -> None:
-        """Keep one image, as run-length codes."""
-        detections = [
-            {"category_id": category, "score": score, "segmentation": rle, "area": float(coco_mask.area(rle))}
-            for category, rle, score in self._considered(labels, masks, scores)
-        ]
+        """Keep one image. Raises ValueError for run-length codes of another size."""
         height, width = truth_masks.shape[-2:]
+        detections = annotations(labels, masks, self.classes, score=scores)
         for detection in detections:  # pycocotools would silently overlap them by -1
-            if tuple(detection["segmentation"]["size"]) != (height, width):
-                found = detection["segmentation"]["size"]
-                raise ValueError(f"masks of image {image_id} must be of its size {[height, width]}, got {found}")
-        truths = self._truths(int(image_id), truth_labels, truth_masks, crowd, areas)
+            if (size := tuple(detection["segmentation"]["size"])) != (height, width):
+                raise ValueError(f"masks of image {image_id} must be of its size {[height, width]}, got {[*size]}")
+        if self.truth is not None:
+            truths = self.truth.of(int(image_id), (height, width))
+        else:
+            truths = annotations(truth_labels, truth_masks, self.classes, iscrowd=crowd.int(), area=areas)
         self.scored.append(Scored(int(image_id), height, width, detections, truths))
         self.evaluated = None
-
-    def _truths(
-        self, image_id: int, labels: Tensor, masks: Tensor, crowd: Tensor, areas: Tensor
-    ) -> list[dict[str, Any]]:
-        """The objects that an image is scored against."""
-        if self.truth is not None:
-            return self.truth.of(image_id, tuple(masks.shape[-2:]))
-        return [
-            {"category_id": category, "iscrowd": int(is_crowd), "segmentation": rle, "area": area}
-            for category, rle, is_crowd, area in self._considered(labels, masks, crowd, areas)
-        ]
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars in 0..1: ap, ap50, ap75, ap_small, ap_medium, ap_large; nan where no such segment is annotated.
@@ -116,10 +130,7 @@ class MaskAP(Metric):
         return dict(zip(self.names, values.where(values > -1, torch.nan), strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """ap in 0..1 of each class that the mean is of, those annotated; to be asked by every process, as `compute` is.
-
-        Raises as `compute` does.
-        """
+        """ap in 0..1 of each annotated class; every process must call it. Raises as `compute` does."""
         evaluation = self._evaluate()
         means = evaluation.eval["precision"][..., 0, -1].mean((0, 1))  # of all sizes, 100 detections; -1 if absent
         by_category = dict(zip(evaluation.params.catIds, means.tolist(), strict=True))  # which it has sorted
@@ -133,12 +144,8 @@ class MaskAP(Metric):
         repeated = [image_id for image_id, count in Counter(image.image_id for image in scored).items() if count > 1]
         if repeated:
             raise ValueError(f"every image must be scored once, got these twice or more: {repeated[:10]}")
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-            truth, found = (index(scored, field, [*self.classes]) for field in ("truths", "detections"))
-            evaluation = COCOeval(truth, found, "segm")
-            evaluation.params.imgIds = [image.image_id for image in scored]
-            evaluation.params.catIds = [*self.classes]
-            evaluation.evaluate()
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+            evaluation = evaluate(scored, [*self.classes])
             evaluation.accumulate()
             evaluation.summarize()
         self.evaluated = evaluation
@@ -152,12 +159,6 @@ class MaskAP(Metric):
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """The same as `update`: one image has no average precision of its own."""
         self.update(*args, **kwargs)
-
-    def _considered(self, labels: Tensor, masks: Tensor | Sequence[RLE], *others: Tensor) -> Iterator[tuple[Any, ...]]:
-        """(class index, run-length code, others...) of each segment whose class counts."""
-        keep = [i for i, label in enumerate(labels.tolist()) if label in self.classes]
-        codes = encode(masks[keep]) if isinstance(masks, Tensor) else [masks[i] for i in keep]
-        return zip(labels[keep].tolist(), codes, *(other[keep].tolist() for other in others), strict=True)
 
     def _gather(self) -> list[Scored]:
         """The images of all processes."""

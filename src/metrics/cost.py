@@ -95,8 +95,7 @@ class ImageCost:
         padded = tuple(self.model.padded(size))
         if padded not in self.counted:
             self.counted[padded] = count(self.model, padded, self.exits, segmentation=self.segmentation)
-        outputs = num_outputs(self.model)
-        last = postprocessing(*outputs, prod(padded), pixels, self.segmentation)
+        last = postprocessing(self.model, prod(padded), pixels, self.segmentation)
         return {depth: cost._replace(postprocessing=last) for depth, cost in self.counted[padded].items()}
 
 
@@ -144,7 +143,7 @@ def count(
         reason = str(error).splitlines()[0]
         raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({reason})") from error
 
-    last = postprocessing(*num_outputs(model), prod(padded), pixels or prod(size), segmentation)
+    last = postprocessing(model, prod(padded), pixels or prod(size), segmentation)
     return {
         depth: Cost(
             backbone=added(backbone, ""),
@@ -186,8 +185,8 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
 def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, float]:
     """Return the parts of `Cost` that the decoder and the gate compute; call it among fake tensors."""
     counts, predictions = trace(model.decoder, mask_features, levels)
-    # torch counts the query-key product, the published counter does not: it is reported apart
-    product = query_key_product(levels, num_outputs(model)[0], len(model.decoder.layers))
+    # torch counts the query-key product, the published counter does not: it is reported separately
+    product = query_key_product(model.decoder, levels)
     # every decoder layer predicts class logits here, but inference needs only those of the last
     unused_class_logits = added(counts, "class_embed") * (1 - 1 / len(predictions))
     return {
@@ -217,22 +216,20 @@ def added(counts: Counts, name: str) -> float:
     return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
 
 
-def query_key_product(levels: Sequence[Tensor], num_queries: int, num_layers: int) -> float:
+def query_key_product(decoder: Any, levels: Sequence[Tensor]) -> float:
     """Return GFLOPs of comparing all queries with all tokens of a level (1, C, h, w); layer i reads level i mod 3."""
-    return sum(num_queries * levels[i % len(levels)].numel() for i in range(num_layers)) / GIGA
+    read = [levels[i % len(levels)] for i in range(len(decoder.layers))]
+    return sum(decoder.query_feat.num_embeddings * level.numel() for level in read) / GIGA
 
 
-def num_outputs(model: Any) -> tuple[int, int]:
-    """Return the numbers of queries and of classes that a model predicts."""
-    return model.decoder.query_feat.num_embeddings, model.decoder.class_embed.out_features - 1
+def postprocessing(model: Any, padded: int, original: float, segmentation: str) -> float:
+    """Return GFLOPs of Mask2Former's published post-processing for an image of so many pixels.
 
-
-def postprocessing(num_queries: int, num_classes: int, padded: int, original: float, segmentation: str) -> float:
-    """Return GFLOPs of Mask2Former's published post-processing for numbers of pixels.
-
-    Masks are resized to the padded image and to the original one, and summed by class there for the semantic map, which
-    instance segmentation does without; semantic segmentation sums in the padded image and resizes the sums.
+    Masks are resized to the padded and then to the original image, where panoptic segmentation sums them by class for
+    the semantic map. Semantic segmentation sums them in the padded image and resizes the sums.
     """
+    num_queries = model.decoder.query_feat.num_embeddings
+    num_classes = model.decoder.class_embed.out_features - 1
     if segmentation == "semantic":
         return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
     summed = num_queries * num_classes * original if segmentation == "panoptic" else 0

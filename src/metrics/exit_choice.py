@@ -1,4 +1,4 @@
-"""Which exit is worth taking: ECO-M2F's utility, the oracle that maximises it, and what a choice of exits comes to.
+"""Which exit is worth taking: ECO-M2F's utility, the oracle that maximises it, and the mean result of a choice.
 
 Letters: N images, E exits. A choice is a column index into the exits, (N,).
 """
@@ -18,7 +18,7 @@ def utility(quality: Tensor, depths: Sequence[int], beta: float) -> Tensor:
 def best_exit(quality: Tensor, depths: Sequence[int], beta: float) -> Tensor:
     """The exit of greatest utility, the shallowest of several: (N,) column of `depths`, which rise.
 
-    Of true qualities it is the oracle's choice, of predicted ones that of a gate.
+    From true qualities this is the oracle's choice, from predicted ones that of a gate.
     """
     return utility(quality, depths, beta).argmax(1)  # the first of equals
 
@@ -29,7 +29,7 @@ def histogram(choice: Tensor, num_exits: int) -> list[int]:
 
 
 class Outcome(NamedTuple):
-    """What a choice of exits comes to, in the mean over images."""
+    """Results of a choice of exits, averaged over images."""
 
     quality: float  # in 0..1
     utility: float
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(share: Tensor, quality: Tensor, cost: Tensor, depths: Sequence[int], beta: float) -> Outcome:
-    """The mean over images (N, E) that leave at each exit with a probability: share (N, E), or (E,) for all alike."""
+    """Results, averaged over images, if each leaves at exit e with probability share (N, E); (E,) if all are alike."""
     share = share.double().expand(quality.shape)
     layers = torch.as_tensor(depths, dtype=torch.float64, device=quality.device).expand(quality.shape)
     values = (quality.double(), utility(quality, depths, beta), layers, cost.double())
@@ -46,12 +46,12 @@ def outcome(share: Tensor, quality: Tensor, cost: Tensor, depths: Sequence[int],
 
 
 def taken(choice: Tensor, num_exits: int) -> Tensor:
-    """A choice as shares (N, E): one at the exit taken."""
+    """A choice (N,) as shares (N, E): 1 at the exit taken, 0 elsewhere."""
     return torch.nn.functional.one_hot(choice, num_exits)
 
 
 def mean_cost(quality: Tensor, cost: Tensor, depths: Sequence[int], beta: float) -> float:
-    """GMAC in the mean, if every image takes its best exit by qualities true or predicted."""
+    """Mean GFLOPs over images (N, E) that each take their best exit; qualities may be true or predicted."""
     return float(cost.double().gather(1, best_exit(quality, depths, beta)[:, None]).mean())
 
 

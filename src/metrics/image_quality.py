@@ -8,10 +8,9 @@ import io
 
 import numpy as np
 import torch
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from src.metrics.average_precision import Scored, encode, index
+from src.metrics.average_precision import Scored, annotations, evaluate
 from src.metrics.mean_iou import VOID
 from src.metrics.panoptic_quality import class_quality
 
@@ -66,23 +65,14 @@ def coco_match(
     Return two bool arrays (T, M) with the detections of all classes ranked by score, at most `MAX_DETECTIONS`: which
     match an annotated segment at each IoU threshold, and which are ignored because they match a crowd region.
     """
-    detections = [
-        {"category_id": label, "score": score, "segmentation": rle, "area": 1.0}
-        for label, score, rle in zip(labels.tolist(), scores.tolist(), encode(masks), strict=True)
-    ]
-    truths = [
-        {"category_id": label, "iscrowd": int(is_crowd), "segmentation": rle, "area": 1.0}
-        for label, is_crowd, rle in zip(truth_labels.tolist(), crowd.tolist(), encode(truth_masks), strict=True)
-    ]
+    categories = sorted({*labels.tolist(), *truth_labels.tolist()})
+    detections = annotations(labels, masks, categories, score=scores)
+    truths = annotations(truth_labels, truth_masks, categories, iscrowd=crowd.int())
     height, width = masks.shape[-2:]
     image = Scored(0, height, width, detections, truths)
-    categories = sorted({*labels.tolist(), *truth_labels.tolist()})
+    every_area = {"areaRng": [[0, 1e10]], "areaRngLbl": ["all"]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = COCOeval(index([image], "truths", categories), index([image], "detections", categories), "segm")
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.evaluate()
+        evaluation = evaluate([image], categories, maxDets=[MAX_DETECTIONS], **every_area)
     by_class = [result for result in evaluation.evalImgs if result is not None]
     ranked_scores = np.concatenate([result["dtScores"] for result in by_class])
     order = np.argsort(-ranked_scores, kind="stable")[:MAX_DETECTIONS]

@@ -50,7 +50,7 @@ class MeanIoU(MulticlassJaccardIndex):
         return dict(zip(self.names, [super().compute()], strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """iou in 0..1 of each class that the mean is of; to be asked by every process, as `compute` is."""
+        """iou in 0..1 of each class in the mean; every process must call it."""
         with self.sync_context():
             confusion = self.confmat.double()
         inter = confusion.diag()

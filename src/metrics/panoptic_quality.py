@@ -113,7 +113,7 @@ class PanopticQuality(Metric):
         return dict(zip(self.names, torch.cat([rows.nanmean(0) for rows in groups]), strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """pq, sq and rq in 0..1 of each class that the means are of; to be asked by every process, as `compute` is."""
+        """pq, sq and rq in 0..1 of each class in the means; every process must call it."""
         with self.sync_context():
             quality = class_quality(self.counts)
         return {

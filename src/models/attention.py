@@ -14,13 +14,13 @@ Size = tuple[int, int]
 
 
 def check_heads(dim: int, num_heads: int) -> None:
-    """Refuse heads that would not be equally wide."""
+    """Raise ValueError unless the heads share the channels equally."""
     if dim % num_heads:
         raise ValueError(f"num_heads={num_heads}: expected a divisor of dim={dim}")
 
 
 class DeformableAttention(nn.Module):
-    """Each token looks at a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
+    """Each token samples a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
 
     def __init__(self, dim: int, num_levels: int, num_heads: int = 8, num_points: int = 4):
         super().__init__()
@@ -49,7 +49,7 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(rings.flatten())
 
     def forward(self, query: Tensor, value: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Tokens gathered around each query.
+        """What each query gathers around its place, (B, N, C).
 
         Args:
             query: (B, N, C), with position.

@@ -1,6 +1,6 @@
-"""The gate: which exit an image should take, from what its levels look like before any encoder layer.
+"""The gate: which exit an image should take, from statistics of its levels before any encoder layer.
 
-Letters: B images, C channels, F numbers that describe an image, E exits, h x w the pixels of a level.
+Letters: B images, C channels, F statistics of an image, E exits, h x w the pixels of a level.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ INPUTS = {f"{pool}{stride}": (POOLS[pool], place) for stride, place in LEVELS.it
 
 
 def check_inputs(names: Sequence[str]) -> None:
-    """Refuse names of no statistic, and none at all. Raises ValueError."""
+    """Raise ValueError for unknown or repeated names of statistics, and for none at all."""
     if not names or len(set(names)) < len(names):
         raise ValueError(f"inputs={list(names)}: expected some of {', '.join(INPUTS)}, none twice")
     if unknown := [name for name in names if name not in INPUTS]:
@@ -24,8 +24,8 @@ def check_inputs(names: Sequence[str]) -> None:
 def gate_inputs(levels: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Statistics by name, (B, C) each, of the projected levels (B, C, h, w), coarsest first.
 
-    `mean32`, what ECO-M2F's gate sees, is the mean over the tokens of stride 32; `std32` their standard deviation;
-    the same of strides 16 and 8.
+    `mean32`, the input of ECO-M2F's gate, is the mean over the tokens of stride 32, `std32` their standard deviation;
+    strides 16 and 8 have the same.
     """
     check_inputs(names)
     return {name: INPUTS[name][0](levels[INPUTS[name][1]].float()) for name in names}
@@ -38,8 +38,8 @@ class Gate(nn.Module):
         dim: channels of a level.
         exits: depths to choose from, shallowest first.
         inputs: which statistics, see `gate_inputs`.
-        hidden: width of a layer in between; 0: none, the published gate.
-        beta: taken off the scores for every layer; 0 unless they are qualities.
+        hidden: width of a hidden layer; 0: none, as in the published gate.
+        beta: penalty on the scores for each encoder layer; 0 unless the scores are qualities.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Gate(nn.Module):
             if isinstance(linear, nn.Linear):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.head.weight)  # exits differ by little: what chance begins with would drown it
+        nn.init.zeros_(self.head.weight)  # exits differ little: random initial scores would drown the difference
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """The projected levels (B, C, h, w), coarsest first, to scores (B, E), shallowest exit first."""
         return self.score(torch.cat(list(gate_inputs(levels, self.inputs).values()), 1))
 
     def choose(self, levels: Sequence[Tensor]) -> list[int]:
-        """The depth at which each image (B,) should leave: of the highest score, the shallowest of several."""
+        """The depth at which each image (B,) should leave: that of the highest score, the shallowest of equals."""
         scores = self(levels).double()
         return [self.exits[place] for place in (scores - self.beta * scores.new_tensor(self.exits)).argmax(1).tolist()]
 
@@ -72,7 +72,7 @@ class Gate(nn.Module):
 
     @torch.no_grad()
     def absorb(self, mean: Tensor, std: Tensor) -> None:
-        """Take statistics as they are, where it took them less `mean` and over `std`, (F,) each; the scores stay."""
+        """Build the normalisation of inputs, (x - mean) / std with (F,) each, into the first layer; scores stay."""
         first: nn.Linear = next(module for module in self.modules() if isinstance(module, nn.Linear))
         first.weight.div_(std)
         first.bias.sub_(first.weight @ mean)

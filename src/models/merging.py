@@ -1,7 +1,9 @@
-"""What several views of one image were answered with, as one answer (test-time augmentation).
+"""Merges the predictions for several views of an image (test-time augmentation).
 
-Queries of two views do not stand for the same objects, so they are matched first, by mask and class. An object that
-some of the views show counts by their share. Letters: Q queries, K classes, h x w the pixels of the common masks.
+Queries of two views do not stand for the same objects, so they are first matched by mask and class. The score of an
+object that only some views show is scaled by their share.
+
+Letters: Q queries, K classes, h x w the pixels of the common masks.
 """
 
 from collections.abc import Sequence
@@ -15,12 +17,12 @@ from torch import Tensor
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
 
-LEAST_OVERLAP = 0.5  # IoU of two masks of one object, as panoptic quality has it
+LEAST_OVERLAP = 0.5  # IoU of two masks of one object, as for panoptic quality
 STRIDE = 4  # of masks
 
 
 class View(NamedTuple):
-    """What a view of an image was answered with."""
+    """The prediction for a view of an image."""
 
     class_logits: Tensor  # (Q, K + 1)
     mask_logits: Tensor  # (Q, h, w), of the padded batch
@@ -30,7 +32,7 @@ class View(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """What some views show, summed over those that show it."""
+    """Objects in some views; scores and masks are summed over the views that show them."""
 
     scores: Tensor  # (Q, K) class probabilities
     mask_logits: Tensor  # (Q, h, w)
@@ -38,9 +40,9 @@ class Objects(NamedTuple):
 
 
 def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tuple[Prediction, Frame]:
-    """One prediction (a batch of one) and its frame, from the views at each scale; the first view rules the masks.
+    """One prediction (a batch of one) and its frame, from the views at each scale, with masks of the first view's size.
 
-    A single view stays as it is. Merging the views of one scale first keeps what is symmetric so.
+    A single view stays as it is. The views of one scale are merged first, so that a mirrored pair is treated alike.
     """
     first = pairs[0][0]
     if sum(map(len, pairs)) == 1:
@@ -57,7 +59,7 @@ def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tup
 
 
 def objects(view: View, size: Sequence[int]) -> Objects:
-    """What one view shows, its masks as the image lies at a size (h, w)."""
+    """The objects in one view, with masks (h, w) of the whole image, neither mirrored nor padded."""
     device = view.mask_logits.device
     # where in the image each pixel of that size lies, from 0 to 1, and where in the padded batch, from -1 to 1
     rows, columns = ((torch.arange(side, device=device) + 0.5) / side for side in size)
@@ -75,7 +77,7 @@ def objects(view: View, size: Sequence[int]) -> Objects:
 
 
 def merge(some: Objects, others: Objects) -> Objects:
-    """Both, what is the same object in either as one: two that are each other's best match, and overlap enough."""
+    """The objects of both, with matched pairs as one object."""
     mine, yours = match(some, others)
     scores, masks, seen = (field.clone() for field in some)
     for field, more in zip((scores, masks, seen), others, strict=True):
@@ -86,7 +88,7 @@ def merge(some: Objects, others: Objects) -> Objects:
 
 
 def match(some: Objects, others: Objects) -> tuple[Tensor, Tensor]:
-    """Which objects are each other's best, by IoU x agreement on the class: their places in either, (M,) each."""
+    """Pairs of objects that are each other's best by IoU x class agreement and overlap enough: indices, (M,) each."""
     inside, beside = ((one.mask_logits > 0).flatten(1).float() for one in (some, others))
     common = inside @ beside.T
     overlap = common / (inside.sum(1)[:, None] + beside.sum(1) - common).clamp(min=1)

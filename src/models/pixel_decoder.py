@@ -1,4 +1,4 @@
-"""Backbone features to mask features and three encoded levels, for every exit asked for.
+"""Backbone features to mask features and three encoded levels, for each exit.
 
 Letters: B images, C channels, H x W the input's pixels.
 """
@@ -24,7 +24,7 @@ def conv_norm(in_dim: int, dim: int, kernel_size: int = 1) -> nn.Sequential:
 
 
 def projection(in_dim: int, dim: int) -> nn.Sequential:
-    """1x1 convolution with bias and group norm: what makes a level of a backbone's feature."""
+    """1x1 convolution with bias and group norm, from a feature of the backbone to a level."""
     conv = nn.Conv2d(in_dim, dim, 1)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]
@@ -50,8 +50,8 @@ class PixelDecoder(nn.Module):
 
     Args:
         channels: of the backbone's features by stride.
-        encoder: what runs on strides 32, 16, 8.
-        pixel_embedding: what smooths the stride 4 map.
+        encoder: runs on strides 32, 16, 8.
+        pixel_embedding: smooths the stride 4 map.
         mixed_precision: False, as published, computes in float32 also under autocast.
     """
 
@@ -87,7 +87,7 @@ class PixelDecoder(nn.Module):
     def encode(
         self, levels: list[Tensor], pos: list[Tensor], stride4: Tensor, exits: Sequence[int] | None = None
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
-        """What `forward` gives, from levels and positions that are projected already and the feature of stride 4."""
+        """As `forward`, from levels and positions that are already projected and the feature of stride 4."""
         memories = self.encoder(levels, pos, exits)
         lateral = self.lateral(stride4)
         return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
@@ -95,7 +95,7 @@ class PixelDecoder(nn.Module):
     def leave(
         self, features: Mapping[int, Tensor], choose: Callable[[list[Tensor]], list[int]]
     ) -> tuple[tuple[Tensor, list[Tensor]], list[int]]:
-        """Mask features and levels as `forward` gives, and the depth of each image, which `choose` tells."""
+        """Mask features and levels, each image's after the depth that `choose` gives for it, and these depths."""
         with self.precision(features) as features:
             levels, pos = self.project(features)
             depths = choose(levels)
@@ -104,7 +104,7 @@ class PixelDecoder(nn.Module):
 
     @contextmanager
     def precision(self, features: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
-        """Features in the precision that is computed in here."""
+        """A context with the precision of the pixel decoder, and the features in it."""
         device_type = features[4].device.type
         enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
         with torch.autocast(device_type, enabled=enabled):
@@ -119,6 +119,6 @@ class PixelDecoder(nn.Module):
         return levels, pos
 
     def fuse(self, lateral: Tensor, finest: Tensor) -> Tensor:
-        """The stride 4 map joined by the encoded stride 8 level: mask features (B, C, H/4, W/4)."""
+        """The stride 4 map plus the encoded stride 8 level, as mask features (B, C, H/4, W/4)."""
         upsampled = F.interpolate(finest.contiguous(), lateral.shape[-2:], mode="bilinear", align_corners=False)
         return self.mask_features(self.pixel_embedding(lateral + upsampled))

@@ -1,4 +1,4 @@
-"""The answer of the decoder to segments of the original image, for one image at a time (Mask2Former, inference).
+"""Predictions of the decoder to segments of the original image, for one image at a time (Mask2Former, inference).
 
 Letters: Q queries, K classes, h x w the pixels of the mask logits, H x W those of the original image.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from src.models.transformer_decoder import Prediction
 
-CHUNK = 16  # masks that are at full size at the same time
-PIXELS = 2**25  # of all of them, where the order in which they are looked at changes nothing
-SUMS = 2**27  # numbers that are held at the same time, to add up masks by class: all of many classes take gigabytes
+CHUNK = 16  # masks at full size at the same time
+PIXELS = 2**25  # limit on all their pixels, where the size of chunks does not change results
+SUMS = 2**27  # limit on the sums of masks by class that are held at the same time; many classes would take gigabytes
 
 
 class Frame(NamedTuple):
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 
 class Panoptic(NamedTuple):
-    """Segments that share the image out; pixels may stay unlabelled."""
+    """Segments that do not overlap; pixels may stay unlabelled."""
 
     ids: Tensor  # (H, W) int32, 0 unlabelled, n the n-th segment
     labels: Tensor  # (P,) class index
@@ -54,7 +54,7 @@ class Postprocess:
         isthing: of each class.
         object_threshold: least class score of a query that may win pixels.
         overlap_threshold: least share of its own mask that a segment must win.
-        num_instances: best (query, class) pairs that become instances.
+        num_instances: number of (query, class) pairs, the best ones, that become instances.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ def sum_masks(class_scores: Tensor, mask_logits: Tensor, frame: Frame) -> Tensor
 
 
 def chunks(number: int, frame: Frame) -> Iterator[slice]:
-    """So many masks a few at a time, fewer where they are large."""
+    """Slices of a number of masks, with fewer masks in each if the image is large."""
     size = max(min(CHUNK, PIXELS // prod(frame.original)), 1)
     return (slice(first, first + size) for first in range(0, number, size))
 
@@ -162,7 +162,7 @@ def share_out(frame: Frame, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (M, h, w) bilinearly to (M, *size) float32."""
     maps = maps.float()
-    if not len(maps):  # which interpolate refuses
+    if not len(maps):  # interpolate does not accept it
         return maps.new_zeros(0, *size)
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps

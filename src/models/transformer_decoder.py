@@ -14,7 +14,7 @@ from src.models.position import sine_position
 
 
 class Prediction(NamedTuple):
-    """What one decoder layer says."""
+    """The output of one decoder layer."""
 
     class_logits: Tensor  # (B, Q, K + 1), the last is "no object"
     mask_logits: Tensor  # (B, Q, H/4, W/4)
@@ -90,7 +90,7 @@ class TransformerDecoder(nn.Module):
         return predictions
 
     def predict(self, queries: Tensor, mask_features: Tensor) -> Prediction:
-        """What the queries (B, Q, C) say about the mask features (B, C, H/4, W/4)."""
+        """The prediction of queries (B, Q, C) for mask features (B, C, H/4, W/4)."""
         queries = self.norm(queries)
         masks = (self.mask_embed(queries) @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
         return Prediction(self.class_embed(queries), masks)

@@ -1,4 +1,4 @@
-"""Which model some weights are of, read off their names and shapes."""
+"""The architecture of a model, recognised by the names and shapes of its weights."""
 
 import re
 from collections.abc import Iterable
@@ -15,8 +15,6 @@ SWINS: dict[tuple[int, tuple[int, ...], int], str] = {  # channels, blocks per s
 }
 RESNETS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}  # bottlenecks per stage
 
-LEGACY_LAYOUT = "model.pixel_decoder.encoder.recalibrate.legacy_layout"
-
 NON_COMMERCIAL = "NEC Laboratories' licence: non-commercial evaluation and research only, no redistribution"
 TERMS = {
     "Mask2Former": "CC BY-NC 4.0, Mask2Former's model zoo: no commercial use",
@@ -28,22 +26,22 @@ TERMS = {
 class Architecture(NamedTuple):
     """What a model is built of."""
 
-    backbone: str  # a choice of model/backbone, or what it looks like
+    backbone: str  # a choice of model/backbone; a description of any other
     dim: int
     num_classes: int
     num_queries: int
     schedule: list[int]
-    exits: list[int] | None  # those of its gate; None without one
+    exits: list[int] | None  # of its gate; None without a gate
     light: bool  # light pixel embedding
-    recalibrated: bool
-    legacy_layout: bool  # of token re-calibration
+    recalibrated: bool  # token re-calibration
+    legacy_layout: bool  # see `TokenRecalibration`
     encoder_feedforward: int
     decoder_layers: int
     decoder_feedforward: int
 
     @property
     def method(self) -> str:
-        """The paper that it is a model of."""
+        """The paper that describes it."""
         if self.exits is not None:
             return "ECO-M2F"
         plain = not self.light and not self.recalibrated and not any(self.schedule[:-1])
@@ -51,11 +49,11 @@ class Architecture(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether its backbone is one of ours."""
+        """Whether conf/model/backbone has its backbone."""
         return self.backbone in (*SWINS.values(), *RESNETS.values())
 
     def settings(self) -> dict[str, Any]:
-        """What to set for this model, by name in our configuration; a slash marks a choice from a group."""
+        """Overrides that configure this model; a slash in a name marks a choice from a group."""
         settings = {
             "model/backbone": self.backbone,
             "model/pixel_embedding": "light" if self.light else "conv",
@@ -70,20 +68,20 @@ class Architecture(NamedTuple):
             "model.decoder.dim_feedforward": self.decoder_feedforward,
         }
         if self.recalibrated:
-            settings[LEGACY_LAYOUT] = self.legacy_layout
+            settings["model.pixel_decoder.encoder.recalibrate.legacy_layout"] = self.legacy_layout
         return settings
 
     def __str__(self) -> str:
-        """In words."""
+        """One line: method, backbone, schedule, classes and queries."""
         schedule = " ".join(map(str, self.schedule))
         numbers = f"{self.num_classes} classes, {self.num_queries} queries"
         return f"{self.method}, {self.backbone}, schedule {schedule}, {numbers}"
 
 
 def recognise(state: State, layout: str) -> Architecture:
-    """The architecture of weights under our names that came in a layout.
+    """The architecture of weights under our names, which a file of some layout held.
 
-    Raises ValueError for what is no whole Mask2Former.
+    Raises ValueError or KeyError if they are no complete Mask2Former.
     """
     for name in NEEDED:
         if name not in state:
@@ -92,7 +90,7 @@ def recognise(state: State, layout: str) -> Architecture:
         raise ValueError("token re-calibration is a convolution, which no release has: a linear layer was expected")
     places = [
         state[f"pixel_decoder.encoder.layers.{i}.self_attn.attention_weights.bias"].shape[0]
-        for i in range(count(state, r"pixel_decoder\.encoder\.layers\.(\d+)\.self_attn\.attention_weights\.bias"))
+        for i in range(num_indices(state, r"pixel_decoder\.encoder\.layers\.(\d+)\.self_attn\.attention_weights\.bias"))
     ]
     per_level = PLACES_PER_LEVEL if set(places) <= {PLACES_PER_LEVEL * n for n in (1, 2, 3)} else max(places) / 3
     num_exits = len(state["gate.head.bias"]) if "gate.head.bias" in state else 0
@@ -109,7 +107,7 @@ def recognise(state: State, layout: str) -> Architecture:
         recalibrated=excite is not None,
         legacy_layout=excite is not None and layout == "detectron2",
         encoder_feedforward=state["pixel_decoder.encoder.layers.0.linear1.bias"].shape[0],
-        decoder_layers=count(state, r"decoder\.layers\.(\d+)\.linear1\.bias"),
+        decoder_layers=num_indices(state, r"decoder\.layers\.(\d+)\.linear1\.bias"),
         decoder_feedforward=state["decoder.layers.0.linear1.bias"].shape[0],
     )
     for name, value in architecture._asdict().items():
@@ -129,7 +127,7 @@ NEEDED = (
 
 
 def backbone_of(state: State) -> str:
-    """The choice of model/backbone, or what it looks like where it is none of them."""
+    """The choice of model/backbone; a description of any other backbone."""
     if "backbone.body.patch_embed.proj.weight" in state:
         width, blocks, window = swin_shape(state)
         unknown = f"a Swin of {width} channels, {' '.join(map(str, blocks))} blocks and window {window}"
@@ -141,22 +139,22 @@ def backbone_of(state: State) -> str:
 def swin_shape(state: State) -> tuple[int, tuple[int, ...], int]:
     """Channels, blocks per stage and window of a Swin."""
     width = state["backbone.body.patch_embed.proj.weight"].shape[0]
-    blocks = tuple(count(state, rf"backbone\.body\.layers_{i}\.blocks\.(\d+)\.norm1\.bias") for i in range(4))
+    blocks = tuple(num_indices(state, rf"backbone\.body\.layers_{i}\.blocks\.(\d+)\.norm1\.bias") for i in range(4))
     places = state["backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"].shape[0]
     return width, blocks, (int(places**0.5) + 1) // 2
 
 
 def resnet_blocks(state: State) -> tuple[int, ...]:
     """Bottlenecks per stage of a ResNet."""
-    return tuple(count(state, rf"backbone\.body\.layer{i}\.(\d+)\.conv3\.weight") for i in (1, 2, 3, 4))
+    return tuple(num_indices(state, rf"backbone\.body\.layer{i}\.(\d+)\.conv3\.weight") for i in (1, 2, 3, 4))
 
 
-def count(names: Iterable[str], pattern: str) -> int:
-    """How many different numbers a pattern finds in names."""
+def num_indices(names: Iterable[str], pattern: str) -> int:
+    """How many different values the group of a pattern has among names."""
     return len({found[1] for name in names if (found := re.fullmatch(pattern, name))})
 
 
-# How the weights of other models begin or what they hold, and what these are.
+# What names of other models match, and what these models are.
 OTHERS = (
     (r"(roi_heads|rpn)\.|.*proposal_generator\.", "a box detector (R-CNN)"),
     (r".*(bbox_head|rpn_head|panoptic_head|mask_head)\.", "a model of mmdetection"),
@@ -166,21 +164,21 @@ OTHERS = (
     (r"(image_encoder|mask_decoder)\.", "SAM"),
     (
         r"(model\.)?(head|fc|classifier)\.",
-        "an image classifier; model.backbone.pretrained=FILE takes such as backbones",
+        "an image classifier; model.backbone.pretrained=FILE takes it as a backbone",
     ),
     (
         r"(backbone\.)?(stem|res\d|conv1|layer1|patch_embed|layers)[._\d]",
-        "a backbone alone; model.backbone.pretrained=FILE takes such",
+        "a backbone alone; model.backbone.pretrained=FILE takes it",
     ),
 )
 
 
 def other(names: Iterable[str]) -> str:
-    """What weights look like that are of no Mask2Former."""
+    """What kind of model weights other than Mask2Former's belong to: a guess, for an error message."""
     names = list(names)
     parts = [name.split(".") for name in names]
     ends = zip(min(parts), max(parts), strict=False)
     shared = next((depth for depth, (one, another) in enumerate(ends) if one != another), 0)  # of a wrapper
     bare = [".".join(part[shared:]) for part in parts]
-    said = (words for pattern, words in OTHERS if any(re.match(pattern, name) for name in (*names, *bare)))
-    return f"looks like {next(said, 'another model')} ({len(names)} tensors: {', '.join(names[:5])} ...)"
+    kinds = (kind for pattern, kind in OTHERS if any(re.match(pattern, name) for name in (*names, *bare)))
+    return f"looks like {next(kinds, 'another model')} ({len(names)} tensors: {', '.join(names[:5])} ...)"

@@ -1,6 +1,6 @@
-"""Checkpoints from anywhere: read, told apart, and put into a model.
+"""Checkpoints from anywhere: read, recognised, and loaded into a model.
 
-Every name is accounted for, on both sides, or the load is refused, naming the first that disagree.
+Weights are loaded only if their names and shapes are those of the model; otherwise an error lists what differs.
 """
 
 import json
@@ -15,34 +15,34 @@ from torch import nn
 
 from src.system.atomic import atomic_write
 from src.weights.architecture import TERMS, Architecture, other, recognise
-from src.weights.copies import choose, copies_in, tell
+from src.weights.copies import choose, copies_in, report
 from src.weights.files import made, records, tensors
 from src.weights.folders import locate
 from src.weights.layouts import State, to_ours
 
-SHOWN = 20  # names that a refusal lists
-COUNTER = "num_batches_tracked"  # of batch norms, which no forward pass reads; a frozen one has none
-NOTE = "ecoscale"  # under which our files say what model they are of
+SHOWN = 20  # names that an error lists
+COUNTER = "num_batches_tracked"  # of batch norms; no forward pass reads it, and frozen ones have none
+NOTE = "ecoscale"  # metadata of our safetensors files
 
 
 class Note(NamedTuple):
-    """What our files say of themselves that names and shapes do not tell."""
+    """What our files record because names and shapes do not tell it."""
 
-    legacy_layout: bool  # of token re-calibration
-    exits: list[int] | None  # that a gate is for
-    terms: str | None  # that the weights stand under; None for one's own
+    legacy_layout: bool  # see `TokenRecalibration`
+    exits: list[int] | None  # of the gate
+    terms: str | None  # licence of published weights; None for one's own
 
 
 class Checkpoint(NamedTuple):
-    """Weights under our names, and where they come from."""
+    """Weights under our names, and their origin."""
 
     source: str
     layout: str  # detectron2, transformers or ours
     state: State
-    note: Note | None  # None of checkpoints of training, whose settings are kept with them
+    note: Note | None  # None for published files and for checkpoints of training, which hold their settings
 
     def architecture(self) -> Architecture:
-        """What model it is. Raises ValueError for what is no whole Mask2Former."""
+        """The architecture of the model. Raises ValueError if the weights are no complete Mask2Former."""
         try:
             architecture = recognise(self.state, self.layout)
         except (ValueError, IndexError, TypeError) as error:
@@ -55,28 +55,28 @@ class Checkpoint(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it was trained here, and not converted."""
+        """Whether it was trained here rather than converted."""
         return self.note is None and self.layout == "ours"
 
     def settings(self) -> dict[str, Any] | None:
-        """What to set for this model; None where that is not for the weights to say, or no backbone of ours fits."""
+        """Overrides that configure this model; None for one trained here, and for a backbone that we do not have."""
         architecture = None if self.own else self.architecture()
         return architecture.settings() if architecture and architecture.known else None
 
     def terms(self) -> str | None:
-        """What published weights of its kind stand under; None for one's own."""
+        """The licence of published weights; None for one's own."""
         if self.note is not None:
             return self.note.terms
         return None if self.own else TERMS[self.architecture().method]
 
 
 def read(source: str, take: str | None = None) -> Checkpoint:
-    """A checkpoint of ours or a published one: a file, a folder or a hub name.
+    """A checkpoint, ours or published, from a file, a folder or a hub name.
 
-    Raises FileNotFoundError where there is nothing, ValueError for what is no Mask2Former or cannot be read.
+    Raises FileNotFoundError if there is none, ValueError if it cannot be read or is no complete Mask2Former.
 
     Args:
-        take: which copy of the model, where a file has several; the plain one by default, which is said.
+        take: name of one of several copies of the model; by default, one that is not averaged.
     """
     files = locate(source)
     name = f"weights={files[0]}"
@@ -86,25 +86,24 @@ def read(source: str, take: str | None = None) -> Checkpoint:
         raise ValueError(f"weights={source}: no Mask2Former, {other(tensors(content, name))}")
     taken = choose(copies, take, source)
     state = {key: made(value, name, key) for key, value in taken.values.items()}
-    checkpoint = named_as_ours(source, state, taken.layout, files[0])
-    tell(source, content, copies, taken)
-    return checkpoint
-
-
-def named_as_ours(source: str, state: State, layout: str, file: Path) -> Checkpoint:
-    """A checkpoint of weights in some layout. Raises ValueError for two names of one weight, or for no whole model."""
-    if layout == "ours":
-        return Checkpoint(source, layout, state, read_note(file))
-    try:
-        checkpoint = Checkpoint(source, layout, to_ours(state, layout), None)
-    except ValueError as error:
-        raise ValueError(f"weights={source}: {error}") from error
-    checkpoint.architecture()  # which says what is missing
+    if taken.layout == "ours":
+        checkpoint = Checkpoint(source, taken.layout, state, read_note(files[0]))
+    else:
+        try:
+            checkpoint = Checkpoint(source, taken.layout, to_ours(state, taken.layout), None)
+        except ValueError as error:
+            raise ValueError(f"weights={source}: {error}") from error
+        checkpoint.architecture()  # raises if a part of the model is missing
+    report(source, content, copies, taken)
     return checkpoint
 
 
 def read_tensors(files: list[Path], setting: str = "weights") -> State:
-    """All tensors of some files, named by a setting; no file may run code."""
+    """The tensors of several files, by name. Raises ValueError for files that cannot be read and for repeated names.
+
+    Args:
+        setting: that gave the files, for the message.
+    """
     state: State = {}
     for file in files:
         more = tensors(records(file, setting), f"{setting}={file}")
@@ -116,7 +115,7 @@ def read_tensors(files: list[Path], setting: str = "weights") -> State:
 
 
 def read_note(file: Path) -> Note | None:
-    """What a file of ours says of itself, if it does. Raises ValueError for what no file of ours would say."""
+    """The note in the metadata of a safetensors file, if there is one. Raises ValueError if it is not valid."""
     if file.suffix != ".safetensors":
         return None
     with safe_open(file, "pt") as content:
@@ -145,11 +144,11 @@ def write(checkpoint: Checkpoint, file: Path) -> None:
 
 
 def save(state: State, file: Path, about: dict[str, str]) -> None:
-    """Write safetensors, whole or not at all."""
+    """Write safetensors with metadata; the file is complete or does not appear. Raises OSError."""
     try:
         with atomic_write(file) as part:
             part.touch()
-            mode = part.stat().st_mode  # that files have here; safetensors would keep others from reading
+            mode = part.stat().st_mode  # the usual one; that of safetensors lets only the owner read
             save_file(state, part, {"format": "pt", **about})
             part.chmod(mode)
     except SafetensorError as error:
@@ -157,21 +156,18 @@ def save(state: State, file: Path, about: dict[str, str]) -> None:
 
 
 def load_weights(model: nn.Module, source: str, drop_class_head: bool = False) -> None:
-    """Fill a model from a checkpoint; `drop_class_head` leaves what tells classes apart as the model has it.
-
-    Raises as `read` and `fitting` do.
-    """
+    """Load a checkpoint into a model, except for its class head if `drop_class_head`. Raises as `read`, `fitting`."""
     model.load_state_dict(fitting(model, read(source), drop_class_head), strict=False)
 
 
 class OtherClassesError(ValueError):
-    """Weights know another number of classes than the model; what to do depends on what they are for."""
+    """The weights and the model differ in their number of classes; callers add what to do about it."""
 
 
 def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = False) -> State:
-    """What a checkpoint has for a model, which may be on the meta device.
+    """The weights of a checkpoint to load into a model, which may be on the meta device.
 
-    Raises ValueError for names that are missing, left over, or of another shape; OtherClassesError is one.
+    Raises OtherClassesError for another number of classes, ValueError for any other difference in names or shapes.
     """
     source, head = checkpoint.source, "decoder.class_embed."
 
@@ -188,7 +184,7 @@ def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = Fa
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of a model's weights, its gate left out: the same for the same weights, wherever they come from."""
+    """SHA-256 of a model's weights without its gate: equal weights have equal fingerprints, whatever file had them."""
     digest = sha256()
     for name, value in sorted(model.state_dict().items()):
         if not name.startswith("gate.") and not name.endswith(COUNTER):
@@ -198,19 +194,15 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def check_state(state: State, expected: State, source: str) -> None:
-    """Refuse weights of another architecture. Raises ValueError with the first names that disagree."""
+    """Raise ValueError if weights differ from those expected in names, shapes or types; it lists the first `SHOWN`."""
     problems = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
     problems += [f"left over: {key} {tuple(state[key].shape)}" for key in state if key not in expected]
-    problems += [
-        f"shape: {key} is {tuple(state[key].shape)}, the model has {tuple(expected[key].shape)}"
-        for key in expected.keys() & state.keys()
-        if state[key].shape != expected[key].shape
-    ]
-    problems += [
-        f"type: {key} holds {state[key].dtype}, the model {expected[key].dtype}"
-        for key in expected.keys() & state.keys()
-        if state[key].is_floating_point() != expected[key].is_floating_point()
-    ]
+    for key in expected.keys() & state.keys():
+        theirs, ours = state[key], expected[key]
+        if theirs.shape != ours.shape:
+            problems.append(f"shape: {key} is {tuple(theirs.shape)}, the model has {tuple(ours.shape)}")
+        if theirs.is_floating_point() != ours.is_floating_point():
+            problems.append(f"type: {key} holds {theirs.dtype}, the model {ours.dtype}")
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(

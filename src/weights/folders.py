@@ -1,16 +1,15 @@
-"""Which files of a folder, or under a hub name, are the weights."""
+"""Finds the weight files of a folder or hub name."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pkl", ".ckpt")  # of files, which no hub name has
+ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pkl", ".ckpt")  # of files; no hub name ends so
 SHARD = re.compile(r"-(\d+)-of-(\d+)$")
-# What transformers' Trainer and accelerate keep beside the weights to train on.
+# Files that transformers' Trainer and accelerate keep beside the weights, to resume training.
 NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|sampler|rng_state|random_states)(_\d+)*$")
-# Which of several to take: the first of these that any of them is called.
+# Which of several files to take: the first pattern that any name matches decides.
 CALLED = (
     *(r"model\.safetensors", r"pytorch_model\.bin", r"model.*\.safetensors", r"pytorch_model.*\.bin"),
     *(r".*\.safetensors", r".*\.bin", r".*"),
@@ -18,9 +17,9 @@ CALLED = (
 
 
 def locate(source: str) -> list[Path]:
-    """The weight files a path or hub name stands for.
+    """The weight file of a path or hub name, or all parts of it.
 
-    Raises FileNotFoundError where there are none, ValueError where it takes a choice between several.
+    Raises FileNotFoundError if there is none or a part is missing, ValueError if several files could be meant.
     """
     path = Path(source)
     if path.is_file():
@@ -29,7 +28,7 @@ def locate(source: str) -> list[Path]:
 
 
 def fetch(source: str) -> Path:
-    """The folder of a hub name. Raises FileNotFoundError for what is none or cannot be fetched."""
+    """The local folder of a hub name. Raises FileNotFoundError if it is not one or cannot be fetched."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.endswith(ENDINGS):
         raise FileNotFoundError(f"weights {source}: no such file or folder, looked in {Path(source).absolute().parent}")
     try:
@@ -42,9 +41,12 @@ def fetch(source: str) -> Path:
 
 
 def weights_in(folder: Path, source: str) -> list[Path]:
-    """The weight files in a folder: one, or all parts of one. Raises as `locate` does."""
+    """The weight file in a folder, or all parts of it. Raises as `locate` does."""
     there = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
-    wholes = group(file for file in there if file.suffix in ENDINGS and not NO_WEIGHTS.match(file.stem))
+    wholes: dict[str, list[Path]] = {}  # the parts of each file, which are called NAME-00001-of-00002
+    for file in there:
+        if file.suffix in ENDINGS and not NO_WEIGHTS.match(file.stem):
+            wholes.setdefault(SHARD.sub("", file.stem) + file.suffix, []).append(file)
     if not wholes:
         others = f", only {', '.join(file.name for file in there)}" if there else ""
         raise FileNotFoundError(f"weights {source}: the folder holds no weights (*{', *'.join(ENDINGS)}){others}")
@@ -57,16 +59,8 @@ def weights_in(folder: Path, source: str) -> list[Path]:
     raise ValueError(f"weights {source}: the folder holds {', '.join(chosen)}; give the file that is meant")
 
 
-def group(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Files by the name that they have as a whole: parts of one are called NAME-00001-of-00002."""
-    wholes: dict[str, list[Path]] = {}
-    for file in files:
-        wholes.setdefault(SHARD.sub("", file.stem) + file.suffix, []).append(file)
-    return wholes
-
-
 def complete(parts: list[Path], source: str) -> list[Path]:
-    """The parts, if all are there. Raises FileNotFoundError naming the number of those that are not."""
+    """The parts of a file. Raises FileNotFoundError if some are missing."""
     numbers = [SHARD.search(file.stem) for file in parts]
     expected = max(int(number[2]) if number else 1 for number in numbers)
     if len(parts) < expected:

@@ -1,4 +1,4 @@
-"""Who calls a weight what: our names beside those of detectron2 and of `transformers`.
+"""Names of weights in three layouts: ours, detectron2's and that of `transformers`.
 
 detectron2's names are those of Mask2Former's own release, which PRO-SCALE's and ECO-M2F's extend.
 """
@@ -15,9 +15,9 @@ State = dict[str, Tensor]
 
 
 class Row(NamedTuple):
-    """Beginnings of names, # standing for a number; what follows is the same everywhere.
+    """How one name begins in each layout; # stands for a number, and the rest of the name is the same everywhere.
 
-    More than one name: equal parts, along the first axis, of what is one tensor with us. None: there is no such thing.
+    Several names are equal parts, along the first axis, of one tensor of ours; () means that the layout has none.
     """
 
     ours: str
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     transformers: tuple[str, ...] | str
 
     def names(self, layout: str) -> tuple[str, ...]:
-        """What a layout calls it."""
+        """The names in a layout."""
         names = getattr(self, layout)
         return (names,) if isinstance(names, str) else names
 
@@ -47,7 +47,7 @@ def below(place: tuple[str, str, str], ours: str, detectron2: str, *transformers
 
 
 def swin() -> Iterable[Row]:
-    """timm's Swin, in our backbone."""
+    """timm's Swin."""
     yield Row(
         "backbone.body.patch_embed.proj.",
         "backbone.patch_embed.proj.",
@@ -63,13 +63,13 @@ def swin() -> Iterable[Row]:
     yield below(SWIN, "mlp.fc2.", "mlp.fc2.", "output.dense.")
     for i in range(4):
         yield Row(f"backbone.norms.{i}.", f"backbone.norm{i}.", f"{BODY}hidden_states_norms.stage{i + 1}.")
-        # timm shrinks where a stage begins, the others where it ends
+        # timm downsamples at the beginning of a stage, the others at the end of the one before
         names = f"backbone.layers.{i}.downsample.", f"{BODY}encoder.layers.{i}.downsample."
         yield Row(f"backbone.body.layers_{i + 1}.downsample.", *names)
 
 
 def resnet() -> Iterable[Row]:
-    """timm's ResNet, in our backbone; norms before the convolutions whose names theirs extend."""
+    """timm's ResNet. The first row that matches counts, so norms precede the convolutions whose names they extend."""
     yield Row("backbone.body.bn1.", "backbone.stem.conv1.norm.", BODY + "embedder.embedder.normalization.")
     yield Row("backbone.body.conv1.", "backbone.stem.conv1.", BODY + "embedder.embedder.convolution.")
     for i in range(4):
@@ -82,7 +82,7 @@ def resnet() -> Iterable[Row]:
 
 
 def pixel_decoder() -> Iterable[Row]:
-    """Mask2Former's, with what the two papers add."""
+    """Mask2Former's pixel decoder, with what the two papers add."""
     yield Row("pixel_decoder.input_proj.", PIXEL + "input_proj.", NECK + "input_projections.")
     yield Row("pixel_decoder.level_embed", PIXEL + "transformer.level_embed", NECK + "level_embed")
     yield below(ENCODER, "self_attn.", "self_attn.", "self_attn.")
@@ -99,7 +99,7 @@ def pixel_decoder() -> Iterable[Row]:
 
 
 def transformer_decoder() -> Iterable[Row]:
-    """Mask2Former's."""
+    """Mask2Former's transformer decoder."""
     yield below(CROSS, "cross_attn.in_proj.", "multihead_attn.in_proj_", "cross_attn.in_proj_")
     yield below(CROSS, "cross_attn.out_proj.", "multihead_attn.out_proj.", "cross_attn.out_proj.")
     yield below(CROSS, "norm1.", "norm.", "cross_attn_layer_norm.")
@@ -120,12 +120,12 @@ def transformer_decoder() -> Iterable[Row]:
 
 ROWS = (*swin(), *resnet(), *pixel_decoder(), *transformer_decoder())
 
-# What follows from other things, or is read by no forward pass: loss weights, indices, counters, Swin's last norm.
+# Not converted: derived, or read by no forward pass (loss weights, indices, counters, Swin's last norm).
 UNUSED = re.compile(
     r"criterion\.|pixel_(mean|std)$|.*(relative_position_index|num_batches_tracked)$|.*\.encoder\.swin\.layernorm\."
 )
-SPELLINGS = {  # other names of the same
-    "detectron2": (  # heads of before version 2
+SPELLINGS = {  # older and newer names of the same weights
+    "detectron2": (  # heads before version 2
         (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", PIXEL),
         (r"\.static_query\.", ".query_feat."),
     ),
@@ -146,15 +146,15 @@ SIGN = re.compile(rf"((?:[^.]+\.)*?)({'|'.join(map(re.escape, SIGNS))})")
 
 
 def layouts_by_prefix(names: Iterable[str]) -> dict[str, str]:
-    """`detectron2`, `transformers` or `ours`, by what stands before the names of a layout: nothing, or a wrapper's."""
+    """The layouts (`detectron2`, `transformers` or `ours`) among names, by the prefix that a wrapper added, or ""."""
     found = (SIGN.match(name) for name in names)
     return {sign[1]: SIGNS[sign[2]] for sign in found if sign}
 
 
 def to_ours(state: State, layout: str) -> State:
-    """Tensors under our names, parts joined; a name that no row knows stays as it is.
+    """Tensors under our names, with parts joined; a name without a row stays as it is.
 
-    Raises ValueError for two names of one weight.
+    Raises ValueError for two names of one weight, and for parts of different shapes.
     """
     parts: dict[str, dict[int, Tensor]] = {}
     for name, value in state.items():
@@ -167,7 +167,7 @@ def to_ours(state: State, layout: str) -> State:
 
 
 def joined(name: str, parts: list[Tensor]) -> Tensor:
-    """Parts, along the first axis, of a tensor of ours. Raises ValueError for parts of different shapes."""
+    """A tensor from its parts along the first axis. Raises ValueError for parts of different shapes."""
     if len({part.shape for part in parts}) > 1 or (len(parts) > 1 and not parts[0].dim()):
         shapes = " and ".join(str(tuple(part.shape)) for part in parts)
         raise ValueError(f"parts of {name} are {shapes}, expected equal ones with an axis")
@@ -175,7 +175,7 @@ def joined(name: str, parts: list[Tensor]) -> Tensor:
 
 
 def our_name(name: str, layout: str) -> tuple[str, int]:
-    """Our name for a layout's, and which part of our tensor it is."""
+    """Our name for a name of a layout, and the number of the part if our tensor has several."""
     for pattern, replacement in SPELLINGS[layout]:
         name = re.sub(pattern, replacement, name)
     for row in ROWS:
@@ -186,13 +186,13 @@ def our_name(name: str, layout: str) -> tuple[str, int]:
 
 
 def from_ours(state: State, layout: str) -> State:
-    """Tensors under another layout's names, in parts where it has parts.
+    """Tensors under the names of another layout, split where it has parts.
 
-    Raises ValueError naming a weight that the layout has no word for.
+    Raises ValueError for a weight that the layout does not have.
     """
     theirs: State = {}
     for name, value in state.items():
-        if UNUSED.match(name):  # a counter of a norm, which has no axis to split
+        if UNUSED.match(name):  # such as the counter of a norm
             continue
         row = next((row for row in ROWS if rename(name, row.ours, row.ours)), None)
         if row is None or not row.names(layout):
@@ -204,7 +204,7 @@ def from_ours(state: State, layout: str) -> State:
 
 
 def rename(name: str, old: str, new: str) -> str | None:
-    """A name with `new` for its beginning `old`, numbers kept; None if it does not begin so."""
+    """The name with its beginning `old` replaced by `new`, numbers kept; None if it begins otherwise."""
     found = pattern_of(old).fullmatch(name)
     if found is None:
         return None
@@ -216,5 +216,5 @@ def rename(name: str, old: str, new: str) -> str | None:
 
 @cache
 def pattern_of(beginning: str) -> re.Pattern[str]:
-    """What matches a name with some beginning: its numbers and what follows are the groups."""
+    """A pattern for names with some beginning; its groups are their numbers and the rest."""
     return re.compile(re.escape(beginning).replace(r"\#", r"(\d+)") + "(.*)")

@@ -1,7 +1,6 @@
-"""What comes out of a pickle: plain containers, records of arrays and tensors, and placeholders of everything else.
+"""Pickles as plain containers and records: nothing that a pickle names is imported or called.
 
-Nothing that a pickle names is imported or called. What it may call makes records, which it cannot look into; tensors
-are made of the records later, of those alone that are weights.
+A record keeps what a call was asked for with. A tensor is made from its record later, and only if it is a weight.
 """
 
 import pickle
@@ -14,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-STORAGES = {  # torch's name of what holds numbers, and the type of these
+STORAGES = {
     **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"},
     **{"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"},
     **{"ComplexDouble": "complex128", "ComplexFloat": "complex64"},
+}
+TYPES: dict[Any, torch.dtype] = {  # by the global names of torch's types and storages
+    **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
+    **{f"torch.{at}{name}Storage": getattr(torch, dtype) for at in ("", "cuda.") for name, dtype in STORAGES.items()},
+    "torch.storage.UntypedStorage": torch.uint8,
 }
 
 
@@ -26,213 +29,210 @@ class RefusedError(pickle.UnpicklingError):
     """A pickle asks for something other than arrays, tensors and plain containers."""
 
 
-class Placeholder:
-    """Stands for what a pickle names; takes whatever is done to it, and does nothing."""
+class FixedClass(type):
+    """A class that a pickle can call, but not change."""
+
+    @property
+    def __setstate__(cls) -> Any:
+        """Raise RefusedError: a pickle looks this up to set attributes."""
+        raise RefusedError("a change to a function")
+
+
+class Record(metaclass=FixedClass):
+    """A call that a pickle asks for and that is not made: its arguments, and the state that is set afterwards.
+
+    Each global name has a class of its own (`record_class`), since a pickle may expect a class or a function.
+    """
+
+    __slots__ = ("arguments", "state")
+    named = ""  # the global name
+    arguments: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *arguments: Any, **_: Any) -> Any:
+        """Keep the positional arguments; here and not in `__init__`, which a pickle may skip."""
+        record = super().__new__(cls)
+        record.arguments, record.state = arguments, None
+        return record
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class TensorRecord(Record):
+    """A tensor of torch, which has no state."""
 
     __slots__ = ()
-    named = ""  # the global name
 
-    def __new__(cls, *_: object, **__: object) -> "Placeholder":
-        """One that takes any arguments, as `__init__` does."""
-        return super().__new__(cls)
+    def __setstate__(self, state: object) -> None:
+        raise RefusedError("a change to a tensor")
 
-    def __init__(self, *_: object, **__: object):
-        """Keep nothing."""
+
+class Placeholder(Record):
+    """Stands for anything that weights do not need; whatever a pickle does to it has no effect."""
+
+    __slots__ = ()
 
     def __call__(self, *_: object, **__: object) -> "Placeholder":
         """Call nothing."""
         return self
 
-    def __setstate__(self, state: object) -> None:
-        """Keep nothing."""
-
     def __setitem__(self, key: object, value: object) -> None:
-        """Keep nothing."""
+        """Drop the item."""
 
-    append = extend = add = __setstate__
+    def append(self, item: object) -> None:
+        """Drop the item."""
+
+    extend = add = append
 
 
-class Attributes(Placeholder):
-    """Stands for getattr, by which old protocols name a class in a class."""
+class Getattr(Placeholder):
+    """Stands for getattr, by which old protocols name a class within a class: another placeholder."""
 
     __slots__ = ()
 
-    def __new__(cls, *_: object, **__: object) -> Any:
-        """A class that stands for the attribute."""
-        return placeholder(f"what {cls.named} finds")
+    def __new__(cls, *_: object) -> Any:
+        return record_class(f"what {cls.named} finds")
 
 
-@lru_cache(1000)
-def placeholder(named: str) -> type[Placeholder]:
-    """What stands for a global name, also where a pickle expects a class."""
-    base = Attributes if named in ("builtins.getattr", "__builtin__.getattr") else Placeholder
-    return type("Placeholder", (base,), {"__slots__": (), "named": named})
+class Name(Record):
+    """A name that is only an argument of other calls."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: object) -> Any:
+        raise RefusedError(cls.named)
 
 
-def named_by(value: object) -> str | None:
-    """The global name that a placeholder stands for; None of anything else."""
-    kind = value if isinstance(value, type) else type(value)
-    return kind.named if issubclass(kind, Placeholder) else None
+class Bytes(Record):
+    """Protocol 2 writes bytes as text to encode."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str = "", encoding: str = "latin1") -> Any:
+        if encoding != "latin1":
+            raise RefusedError(f"_codecs.encode to {encoding}")
+        return text.encode(encoding)
 
 
-def refuse(named: str) -> Any:
-    """Raise RefusedError naming what a file asks for."""
-    raise RefusedError(named)
+class Parameter(Record):
+    """The tensor of a parameter."""
+
+    __slots__ = ()
+
+    def __new__(cls, data: object, *_: object) -> Any:
+        return data
 
 
-class Admitted:
-    """What a pickle may call, and neither look into nor change."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., Any]):
-        self._make = make
-
-    def __call__(self, *arguments: Any) -> Any:
-        """What is made of the arguments."""
-        return self._make(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        """Raise RefusedError: to give a function attributes is to change it."""
-        raise RefusedError("a change to a function")
-
-
-class PlainDict(dict):
-    """A dictionary that a pickle can fill, and not give attributes."""
+class PlainDict(dict, metaclass=FixedClass):
+    """An ordered dictionary, without the attributes in which torch keeps versions."""
 
     def __setstate__(self, state: object) -> None:
-        """torch keeps versions there, which nobody needs."""
+        """Drop the attributes."""
 
 
-class PlainType:
-    """What a pickle calls a type of numbers, instead of numpy's own, which it could bend."""
+class Storage(NamedTuple):
+    """Where the numbers of tensors lie in a file of torch. A pickle may give any key and size."""
 
-    __slots__ = ("name", "state")
-
-    def __init__(self, name: object, *_: object):
-        self.name = name
-        self.state: Any = None
-
-    def __setstate__(self, state: object) -> None:
-        """The order of bytes comes second."""
-        self.state = state
-
-    def dtype(self) -> np.dtype:
-        """Numpy's own. Raises RefusedError for what torch has no numbers of."""
-        if not isinstance(self.name, str) or not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", self.name):
-            raise RefusedError(f"numpy.dtype {self.name}")
-        dtype = np.dtype(self.name)
-        return dtype if self.state is None else dtype.newbyteorder(self.state[1])
-
-
-class PlainArray:
-    """What a pickle calls an array: made of bytes of its own, and neither indexed nor called."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, *_: object):
-        """An array that is empty yet (`_reconstruct`)."""
-        self.parts: Any = None
-
-    def __setstate__(self, state: object) -> None:
-        """Version, shape, type, whether columns come first, and bytes."""
-        self.parts = state
-
-    def tensor(self) -> Tensor:
-        """Its numbers in this machine's order of bytes. Raises RefusedError for other things than numbers."""
-        _, shape, kind, columns_first, content = self.parts
-        content = content.encode("latin1") if isinstance(content, str) else content
-        if not isinstance(content, bytes | bytearray) or not isinstance(kind, PlainType):
-            raise RefusedError("an array of something other than bytes")
-        numbers = np.frombuffer(content, kind.dtype()).reshape(shape, order="F" if columns_first else "C")
-        return torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
-
-
-def from_buffer(content: object, kind: object, shape: object, order: object) -> PlainArray:
-    """How protocol 5 holds arrays."""
-    array = PlainArray()
-    array.parts = (1, shape, kind, order == "F", content)
-    return array
-
-
-class PlainStorage(NamedTuple):
-    """Where numbers of a tensor lie in a file of torch."""
-
-    kind: Any  # their type by name, as all of what follows said by the pickle
+    dtype: torch.dtype
     key: Any
-    size: Any  # how many there are
-    read: Callable[[Any, int], Tensor]  # bytes by key and number
+    size: Any  # number of elements
+    read: Callable[[Any, int], Tensor]  # key and number of bytes to uint8
 
 
-class PlainTensor(NamedTuple):
-    """What a pickle calls a tensor: how it lies in a storage."""
+def strided(storage: Any, offset: Any, shape: Any, strides: Any, *, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor within a storage, of the storage's type unless another is given.
 
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
-    kind: Any = None  # that of the storage
-
-    def tensor(self) -> Tensor:
-        """Its numbers, read now. Raises RefusedError for a storage that only code makes, ValueError for bad shapes."""
-        if not isinstance(self.storage, PlainStorage):
-            raise RefusedError(getattr(self.storage, "named", "a tensor of something other than numbers"))
-        shape, strides, size = self.shape, self.strides, self.storage.size
-        whole = all(type(one) is int and one >= 0 for one in (self.offset, size, *shape, *strides))
-        if not whole or len(shape) != len(strides):
-            raise ValueError("shapes of a tensor are whole numbers")
-        numbers = self.storage.read(self.storage.key, size * DTYPES[self.storage.kind].itemsize)
-        numbers = numbers.view(DTYPES[self.kind or self.storage.kind])
-        last = self.offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        if 0 not in shape and last >= len(numbers):
-            raise ValueError("a tensor ends after its storage")
-        return numbers.as_strided(shape, strides, 0 if 0 in shape else self.offset)
+    Raises RefusedError for anything but a storage, ValueError for shapes that are invalid or exceed it.
+    """
+    if not isinstance(storage, Storage):
+        raise RefusedError(named_by(storage) or "a tensor of something other than numbers")
+    whole = all(type(one) is int and one >= 0 for one in (offset, storage.size, *shape, *strides))
+    if not whole or len(shape) != len(strides):
+        raise ValueError("shapes of a tensor are whole numbers")
+    numbers = storage.read(storage.key, storage.size * storage.dtype.itemsize).view(dtype or storage.dtype)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= len(numbers):
+        raise ValueError("a tensor ends after its storage")
+    return numbers.as_strided(shape, strides, 0 if 0 in shape else offset)
 
 
-def typed_tensor(*parts: Any) -> PlainTensor:
-    """How torch holds tensors whose storage does not say the type, which is the seventh part."""
-    storage, offset, shape, strides, _, _, kind, *_ = parts
-    return PlainTensor(storage, offset, shape, strides, kind)
+def array(content: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
+    """Numpy's array as a tensor, in this machine's byte order. Raises RefusedError for anything but numbers."""
+    content = content.encode("latin1") if isinstance(content, str) else content
+    if not isinstance(content, bytes | bytearray) or not isinstance(dtype, Record) or dtype.named != "numpy.dtype":
+        raise RefusedError("an array of something other than bytes")
+    name = dtype.arguments[0]
+    if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?([fiu][1248]|b1)", name):
+        raise RefusedError(f"numpy.dtype {name}")
+    stored = np.dtype(name).newbyteorder(dtype.state[1] if dtype.state else "|")
+    numbers = np.frombuffer(content, stored).reshape(shape, order=order)
+    return torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
 
 
-def latin1(text: str, encoding: str) -> bytes:
-    """How protocol 2 holds bytes."""
-    if encoding != "latin1":
-        raise RefusedError(f"_codecs.encode to {encoding}")
-    return text.encode(encoding)
+def reconstructed(record: Record) -> Tensor:
+    """An array from its state: version, shape, type, whether columns come first, and bytes."""
+    _, shape, dtype, columns_first, content = record.state
+    return array(content, dtype, shape, "F" if columns_first else "C")
 
 
-TENSOR = Admitted(lambda storage, offset, shape, strides, *_: PlainTensor(storage, offset, shape, strides))
-ADMITTED: dict[str, Any] = {  # what stands for a global name; a mere name stands for itself
-    "collections.OrderedDict": Admitted(PlainDict),
-    "numpy.ndarray": "numpy.ndarray",
-    "numpy.dtype": Admitted(PlainType),
-    **dict.fromkeys(
-        ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), Admitted(PlainArray)
+MAKERS: dict[str, Callable[[Record], Tensor]] = {  # of tensors, by global name
+    "torch._utils._rebuild_tensor": lambda record: strided(*record.arguments[:4]),
+    "torch._utils._rebuild_tensor_v2": lambda record: strided(*record.arguments[:4]),
+    "torch._utils._rebuild_tensor_v3": lambda record: strided(
+        *record.arguments[:4], dtype=TYPES[named_by(record.arguments[6])]
     ),
-    **dict.fromkeys(("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"), Admitted(from_buffer)),
-    "__builtin__.bytes": Admitted(lambda: b""),  # how protocol 2 holds bytes of length 0
-    "_codecs.encode": Admitted(latin1),
-    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), TENSOR),
-    "torch._utils._rebuild_tensor_v3": Admitted(typed_tensor),
-    "torch._utils._rebuild_parameter": Admitted(lambda data, *_: data),
-    "torch._utils._rebuild_parameter_with_state": Admitted(lambda data, *_: data),
-    "torch.storage.UntypedStorage": "torch.uint8",
-    **{f"torch.{name}Storage": f"torch.{kind}" for name, kind in STORAGES.items()},
-    **{f"torch.cuda.{name}Storage": f"torch.{kind}" for name, kind in STORAGES.items()},
-    **{name: name for name in DTYPES},
+    "numpy.core.multiarray._reconstruct": reconstructed,
+    "numpy._core.multiarray._reconstruct": reconstructed,
+    "numpy.core.numeric._frombuffer": lambda record: array(*record.arguments),
+    "numpy._core.numeric._frombuffer": lambda record: array(*record.arguments),
+}
+BASES: dict[str, type] = {  # what stands for a global name; a placeholder for any other
+    **dict.fromkeys(("builtins.getattr", "__builtin__.getattr"), Getattr),
+    **dict.fromkeys(("_codecs.encode", "__builtin__.bytes"), Bytes),
+    **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"), Parameter),
+    **{name: TensorRecord if name.startswith("torch.") else Record for name in ("numpy.dtype", *MAKERS)},
+    **dict.fromkeys(("numpy.ndarray", *TYPES), Name),
+    "collections.OrderedDict": PlainDict,
 }
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Reads plain containers and records, whatever else the file names."""
+@lru_cache(1000)
+def record_class(named: str) -> Any:
+    """The class that stands for a global name in a pickle."""
+    base = BASES.get(named, Placeholder)
+    shown = "Tensor" if named in MAKERS else base.__name__  # in messages
+    return FixedClass(shown, (base,), {"__slots__": (), "named": named})
 
-    def __init__(self, stream: BinaryIO, stand_in: Callable[[str], Any] = placeholder):
-        """`stand_in` makes what stands for a global name that is not admitted, or raises."""
+
+def named_by(value: object) -> str | None:
+    """The global name of a record or of a class of records; None for anything else."""
+    kind = value if isinstance(value, type) else type(value)
+    return kind.named if issubclass(kind, Record) else None
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a tensor or the record of one."""
+    return isinstance(value, Tensor) or (isinstance(value, Record) and value.named in MAKERS)
+
+
+def make(value: Any) -> Tensor:
+    """The tensor of a record; a tensor stays as it is. Raises RefusedError with the name of any other record."""
+    if not is_tensor(value):
+        raise RefusedError(named_by(value))
+    return value if isinstance(value, Tensor) else MAKERS[value.named](value)
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads plain containers and records; a `strict` one raises RefusedError instead of making a placeholder."""
+
+    def __init__(self, stream: BinaryIO, strict: bool = False):
         super().__init__(stream, encoding="latin1")
-        self.stand_in = stand_in
+        self.strict = strict
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global name."""
-        named = f"{module}.{name}"
-        return ADMITTED[named] if named in ADMITTED else self.stand_in(named)
+        """A class of records in place of the global name."""
+        kind = record_class(f"{module}.{name}")
+        if self.strict and issubclass(kind, Placeholder):
+            raise RefusedError(kind.named)
+        return kind

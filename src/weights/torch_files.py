@@ -1,4 +1,4 @@
-"""Files that torch wrote, read as records: their pickle names nothing that is run, and tensors are read when made."""
+"""Reads torch's files as records: nothing that they name is run, and numbers are read when a tensor is made."""
 
 import pickle
 import sys
@@ -11,31 +11,32 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from src.weights.pickles import DTYPES, PlainStorage, PlainUnpickler, RefusedError
+from src.weights.pickles import TYPES, PlainUnpickler, RefusedError, Storage, named_by
 
 ZIP = b"PK\x03\x04"
-OLD_TORCH = tuple(pickle.dumps(0x1950A86A20F9469CFC6C, protocol) for protocol in (2, 3, 4, 5))  # before 1.6
+OLD_TORCH = tuple(pickle.dumps(0x1950A86A20F9469CFC6C, protocol) for protocol in (2, 3, 4, 5))  # before torch 1.6
 
 
 class TorchUnpickler(PlainUnpickler):
-    """Reads what torch pickles, whose tensors lie elsewhere in the file."""
+    """Reads torch's pickles, whose tensors lie elsewhere in the file."""
 
     def __init__(self, stream: BinaryIO, read: Callable[[Any, int], Tensor]):
         super().__init__(stream)
         self.read = read
-        self.kinds: dict[Any, Any] = {}  # of the numbers of a storage, by its key
+        self.dtypes: dict[Any, torch.dtype] = {}  # by the key of a storage
 
     def persistent_load(self, place: tuple[Any, ...]) -> Any:
-        """The record of a storage; of anything else, such as a module and its source, the class."""
+        """The storage; the class of anything else, such as a module with its source."""
         what, kind, key, _, size, *view = (*place, None)
-        if what != "storage" or kind not in DTYPES or any(view):
+        dtype = TYPES.get(named_by(kind))
+        if what != "storage" or dtype is None or any(view):
             return kind
-        self.kinds.setdefault(key, kind)
-        return PlainStorage(kind, key, size, self.read)
+        self.dtypes.setdefault(key, dtype)
+        return Storage(dtype, key, size, self.read)
 
 
 def read_zip(file: Path) -> Any:
-    """What torch has written since 1.6."""
+    """The content of a file of torch 1.6 or later."""
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
     root = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
@@ -56,8 +57,8 @@ def read_zip(file: Path) -> Any:
 
 
 def read_old(file: Path) -> Any:
-    """What torch wrote before 1.6: pickles in a row, then storages in a row, each after its length."""
-    places: dict[Any, tuple[int, int]] = {}  # where a storage begins, and its bytes
+    """The content of a file of torch before 1.6: several pickles, then the storages, each after its length."""
+    places: dict[Any, tuple[int, int]] = {}  # offset and number of bytes of each storage
 
     @cache
     def read(key: Any, size: int) -> Tensor:
@@ -67,12 +68,12 @@ def read_old(file: Path) -> Any:
             return numbers(stream.read(min(size, length)), size)
 
     with file.open("rb") as stream:
-        for _ in range(3):  # a number that says it is torch's, a version, and the machine
+        for _ in range(3):  # magic number, version, machine
             PlainUnpickler(stream).load()
         unpickler = TorchUnpickler(stream, read)
         content = unpickler.load()
         for key in PlainUnpickler(stream).load():
-            length = int.from_bytes(stream.read(8), "little") * DTYPES[unpickler.kinds[key]].itemsize
+            length = int.from_bytes(stream.read(8), "little") * unpickler.dtypes[key].itemsize
             places[key] = stream.tell(), length
             stream.seek(length, 1)
         if stream.tell() > file.stat().st_size:
@@ -81,7 +82,7 @@ def read_old(file: Path) -> Any:
 
 
 def numbers(content: bytes, size: int) -> Tensor:
-    """Bytes as a tensor. Raises EOFError where there are fewer than expected."""
+    """Bytes as a tensor of uint8. Raises EOFError if their number is not `size`."""
     if len(content) != size:
         raise EOFError("the file ends within its tensors")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.zeros(0, dtype=torch.uint8)

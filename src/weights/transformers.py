@@ -1,4 +1,4 @@
-"""What `transformers` wants beside the weights of its Mask2Former."""
+"""Completes converted weights to a Mask2Former of `transformers`: buffers and config.json."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def complete(state: State) -> State:
-    """A state of its layout with what it saves and no forward pass reads, as a new model of its has it."""
+    """A state of its layout with the weights that no forward pass reads, as a new model has them."""
     num_classes = len(state["class_predictor.bias"])
     extra = {"criterion.empty_weight": torch.tensor([1.0] * (num_classes - 1) + [NO_OBJECT_WEIGHT])}
     for name, value in state.items():
@@ -25,7 +25,7 @@ def complete(state: State) -> State:
 
 
 def config(state: State, architecture: Architecture) -> dict[str, Any]:
-    """Its config.json, for weights under our names."""
+    """The content of its config.json for weights under our names."""
     return {
         "architectures": ["Mask2FormerForUniversalSegmentation"],
         "model_type": "mask2former",
@@ -45,7 +45,7 @@ def config(state: State, architecture: Architecture) -> dict[str, Any]:
 
 
 def swin(state: State) -> dict[str, Any]:
-    """The configuration of a Swin."""
+    """`backbone_config` of a Swin."""
     width, blocks, window = swin_shape(state)
     tables = [state[f"backbone.body.layers_{i}.blocks.0.attn.relative_position_bias_table"] for i in range(4)]
     return {
@@ -60,7 +60,7 @@ def swin(state: State) -> dict[str, Any]:
 
 
 def resnet(state: State) -> dict[str, Any]:
-    """The configuration of a ResNet of bottlenecks."""
+    """`backbone_config` of a ResNet of bottlenecks."""
     body = "backbone.body."
     return {
         "model_type": "resnet",

@@ -22,7 +22,7 @@ from torch import nn
 
 from src.weights.checkpoint import read_tensors
 from src.weights.files import load, records
-from src.weights.pickles import ADMITTED, PlainStorage, PlainTensor, placeholder
+from src.weights.pickles import MAKERS, Storage, make, record_class, strided
 from src.weights.torch_files import OLD_TORCH
 
 FORMATS = ("pickle", "torch", "torch before 1.6")
@@ -116,7 +116,7 @@ BY_HAND = {
     "items of a placeholder's class": SYSTEM + b"(K\x01K\x01u",
     "members of a placeholder's class": SYSTEM + b"(K\x01e",
     "an attribute by a dotted name": text("torch._utils") + text("_rebuild_tensor_v2.__globals__") + b"\x93",
-    "an attribute of a record": text("src.weights.pickles") + text("ADMITTED") + b"\x93" + CHANGE,
+    "an attribute of a record": text("src.weights.pickles") + text("MAKERS") + b"\x93" + CHANGE,
     "an attribute by getattr": name("builtins", "getattr") + REBUILD + text("_make") + b"\x86R",
     "a call of what getattr finds": b"".join(
         (name("builtins", "getattr"), name("builtins", "__import__"), text("os"), b"\x85R", text("mkdir"), b"\x86R")
@@ -138,13 +138,28 @@ def test_a_pickle_changes_nothing(what: str, how: str, tmp_path: Path, monkeypat
     """What it may call cannot be looked into, given attributes or filled; the file is refused, and all is as it was."""
     monkeypatch.chdir(tmp_path)
     rebuild = torch._utils._rebuild_tensor_v2
-    before = (rebuild.__defaults__, dict(vars(rebuild)), dict(ADMITTED))
+    before = (rebuild.__defaults__, dict(vars(rebuild)), dict(MAKERS))
     payload = b"\x80\x04}" + text("weight") + BY_HAND[what] + b"s."
     with pytest.raises(ValueError, match=r"evil\.pth: not a readable checkpoint"):
         read_tensors([pack(payload, tmp_path / "evil.pth", how)])
-    assert (rebuild.__defaults__, dict(vars(rebuild)), dict(ADMITTED)) == before
-    assert placeholder("posix.system").named == "posix.system"
+    assert (rebuild.__defaults__, dict(vars(rebuild)), dict(MAKERS)) == before
+    assert record_class("posix.system").named == "posix.system"
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("change", [b"", CHANGE, b")R", b"(K\x01K\x01u", b"(K\x01e"])
+def test_a_tensor_is_not_changed(change: bytes, tmp_path: Path) -> None:
+    """It is given no attributes or items, nor called: such a file is refused."""
+    storage = b"((" + text("storage") + name("torch", "FloatStorage") + text("0") + text("cpu") + b"K\x02tQ"
+    tensor = REBUILD + storage + b"K\x00K\x02\x85K\x01\x85\x89NtR"
+    file = pack(b"\x80\x04}" + text("weight") + tensor + change + b"s.", tmp_path / "model.pth", "torch")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/data/0", np.ones(2, np.float32).tobytes())
+    if not change:
+        assert read_tensors([file])["weight"].tolist() == [1, 1]
+        return
+    with pytest.raises(ValueError, match=r"model\.pth: not a readable checkpoint"):
+        read_tensors([file])
 
 
 def test_what_is_named_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,10 +273,10 @@ def test_a_tensor_lies_within_its_storage(offset: Any, shape: Any, strides: Any,
     file = tmp_path / "model.pth"
     torch.save(torch.ones(4), file)
     content = records(file, "weights")
-    storage = content.storage._replace(size=size)
+    storage = content.arguments[0]._replace(size=size)
     with pytest.raises((ValueError, EOFError), match=r"storage|whole numbers|ends within"):
-        PlainTensor(storage, offset, shape, strides).tensor()
-    assert content.tensor().tolist() == [1, 1, 1, 1]
+        strided(storage, offset, shape, strides)
+    assert make(content).tolist() == [1, 1, 1, 1]
 
 
 def test_a_storage_that_is_too_short_is_refused(tmp_path: Path) -> None:
@@ -278,10 +293,12 @@ def test_a_storage_that_is_too_short_is_refused(tmp_path: Path) -> None:
 
 def test_a_storage_of_another_type_is_refused(tmp_path: Path) -> None:
     """A type that torch has not is no tensor."""
-    storage = PlainStorage("torch.float32", "0", 1, lambda key, size: torch.zeros(size, dtype=torch.uint8))
-    assert PlainTensor(storage, 0, (1,), (1,)).tensor().tolist() == [0]
+    storage = Storage(torch.float32, "0", 1, lambda key, size: torch.zeros(size, dtype=torch.uint8))
+    assert strided(storage, 0, (1,), (1,)).tolist() == [0]
+    rebuild, float32, module = map(record_class, ("torch._utils._rebuild_tensor_v3", "torch.float32", "torch.nn"))
+    assert make(rebuild(storage, 0, (1,), (1,), False, {}, float32)).tolist() == [0]
     with pytest.raises(KeyError):
-        PlainTensor(storage, 0, (1,), (1,), "torch.nn").tensor()
+        make(rebuild(storage, 0, (1,), (1,), False, {}, module))
 
 
 @pytest.mark.parametrize(
