@@ -20,7 +20,7 @@ def quality_of(rows: Iterable[Mapping[str, float]]) -> str | None:
 
 def policies_of(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return scores by policy from the content of scores.json or gate.json. Raises KeyError for missing entries."""
-    if "outcomes" in content:
+    if "beta" in content:  # a gate's
         return dict(content["outcomes"])
     policies = {f"exit{int(depth)}": row for depth, row in content["exits"].items()}
     if "gate" in content:
