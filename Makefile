@@ -44,7 +44,10 @@ published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
 test: setup ## run all tests, or those of TESTS=path
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
+
+test-fast: setup ## run the tests that neither train nor start processes, within a minute or two
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile -m "not slow" $(TESTS)
 
 check: setup ## format, lint and types, as CI checks them
 	$(VENV)/bin/ruff format --check .
@@ -61,5 +64,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs and the demo's results
 	rm -rf $(VENV) runs demo drill eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published test check format smoke clean
+.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published test test-fast check format smoke clean
 .DEFAULT_GOAL := help

@@ -13,6 +13,12 @@ from src.config.saved_settings import saved_overrides
 from tests.helpers import compose_run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: started last, one of them would leave the other processes without work."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose the real configuration with overrides, its run folder in a temporary place."""
