@@ -23,7 +23,7 @@ from scripts.tables import markdown
 from src.config.build import build_run
 from src.config.command_line import configure, quote_path
 from src.config.saved_settings import saved_overrides
-from src.jobs.running import run_all, run_job
+from src.jobs.running import Job, run_all
 from src.models.postprocess import Frame
 from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.records.csv_file import write_csv
@@ -46,13 +46,12 @@ def main() -> None:
     if min(arguments.steps, arguments.num_timed) < 1:
         parser.error(f"--steps {arguments.steps} --num-timed {arguments.num_timed}: expected 1 or more of each")
 
-    settings = [f"trainer.max_steps={arguments.steps}", "data.num_workers=0", *arguments.overrides]
-    jobs = [
-        run_job(
-            name, arguments.folder / name, ["src.train", f"+experiment={experiment}", *settings], steps=arguments.steps
-        )
-        for name, experiment in MODELS.items()
-    ]
+    jobs = []
+    for name, experiment in MODELS.items():  # a changed command line would repeat a finished training
+        folder = arguments.folder / name
+        settings = [f"+experiment={experiment}", f"trainer.max_steps={arguments.steps}", *arguments.overrides]
+        command = ["src.train", *settings, f"hydra.run.dir={folder}", "data.num_workers=0"]
+        jobs.append(Job(name, command, folder, steps=arguments.steps))
     if failed := run_all(jobs, at_once=len(jobs)):
         sys.exit("\n".join(f"error: training {name}: {why}" for name, why in failed.items()))
     models = {name: load(arguments.folder / name) for name in MODELS}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from scripts.eco_table import Row
+from scripts.eco_table import Row, gated_models, grouped
 from src.config.build import build_run
 from src.config.command_line import configure
 from src.exit_table.table import ExitTable
@@ -28,7 +28,7 @@ LINES = {  # choice: label, style
 def draw_curve(rows: Sequence[Row], file: Path) -> None:
     """Draw quality against multiply-adds, means over seeds: all models, then a panel for each model with gates."""
     models = list(dict.fromkeys(row.model for row in rows))
-    gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
+    gated = gated_models(rows)
     figure = Figure(figsize=(5 * (1 + len(gated)), 4.6), layout="constrained")
     whole, *panels = figure.subplots(1, 1 + len(gated))
     for place, model in enumerate(models):
@@ -50,7 +50,7 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
 
 def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: str) -> None:
     """Draw the exits of a model as a line, each with its depth."""
-    exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
+    exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.is_fixed))
     places = [points(rows, model, choice) for choice in exits]
     xs, ys = [x[0] for x, _ in places], [y[0] for _, y in places]
     axes.plot(xs, ys, "D-", color=color, label=label, markersize=5)
@@ -60,12 +60,10 @@ def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: st
 
 def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality") -> tuple[list[float], list[float]]:
     """Return GFLOPs and percent of a policy at every beta, means over seeds."""
-    groups: dict[float, list[Row]] = {}
-    for row in rows:
-        if (row.model, row.choice) == (model, choice):
-            groups.setdefault(row.beta, []).append(row)
-    costs = [statistics.mean(row.gflops for row in seeds) for seeds in groups.values()]
-    return costs, [100 * statistics.mean(getattr(row, score) for row in seeds) for seeds in groups.values()]
+    kept = [row for row in rows if (row.model, row.choice) == (model, choice)]
+    groups = grouped(kept, lambda row: row.beta).values()
+    costs = [statistics.mean(row.gflops for row in seeds) for seeds in groups]
+    return costs, [100 * statistics.mean(getattr(row, score) for row in seeds) for seeds in groups]
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +90,16 @@ def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
         if isinstance(value, Tensor) and not value.isfinite().all() and name not in seen[kind]:
             seen[kind].append(name)
 
-    def of_module(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for value in output if isinstance(output, list | tuple) else [output]:
-                note("module", name, value)
+    def note_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        for value in output if isinstance(output, list | tuple) else [output]:
+            note("module", name, value)
 
-        return hook
-
-    def of_parameter(name: str) -> Any:
-        return lambda gradient: note("gradient", name, gradient)
-
-    handles = [module.register_forward_hook(of_module(name)) for name, module in task.named_modules() if name]
-    handles += [p.register_hook(of_parameter(name)) for name, p in task.named_parameters() if p.requires_grad]
+    handles = [
+        module.register_forward_hook(partial(note_output, name)) for name, module in task.named_modules() if name
+    ]
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            handles.append(parameter.register_hook(partial(note, "gradient", name)))
     try:
         yield
     finally:
