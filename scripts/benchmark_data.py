@@ -33,8 +33,9 @@ from src.data.transforms import LargeScaleJitter, nearest, resize
 
 
 def main() -> None:
+    benchmarks = {"validation": validation, "jitter": jitter, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["validation", "jitter", "memory"])
+    parser.add_argument("what", choices=list(benchmarks))
     parser.add_argument("--root", default="data/coco", help="COCO, for jitter and memory (default: data/coco)")
     parser.add_argument("--num-images", type=int, default=10_000, help="made scenes (default: 10000)")
     parser.add_argument("--num-instances", type=int, default=40, help="in each image that is jittered (default: 40)")
@@ -42,12 +43,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="of loading (default: 20)")
     args = parser.parse_args()
     torch.set_num_threads(1)  # as in a worker
-    if args.what == "validation":
-        validation(args)
-    elif args.what == "jitter":
-        jitter(args)
-    else:
-        memory(args)
+    benchmarks[args.what](args)
 
 
 def data(layout: str, root: str | Path, *overrides: str) -> Any:

@@ -59,7 +59,10 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
                 task.seed_step(share["step"], number, share["rank"])
                 with fabric.autocast():
                     total, losses, num_bad = task.loss(batch, share["step"])
-                print_losses(total, losses, num_bad)
+                print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
+                for name, value in losses.items():
+                    if not value.isfinite():
+                        print(f"  {name}: {value.item():g}")
                 (total / num_parts).backward()
     print_first("output of a module", seen["module"])
     print_first("gradient of a parameter", seen["gradient"])
@@ -105,13 +108,6 @@ def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def print_losses(total: Tensor, losses: dict[str, Tensor], num_bad: int) -> None:
-    print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
-    for name, value in losses.items():
-        if not value.isfinite():
-            print(f"  {name}: {value.item():g}")
 
 
 def print_first(what: str, names: list[str]) -> None:

@@ -156,16 +156,12 @@ def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
 
 def gate_jobs(gates: Gates, overrides: list[str], betas: list[str], place: Path) -> list[Step]:
     """Step C: train one gate for all betas, or one for each."""
-    train = ["src.train", *overrides]
-    if gates.shared:
-        return [Step(run_job("gate", place / "gate", train, ("exit table",)), {})]
-    return [
-        Step(
-            run_job(f"gate {beta}", place / folder_name(f"gate {beta}"), [*train, beta], ("exit table",)),
-            values_of([beta]),
-        )
-        for beta in betas
-    ]
+    steps = []
+    for own in [[]] if gates.shared else [[beta] for beta in betas]:
+        name = " ".join(["gate", *own])
+        job = run_job(name, place / folder_name(name), ["src.train", *overrides, *own], ("exit table",))
+        steps.append(Step(job, values_of(own)))
+    return steps
 
 
 def score_jobs(gates: Gates, trained: list[str], betas: list[str], place: Path) -> list[Step]:

@@ -20,8 +20,8 @@ from src.records import run_folder
 from src.records.scores import NOTHING
 from src.weights.files import records
 
-DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
-BESIDE = (
+DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # settings that affect quality
+NO_EFFECT = (  # parts of these that change no quality
     "weights",
     "drop_class_head",
     "pretrained",
@@ -77,16 +77,12 @@ def beside(checkpoint: str | None, runs: str) -> Path:
 
 
 def decisive(settings: object) -> object:
-    """Settings as plain values, less those that change nothing in a label."""
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
-    return without(plain)
-
-
-def without(settings: object) -> object:
-    """Nested settings less some names."""
+    """Return settings as plain values, without those that do not affect a label."""
+    if OmegaConf.is_config(settings):
+        settings = OmegaConf.to_container(settings, resolve=True)
     if not isinstance(settings, dict):
         return settings
-    return {key: without(value) for key, value in settings.items() if key not in BESIDE}
+    return {key: decisive(value) for key, value in settings.items() if key not in NO_EFFECT}
 
 
 if __name__ == "__main__":
