@@ -109,9 +109,9 @@ def download(url: str, file: Path) -> None:
             f"{file.parent.absolute()} by other means."
         ) from error
     except HTTPException as error:
-        raise OSError(f"{url} broke off ({error!r}); run again") from error
+        raise OSError(f"{url}: the download was interrupted ({error!r}); run again to resume") from error
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{url} broke off at {part.stat().st_size} of {total} bytes; run again to go on from there")
+        raise OSError(f"{url}: the download ended at {part.stat().st_size} of {total} bytes; run again to resume")
     part.rename(file)
 
 

@@ -82,10 +82,8 @@ def eco(cfg: DictConfig) -> None:
         write_csv(rows, folder / "table.csv")
     console = Console()
     if held_out:
-        for table in result_tables(held_out, "gates on the holdout of the exit table"):
-            console.print(table)
-    for table in result_tables(scored, f"{folder}/table.csv"):
-        console.print(table)
+        console.print(*result_tables(held_out, "gates on the holdout of the exit table"), sep="\n")
+    console.print(*result_tables(scored, f"{folder}/table.csv"), sep="\n")
     if failed:
         console.print(failure_table(failed, jobs))
     print(f"python -m src.report {folder}")
@@ -122,10 +120,8 @@ def chain(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Step]:
     place = folder / folder_name(" ".join(gates.overrides).removeprefix("+experiment="))
     table_setting = f"data.table={quote(str(table.folder / 'table'))}"
     gate_overrides = [*gates.overrides, *shared, table_setting, f"seed={cfg.seed}", QUIET]
-    steps = [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place)]
-    if cfg.evaluate:
-        steps += score_jobs(gates, trained, betas, place)
-    return steps
+    scores = score_jobs(gates, trained, betas, place) if cfg.evaluate else []
+    return [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place), *scores]
 
 
 def frozen_parent(
@@ -148,7 +144,7 @@ def parent_job(cfg: DictConfig, overrides: list[str], trained: list[str], place:
 
 
 def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
-    """Step B: label the training images with the quality of every exit, and keep the inputs of the gates."""
+    """Step B: label the training images with the quality of every exit and the inputs of the gates."""
     place = folder / folder_name(f"label_{'+'.join(gates.inputs)}")
     settings = [f"table={quote(str(place / 'table'))}", f"task.inputs=[{','.join(gates.inputs)}]"]
     return run_job("exit table", place, ["src.label", *trained, *settings], ("parent",))

@@ -30,7 +30,7 @@ class Enlarging:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """How many pixels of the image each pixel covers: (h, w) float64."""
+        """The number of pixels of the image that each pixel covers: (h, w) float64."""
         rows, columns = (np.bincount(index, minlength=side) for index, side in self.axes)
         return np.multiply.outer(rows, columns).astype(float)
 

@@ -42,7 +42,7 @@ def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple
         }
         write_tensors(state, folder / STATE)
     except OSError as error:
-        print(f"the first non-finite step cannot be saved: {error}", file=sys.stderr)
+        print(f"the first non-finite step cannot be kept: {error}", file=sys.stderr)
         return
     print(
         f"step {task.global_step}: the first whose loss or gradients are not finite; it was skipped and saved in "
