@@ -179,11 +179,9 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
 
 def results_table(rows: Sequence[Row], latencies: Mapping[str, float]) -> str:
     """Return a Markdown line for each model and way: means over seeds, with their standard deviations."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.name, []).append(row)
     lines = []
-    for name, seeds in groups.items():
+    for name in dict.fromkeys(row.name for row in rows):
+        seeds = [row for row in rows if row.name == name]
         scores = [row.miou for row in seeds]
         lines.append(
             [

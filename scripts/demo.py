@@ -63,10 +63,11 @@ def main() -> None:
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def load(folder: Path) -> Any:
-    """Build the run of a folder, (task, data, trainer), with the weights of its last checkpoint."""
+def load(folder: Path, *settings: str) -> Any:
+    """Build the run of a folder, (task, data, trainer), with the weights of its last checkpoint and other settings."""
     weights = f"model.weights={folder}/checkpoints/last.ckpt"
-    overrides = [*saved_overrides([weights], setting="model.weights"), f"paths.run={folder}", "callbacks=[]", "~logger"]
+    overrides = saved_overrides([weights, *settings], setting="model.weights")
+    overrides += [f"paths.run={folder}", "callbacks=[]", "~logger"]
     run = build_run(configure([quote_path(override) for override in overrides]))
     run.task.eval()
     return run

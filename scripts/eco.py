@@ -78,7 +78,7 @@ def main() -> None:
     draw_curve(rows, folder / "curve.png")
     parent = folder / models[0].folder
     table = judged(parent)
-    draw_leavers(models[0].overrides, parent, table, scores_of(parent / "gate_quality", table), folder / "leavers.png")
+    draw_leavers(parent / "model", table, scores_of(parent / "gate_quality", table), folder / "leavers.png")
     Console().print(Markdown(text))
     print(f"{folder}/table.md, table.csv, curve.png, leavers.png")
 

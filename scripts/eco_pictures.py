@@ -3,16 +3,15 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from scripts.demo import load
 from scripts.eco_table import Row, gated_models, grouped
-from src.config.build import build_run
-from src.config.command_line import configure
 from src.exit_table.table import ExitTable
 from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.system.atomic import atomic_write
@@ -67,21 +66,17 @@ def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality")
 
 
 @torch.no_grad()
-def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
+def draw_leavers(model: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
     """Draw the scenes for which a gate predicts the least and the most gain of depth, from its qualities (N, E)."""
     exits, gain = table.info.exits, 100 * (scores[:, -1] - scores[:, 0])
     order = gain.argsort().tolist()
-    weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
-    number = f"data.val.num_scenes={table.info.num_images}"
-    task, data, _ = cast(
-        Any, build_run(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"]))
-    )
+    task, data, _ = load(model, f"data.val.num_scenes={table.info.num_images}")
     rows = []
     for when, places in (("first", order[:SHOWN]), ("last", order[-SHOWN:])):
         for place in places:
             quality = {depth: 100 * float(score) for depth, score in zip(exits, table.quality[place], strict=True)}
             title = f"leaves {when}: {gain[place]:+.1f} points expected of depth"
-            rows.append(draw_row(task.eval(), data.val_scenes[int(table.image_ids[place])], quality, title))
+            rows.append(draw_row(task, data.val_scenes[int(table.image_ids[place])], quality, title))
     sheet = Image.new("RGB", (rows[0].width, len(rows) * rows[0].height), "white")
     for place, row in enumerate(rows):
         sheet.paste(row, (0, place * row.height))

@@ -113,9 +113,8 @@ def chain(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Step]:
     shared = [*search, *(override for override in overrides if name_of(override).split(".")[0] in SHARED)]
     gates = gates_of(cfg, folder, shared)
     betas = [f"beta={float(beta)}" for beta in cfg.betas]
-    trained = frozen_parent(cfg, overrides, folder, search, shared)
 
-    parent = parent_job(cfg, [*search, *overrides], trained, folder / "parent")
+    parent, trained = parent_job(cfg, overrides, folder / "parent", search, shared)
     table = table_job(gates, trained, folder)
     place = folder / folder_name(" ".join(gates.overrides).removeprefix("+experiment="))
     table_setting = f"data.table={quote(str(table.folder / 'table'))}"
@@ -124,23 +123,18 @@ def chain(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Step]:
     return [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place), *scores]
 
 
-def frozen_parent(
-    cfg: DictConfig, overrides: list[str], folder: Path, search: list[str], shared: list[str]
-) -> list[str]:
-    """Return the overrides with which later jobs load the trained parent."""
-    if cfg.parent is None:
-        checkpoint = folder / "parent/checkpoints/last.ckpt"  # the newest scores are those of the last checkpoint
-        return [f"ckpt_path={checkpoint}", *shared, "trainer.devices=1", QUIET]
-    others = [override for override in overrides if name_of(override) != "parent"]
-    return [f"ckpt_path={cfg.parent}", *search, *others, "trainer.devices=1", QUIET]
-
-
-def parent_job(cfg: DictConfig, overrides: list[str], trained: list[str], place: Path) -> Job:
-    """Step A: train the parent; one that is trained already is only scored."""
+def parent_job(
+    cfg: DictConfig, overrides: list[str], place: Path, search: list[str], shared: list[str]
+) -> tuple[Job, list[str]]:
+    """Step A: train the parent, or score the given one; return also the overrides with which later jobs load it."""
     if cfg.parent is not None:
-        return run_job("parent", place, ["src.evaluate", *trained])
+        others = [override for override in overrides if name_of(override) != "parent"]
+        trained = [f"ckpt_path={cfg.parent}", *search, *others, "trainer.devices=1", QUIET]
+        return run_job("parent", place, ["src.evaluate", *trained]), trained
+    checkpoint = place / "checkpoints/last.ckpt"  # the newest scores are those of the last checkpoint
     steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
-    return run_job("parent", place, ["src.train", *overrides], steps=steps)
+    job = run_job("parent", place, ["src.train", *search, *overrides], steps=steps)
+    return job, [f"ckpt_path={checkpoint}", *shared, "trainer.devices=1", QUIET]
 
 
 def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
