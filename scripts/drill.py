@@ -26,7 +26,7 @@ from src.records.csv_file import write_csv
 from src.system.atomic import disk_of, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-# Ended in order, killed by the signal (before or after anybody handles it), or finished before it came.
+# Exit statuses: ended in order, killed by the signal before it was handled, or finished before it arrived.
 STATUSES = {signal.SIGTERM: (143, -15, 0), signal.SIGINT: (130, -2, 0), signal.SIGKILL: (-9, 0)}
 TINY = [
     "batch_size=2",
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m scripts.drill", description=__doc__.splitlines()[0])
     names = [scene.name for scene in SCENES]
     parser.add_argument("scenes", metavar="SCENE", nargs="*", help=f"some of {', '.join(names)}; default: all")
-    parser.add_argument("--kills", type=int, default=30, help="how many in all; default: 30")
+    parser.add_argument("--kills", type=int, default=30, help="total number of kills; default: 30")
     parser.add_argument("--seed", type=int, default=0, help="of the signals and the moments; default: 0")
     parser.add_argument("--folder", type=Path, help="where to run; default: on another disk than the temporary folder")
     arguments = parser.parse_args()
@@ -145,7 +145,7 @@ def run_unbroken(scene: Scene, place: Path) -> float:
     folder.mkdir(parents=True)
     began = time.monotonic()
     if start(scene.command(folder, place / "unbroken"), log).wait():
-        sys.exit(f"error: {scene.name} fails even when nobody kills it\n{log.read_text()[-2000:]}")
+        sys.exit(f"error: {scene.name} fails even without a kill\n{log.read_text()[-2000:]}")
     return time.monotonic() - began
 
 

@@ -42,8 +42,8 @@ class Enlarging:
 
     def box(self, mask: np.ndarray) -> list[int]:
         """Return left, top, width and height of the enlarged box of a non-empty mask (h, w)."""
-        top, bottom = extent(self.rows, mask.any(1))
-        left, right = extent(self.columns, mask.any(0))
+        top, bottom = extent(self.rows, np.flatnonzero(mask.any(1)))
+        left, right = extent(self.columns, np.flatnonzero(mask.any(0)))
         return [left, top, right - left, bottom - top]
 
     def packed(self, mask: np.ndarray) -> dict[str, Any]:
@@ -71,7 +71,6 @@ class Enlarging:
         return picked[0], picked[1]
 
 
-def extent(index: np.ndarray, covered: np.ndarray) -> tuple[int, int]:
-    """Return start and end, in large indices, of the small indices that a mask covers."""
-    places = np.flatnonzero(covered)
+def extent(index: np.ndarray, places: np.ndarray) -> tuple[int, int]:
+    """Return start and end, in large indices, of sorted small indices; `index` has the small one of each large one."""
     return int(np.searchsorted(index, places[0])), int(np.searchsorted(index, places[-1], "right"))
