@@ -4,7 +4,6 @@ Same as Mask2Former's scripts: things cover stuff, but areas of stuff are those 
 listed; classes are numbered from 0; ids of images are their names. Letters: H x W pixels.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from src.data.formats.categories import read_categories
 from src.data.formats.coco_masks import mask_to_rle
 from src.data.formats.images import open_image
 from src.data.index_masks import read_values
+from src.system.atomic import write_json
 
 Entry = dict[str, Any]
 SPLITS = {"train": "training", "val": "validation"}
@@ -46,14 +46,15 @@ def write_objects(root: Path) -> None:
             pixels = np.asarray(open_image(root / "annotations_instance" / folder / name).convert("RGB"))
             height, width = semantic.shape
             images.append({"id": file.stem, "file_name": file.name, "height": height, "width": width})
-            things = objects(pixels[..., 0], pixels[..., 1])
-            map_, segments = lay(stuff(semantic), things, semantic.shape)
+            found = objects(pixels[..., 0], pixels[..., 1])
+            map_, segments = lay(stuff(semantic), found, semantic.shape)
             save_colors(map_, masks / name)
             panoptic.append({"image_id": file.stem, "file_name": name, "segments_info": segments})
-            for category, mask in things:
+            for category, mask in found:
                 instances.append(instance(len(instances) + 1, file.stem, category, mask))
-        write(instance_file, images, instances, [CATEGORIES[index] for index in THINGS])
-        write(panoptic_file, images, panoptic, CATEGORIES)
+        things = [CATEGORIES[index] for index in THINGS]
+        write_json({"images": images, "annotations": instances, "categories": things}, instance_file, indent=None)
+        write_json({"images": images, "annotations": panoptic, "categories": CATEGORIES}, panoptic_file, indent=None)
 
 
 Segment = tuple[int, np.ndarray]  # category, and mask (H, W) bool
@@ -95,10 +96,3 @@ def instance(id_: int, image_id: str, category: int, mask: np.ndarray) -> Entry:
 def box(mask: np.ndarray) -> list[float]:
     """Return left, top, width and height of a mask."""
     return run_lengths.toBbox(mask_to_rle(mask)).tolist()
-
-
-def write(file: Path, images: list[Entry], annotations: list[Entry], categories: list[Entry]) -> None:
-    """Write an annotation file atomically."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    part.rename(file)

@@ -27,8 +27,15 @@ class Archive(NamedTuple):
     sha1: str | None = None  # None if it is not published
 
 
-def parser(description: str | None, root: str, url: str, archives: Sequence[Archive]) -> argparse.ArgumentParser:
-    """Return the parser of a script that prepares a data set."""
+def prepare_all(
+    description: str | None, root: str, url: str, archives: Sequence[Archive], arguments: list[str] | None
+) -> argparse.Namespace:
+    """Prepare the archives that a command line selects; return its arguments. Raises SystemExit for an OSError.
+
+    Args:
+        description: of the script that runs.
+        root, url: defaults of `--root` and `--url`.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(root), help="folder to fill (default: %(default)s)")
     parser.add_argument("--url", default=url, help="where the archives lie (default: %(default)s)")
@@ -36,17 +43,14 @@ def parser(description: str | None, root: str, url: str, archives: Sequence[Arch
     parser.set_defaults(only=None)
     if len(parts := list(dict.fromkeys(archive.part for archive in archives))) > 1:
         parser.add_argument("--only", choices=parts, help="one part (default: all)")
-    return parser
-
-
-def prepare_all(archives: Sequence[Archive], args: argparse.Namespace) -> None:
-    """Prepare the selected archives. Raises SystemExit in one line on errors."""
+    args = parser.parse_args(arguments)
     try:
         for archive in archives:
             if args.only in (None, archive.part):
                 prepare(archive, args.root, args.url, args.keep)
     except OSError as error:  # unreachable, interrupted, disk full
         sys.exit(f"error: {error}")
+    return args
 
 
 def prepare(archive: Archive, root: Path, url: str, keep: bool) -> None:
@@ -105,9 +109,9 @@ def download(url: str, file: Path) -> None:
             f"{file.parent.absolute()} by other means."
         ) from error
     except HTTPException as error:
-        raise OSError(f"{url} broke off ({error!r}); run again") from error
+        raise OSError(f"{url}: the download was interrupted ({error!r}); run again to resume") from error
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{url} broke off at {part.stat().st_size} of {total} bytes; run again to go on from there")
+        raise OSError(f"{url}: the download ended at {part.stat().st_size} of {total} bytes; run again to resume")
     part.rename(file)
 
 

@@ -1,8 +1,8 @@
-"""Time validation without decoding, jitter of a segment map against a stack of masks, and watch loading's memory.
+"""Time validation without decoding and jitter of a segment map against masks, or print the memory of data loading.
 
-python -m scripts.benchmark_data validation                     images per minute and core, made scenes
+python -m scripts.benchmark_data validation                     images per minute and core, procedural scenes
 python -m scripts.benchmark_data jitter --root data/coco        large-scale jitter of 40 instances, taking turns
-python -m scripts.benchmark_data memory --root data/coco        of the loader's workers, epoch by epoch
+python -m scripts.benchmark_data memory --root data/coco        memory of the loader's workers, epoch by epoch
 """
 
 import argparse
@@ -33,21 +33,17 @@ from src.data.transforms import LargeScaleJitter, nearest, resize
 
 
 def main() -> None:
+    benchmarks = {"validation": validation, "jitter": jitter, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["validation", "jitter", "memory"])
+    parser.add_argument("what", choices=list(benchmarks))
     parser.add_argument("--root", default="data/coco", help="COCO, for jitter and memory (default: data/coco)")
-    parser.add_argument("--num-images", type=int, default=10_000, help="made scenes (default: 10000)")
-    parser.add_argument("--num-instances", type=int, default=40, help="in each image that is jittered (default: 40)")
-    parser.add_argument("--rounds", type=int, default=100, help="images that are jittered (default: 100)")
-    parser.add_argument("--epochs", type=int, default=20, help="of loading (default: 20)")
+    parser.add_argument("--num-images", type=int, default=10_000, help="procedural scenes (default: 10000)")
+    parser.add_argument("--num-instances", type=int, default=40, help="instances in each jittered image (default: 40)")
+    parser.add_argument("--rounds", type=int, default=100, help="number of jittered images (default: 100)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of loading (default: 20)")
     args = parser.parse_args()
     torch.set_num_threads(1)  # as in a worker
-    if args.what == "validation":
-        validation(args)
-    elif args.what == "jitter":
-        jitter(args)
-    else:
-        memory(args)
+    benchmarks[args.what](args)
 
 
 def data(layout: str, root: str | Path, *overrides: str) -> Any:

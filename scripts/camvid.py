@@ -23,7 +23,7 @@ from scripts.latency import timed, ways_of
 from scripts.tables import markdown, mean_and_deviation
 from src.config.command_line import configure
 from src.jobs.results import scores_of
-from src.jobs.running import Job, run_all, run_job
+from src.jobs.running import Job, run_all
 from src.prediction.inputs import Inputs
 from src.predictor import Predictor
 from src.records.csv_file import write_csv
@@ -118,7 +118,10 @@ def numbers(text: str) -> list[int]:
 
 
 def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Iterator[Job]:
-    """Yield training and scoring of a model. A parent is trained after the model it starts from; src.eco scores it."""
+    """Yield training and scoring of a model. A changed command line would repeat a finished job.
+
+    A parent is trained after the model that it starts from; src.eco trains and scores its gates.
+    """
     title, settings = f"{model.title}, seed {seed}", [*model.overrides, f"seed={seed}", *overrides]
     steps = configure(settings).trainer.max_steps
     after: tuple[str, ...] = ()
@@ -128,14 +131,15 @@ def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Ite
         yield first
         settings.append(f"model.weights={other / 'train/checkpoints/last.ckpt'}")
         after = (first.name,)
-    train = run_job(f"{title}: train", run / "train", ["src.train", *settings, QUIET], after, steps)
+    place, last = run / "train", run / "train/checkpoints/last.ckpt"
+    train = Job(f"{title}: train", ["src.train", *settings, QUIET, f"hydra.run.dir={place}"], place, after, steps)
     yield train
-    last = train.folder / "checkpoints/last.ckpt"
     if model.gated:
         score = ["src.eco", f"parent={last}", f"betas=[{','.join(map(str, BETAS))}]"]
     else:
         score = ["src.evaluate", f"ckpt_path={last}", QUIET]
-    yield run_job(f"{title}: test", run / "test", [*score, TEST], (train.name,))
+    place = run / "test"
+    yield Job(f"{title}: test", [*score, TEST, f"hydra.run.dir={place}"], place, (train.name,))
 
 
 def rows_of(model: Model, seed: int, run: Path) -> Iterator[Row]:
@@ -175,11 +179,9 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
 
 def results_table(rows: Sequence[Row], latencies: Mapping[str, float]) -> str:
     """Return a Markdown line for each model and way: means over seeds, with their standard deviations."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.name, []).append(row)
     lines = []
-    for name, seeds in groups.items():
+    for name in dict.fromkeys(row.name for row in rows):
+        seeds = [row for row in rows if row.name == name]
         scores = [row.miou for row in seeds]
         lines.append(
             [

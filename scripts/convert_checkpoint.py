@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from omegaconf import OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -117,13 +118,9 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
     settings = architecture.settings()
     choices = {name: value for name, value in settings.items() if "/" in name}
     values = {name: value for name, value in settings.items() if "/" not in name} | {"model.weights": str(target)}
-    tree: dict = {}
+    tree = OmegaConf.create()
     for name, value in values.items():
-        *path, last = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = value
+        OmegaConf.update(tree, name, value)
     lines = [
         HEADING,
         f"# {architecture}; from {Path(checkpoint.source).name}",
@@ -131,7 +128,8 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
         "defaults:",
         *(f"  - override /{name}: {value}" for name, value in choices.items()),
     ]
-    return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+    plain = OmegaConf.to_container(tree)
+    return "\n".join(lines) + "\n" + yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
 
 
 def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Leaves demo/table.md, demo/table.csv and demo/pictures. What is trained already 
 """
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -23,7 +22,8 @@ from scripts.tables import markdown
 from src.config.build import build_run
 from src.config.command_line import configure, quote_path
 from src.config.saved_settings import saved_overrides
-from src.jobs.running import run_all, run_job
+from src.jobs.results import scores_of
+from src.jobs.running import Job, run_all
 from src.models.postprocess import Frame
 from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.records.csv_file import write_csv
@@ -46,40 +46,41 @@ def main() -> None:
     if min(arguments.steps, arguments.num_timed) < 1:
         parser.error(f"--steps {arguments.steps} --num-timed {arguments.num_timed}: expected 1 or more of each")
 
-    settings = [f"trainer.max_steps={arguments.steps}", "data.num_workers=0", *arguments.overrides]
-    jobs = [
-        run_job(
-            name, arguments.folder / name, ["src.train", f"+experiment={experiment}", *settings], steps=arguments.steps
-        )
-        for name, experiment in MODELS.items()
-    ]
+    jobs = []
+    for name, experiment in MODELS.items():  # a changed command line would repeat a finished training
+        folder = arguments.folder / name
+        settings = [f"+experiment={experiment}", f"trainer.max_steps={arguments.steps}", *arguments.overrides]
+        command = ["src.train", *settings, f"hydra.run.dir={folder}", "data.num_workers=0"]
+        jobs.append(Job(name, command, folder, steps=arguments.steps))
     if failed := run_all(jobs, at_once=len(jobs)):
         sys.exit("\n".join(f"error: training {name}: {why}" for name, why in failed.items()))
     models = {name: load(arguments.folder / name) for name in MODELS}
-    seconds = time_interleaved(models, arguments.num_timed)
+    scenes = next(iter(models.values())).data.val_scenes  # held out, the same for all models
+    seconds = time_interleaved(models, scenes, arguments.num_timed)
     table = tabulate(arguments.folder, models, seconds)
-    pictures = save_pictures(arguments.folder / "pictures", models)
+    pictures = save_pictures(arguments.folder / "pictures", models, scenes)
     Console().print(table)
     print(f"\n{arguments.folder}/table.md, table.csv and {len(pictures)} pictures: {pictures[0]} ...")
 
 
-def load(folder: Path) -> Any:
-    """Build the run of a folder, (task, data, trainer), with the weights of its last checkpoint."""
+def load(folder: Path, *settings: str) -> Any:
+    """Build the run of a folder, (task, data, trainer), with the weights of its last checkpoint and other settings."""
     weights = f"model.weights={folder}/checkpoints/last.ckpt"
-    overrides = [*saved_overrides([weights], setting="model.weights"), f"paths.run={folder}", "callbacks=[]", "~logger"]
+    overrides = saved_overrides([weights, *settings], setting="model.weights")
+    overrides += [f"paths.run={folder}", "callbacks=[]", "~logger"]
     run = build_run(configure([quote_path(override) for override in overrides]))
     run.task.eval()
     return run
 
 
 @torch.no_grad()
-def time_interleaved(models: Mapping[str, Any], num_scenes: int) -> dict[Exit, float]:
+def time_interleaved(models: Mapping[str, Any], scenes: Any, num_scenes: int) -> dict[Exit, float]:
     """Return median seconds per image, network and panoptic segments, one image at a time, the exits taking turns."""
     torch.set_num_threads(1)  # waiting threads would add noise
     taken: dict[Exit, list[float]] = {
         (name, depth): [] for name, run in models.items() for depth in run.task.model.exits
     }
-    scenes, chance = scenes_of(models), random.Random(0)
+    chance = random.Random(0)
     for i in range(min(num_scenes, len(scenes))):
         image = scenes[i].image  # drawn before the clock starts
         for name, depth in chance.sample(list(taken), len(taken)):  # the first one finds cold caches
@@ -87,11 +88,6 @@ def time_interleaved(models: Mapping[str, Any], num_scenes: int) -> dict[Exit, f
             segment(models[name].task, image, depth)
             taken[name, depth].append(time.perf_counter() - started)
     return {key: statistics.median(times) for key, times in taken.items()}
-
-
-def scenes_of(models: Mapping[str, Any]) -> Any:
-    """Return the held-out scenes, the same for all models."""
-    return next(iter(models.values())).data.val_scenes
 
 
 def segment(task: Any, image: torch.Tensor, depth: int) -> None:
@@ -108,7 +104,7 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
     rows = []
     for name, run in models.items():
         schedule = " ".join(map(str, run.task.hparams["config"]["schedule"]))
-        for depth, scores in json.loads((folder / name / "scores.json").read_text())["exits"].items():
+        for depth, scores in scores_of(folder / name).items():
             quality = [f"{scores[key]:.1f}" for key in ("pq", "pq_things", "pq_stuff")]
             cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
             rows.append([name, schedule, depth, *quality, *cost, f"{seconds[name, int(depth)]:.4f}"])
@@ -121,10 +117,8 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
     return table
 
 
-def save_pictures(folder: Path, models: Mapping[str, Any]) -> list[Path]:
-    """Save the predictions of every exit for the first held-out scenes."""
-    folder.mkdir(exist_ok=True)
-    scenes = scenes_of(models)
+def save_pictures(folder: Path, models: Mapping[str, Any], scenes: Any) -> list[Path]:
+    """Save the predictions of every exit for the first scenes."""
     files = [folder / f"{number:02d}.png" for number in range(min(PICTURES, len(scenes)))]
     for number, file in enumerate(files):
         with atomic_write(file) as part:

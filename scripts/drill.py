@@ -26,9 +26,8 @@ from src.records.csv_file import write_csv
 from src.system.atomic import disk_of, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-# Ended in order, killed by the signal (before or after anybody handles it), or finished before it came.
+# Exit statuses: ended in order, killed by the signal before it was handled, or finished before it arrived.
 STATUSES = {signal.SIGTERM: (143, -15, 0), signal.SIGINT: (130, -2, 0), signal.SIGKILL: (-9, 0)}
-MODEL = ["dim=32", "num_queries=5", "model.decoder.num_layers=1", "trainer.log_every_n_steps=1"]
 TINY = [
     "batch_size=2",
     "data.num_workers=0",
@@ -38,7 +37,10 @@ TINY = [
     "task.criterion.num_points=64",
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
-    *MODEL,
+    "trainer.log_every_n_steps=1",
+    "dim=32",
+    "num_queries=5",
+    "model.decoder.num_layers=1",
 ]
 TRAIN = ["src.train", "+experiment=eco_parent_shapes", "ckpt_path=auto", *TINY, "trainer.max_steps=60"]
 
@@ -47,48 +49,34 @@ class Scene(NamedTuple):
     """A command to kill, in its own folder."""
 
     name: str
-    command: Callable[[Path, Path], list[str]]  # takes the scene's folder, and the folder of unbroken runs
+    words: list[str]  # of the command; {folder} is the scene's folder, {unbroken} the folder of unbroken runs
     results: Callable[[Path], Iterator[tuple[str, Any]]]  # results by name
     share: float  # of the kills
 
-
-def training(*more: str) -> Callable[[Path, Path], list[str]]:
-    return lambda folder, unbroken: [*TRAIN, *more, f"hydra.run.dir={folder}"]
-
-
-def labelling(folder: Path, unbroken: Path) -> list[str]:
-    parent = f"ckpt_path={unbroken}/training/checkpoints/last.ckpt"
-    quick = ["shard_size=4", "trainer.enable_progress_bar=false"]
-    return ["src.label", parent, f"table={folder}/table", f"hydra.run.dir={folder}", *quick]
+    def command(self, folder: Path, unbroken: Path) -> list[str]:
+        """Return the arguments of python -m."""
+        return [word.format(folder=folder, unbroken=unbroken) for word in self.words]
 
 
-def gate_training(folder: Path, unbroken: Path) -> list[str]:
-    how = ["trainer.enable_progress_bar=false", "trainer.max_epochs=60", "callbacks.early_stopping.patience=60"]
-    table = f"data.table={unbroken}/labelling/table"
-    inputs = ["batch_size=8", "task.gate.inputs=[mean32]", "ckpt_path=auto"]
-    return ["src.train", "+experiment=eco_gate_shapes", table, *inputs, *how, f"hydra.run.dir={folder}"]
-
-
-def sweep(folder: Path, unbroken: Path) -> list[str]:
-    jobs = ["-m", "schedule=[0,0,2],[1,1,2]", "seed=0,1", "exits=[1,2]"]
-    short = ["trainer.max_steps=30", "validate_every=7", "hydra.launcher.at_once=2", f"hydra.sweep.dir={folder}"]
-    return ["src.train", "+experiment=eco_parent_shapes", *TINY, *jobs, *short]
-
-
-def chain(folder: Path, unbroken: Path) -> list[str]:
-    short = ["trainer.max_steps=30", "validate_every=7", "betas=[0.001,0.01]", f"hydra.run.dir={folder}"]
-    gates = ["gates.trainer.max_epochs=5", "gates.batch_size=8"]
-    return ["src.eco", "+experiment=eco_parent_shapes", *TINY, *short, *gates]
-
-
+RUN = "hydra.run.dir={folder}"
+QUIET = "trainer.enable_progress_bar=false"
+CROWDED = ["validate_every=5", "data.val.num_scenes=60"]
+SAVING = ["validate_every=30", "callbacks.last.steps=1"]
+PARENT = "ckpt_path={unbroken}/training/checkpoints/last.ckpt"
+LABEL = ["src.label", PARENT, "table={folder}/table", RUN, "shard_size=4", QUIET]
+GATE = ["src.train", "+experiment=eco_gate_shapes", "data.table={unbroken}/labelling/table", "ckpt_path=auto", RUN]
+GATE += ["batch_size=8", "task.gate.inputs=[mean32]", "trainer.max_epochs=60", "callbacks.early_stopping.patience=60"]
+SHORT = ["+experiment=eco_parent_shapes", *TINY, "trainer.max_steps=30", "validate_every=7"]
+JOBS = ["-m", "schedule=[0,0,2],[1,1,2]", "seed=0,1", "exits=[1,2]", "hydra.launcher.at_once=2"]
+GATES = ["betas=[0.001,0.01]", "gates.trainer.max_epochs=5", "gates.batch_size=8"]
 SCENES = (
-    Scene("training", training("validate_every=9"), results_of_run, 0.2),
-    Scene("validation", training("validate_every=5", "data.val.num_scenes=60"), results_of_run, 0.13),
-    Scene("saving", training("validate_every=30", "callbacks.last.steps=1"), results_of_run, 0.13),
-    Scene("labelling", labelling, results_of_run, 0.13),
-    Scene("gate training", gate_training, results_of_run, 0.13),
-    Scene("sweep", sweep, results_of_jobs, 0.14),
-    Scene("chain", chain, results_of_jobs, 0.14),
+    Scene("training", [*TRAIN, "validate_every=9", RUN], results_of_run, 0.2),
+    Scene("validation", [*TRAIN, *CROWDED, RUN], results_of_run, 0.13),
+    Scene("saving", [*TRAIN, *SAVING, RUN], results_of_run, 0.13),
+    Scene("labelling", LABEL, results_of_run, 0.13),
+    Scene("gate training", [*GATE, QUIET], results_of_run, 0.13),
+    Scene("sweep", ["src.train", *SHORT, *JOBS, "hydra.sweep.dir={folder}"], results_of_jobs, 0.14),
+    Scene("chain", ["src.eco", *SHORT, *GATES, RUN], results_of_jobs, 0.14),
 )
 
 
@@ -97,8 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m scripts.drill", description=__doc__.splitlines()[0])
     names = [scene.name for scene in SCENES]
     parser.add_argument("scenes", metavar="SCENE", nargs="*", help=f"some of {', '.join(names)}; default: all")
-    parser.add_argument("--kills", type=int, default=30, help="how many in all; default: 30")
-    parser.add_argument("--seed", type=int, default=0, help="of signals and moments; default: 0")
+    parser.add_argument("--kills", type=int, default=30, help="total number of kills; default: 30")
+    parser.add_argument("--seed", type=int, default=0, help="of the signals and the moments; default: 0")
     parser.add_argument("--folder", type=Path, help="where to run; default: on another disk than the temporary folder")
     arguments = parser.parse_args()
     if unknown := set(arguments.scenes) - set(names):
@@ -117,7 +105,11 @@ def main() -> None:
     write_csv(rows, Path("drill/kills.csv"))
     cells = [[str(value).replace("|", " ") for value in row.values()] for row in rows]
     write_text(markdown(list(rows[0]), cells) + "\n", Path("drill/kills.md"))
-    Console(width=160).print(table_of(rows))
+    table = Table(*rows[0], title="kills and results")
+    table.columns[-2].overflow = "fold"
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(width=160).print(table)
     failed = [row for row in rows if row["verdict"] not in ("", "equal")]
     if failed:
         print(f"the runs are kept in {place}")
@@ -136,13 +128,12 @@ def another_disk() -> str | None:
 
 def start(command: Sequence[str], log: Path) -> subprocess.Popen:
     """Start a command in its own process group, as a terminal does."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open(log, "a") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             stdout=stream,
             stderr=stream,
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -154,7 +145,7 @@ def run_unbroken(scene: Scene, place: Path) -> float:
     folder.mkdir(parents=True)
     began = time.monotonic()
     if start(scene.command(folder, place / "unbroken"), log).wait():
-        sys.exit(f"error: {scene.name} fails even when nobody kills it\n{log.read_text()[-2000:]}")
+        sys.exit(f"error: {scene.name} fails even without a kill\n{log.read_text()[-2000:]}")
     return time.monotonic() - began
 
 
@@ -203,15 +194,6 @@ def compare(scene: Scene, folder: Path, place: Path) -> str:
     expected, found = dict(scene.results(unbroken)), dict(scene.results(folder))
     differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
     return f"differs: {', '.join(sorted(differing))}" if differing else "equal"
-
-
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of all starts."""
-    table = Table(*rows[0], title="kills and results")
-    table.columns[-2].overflow = "fold"
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    return table
 
 
 if __name__ == "__main__":

@@ -71,16 +71,15 @@ def main() -> None:
     jobs = [job for model in models for job in jobs_of(model, folder / model.folder, arguments)]
     if failed := run_all(jobs, arguments.at_once):
         sys.exit("\n".join(f"error: {name}: {why}" for name, why in failed.items()))
-    rows: list[Row] = []
-    for model in models:
-        rows += rows_of(model, folder / model.folder, other_table(model, folder, arguments.seeds))
+    rows = [row for model in models for row in rows_of(model, folder, other_table(model, folder, arguments.seeds))]
     write_csv([row._asdict() for row in rows], folder / "table.csv")
-    write_text(markdown(rows), folder / "table.md")
+    text = markdown(rows)
+    write_text(text, folder / "table.md")
     draw_curve(rows, folder / "curve.png")
     parent = folder / models[0].folder
     table = judged(parent)
-    draw_leavers(models[0].overrides, parent, table, scores_of(parent / "gate_quality", table), folder / "leavers.png")
-    Console().print(Markdown(markdown(rows)))
+    draw_leavers(parent / "model", table, scores_of(parent / "gate_quality", table), folder / "leavers.png")
+    Console().print(Markdown(text))
     print(f"{folder}/table.md, table.csv, curve.png, leavers.png")
 
 
@@ -99,24 +98,24 @@ def length(steps: int) -> list[str]:
 
 
 def jobs_of(model: Model, folder: Path, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Yield training, labelling and gates of a model."""
+    """Yield training, labelling and gates of a model. A changed command line would repeat a finished job."""
+    run = folder / "model"
+    training = ["src.train", *model.overrides, f"hydra.run.dir={run}", "data.num_workers=0"]
     steps = configure(model.overrides).trainer.max_steps
-    training = ["src.train", *model.overrides, "data.num_workers=0"]
-    train = run_job(f"{model.title}: train", folder / "model", training, steps=steps)
+    train = Job(f"{model.title}: train", training, run, steps=steps)
     yield train
-    label = ["src.label", f"ckpt_path={train.folder}/checkpoints/last.ckpt", f"task.inputs={INPUTS}"]
+    label = ["src.label", f"ckpt_path={run}/checkpoints/last.ckpt", f"task.inputs={INPUTS}"]
     label += ["data.num_workers=0", QUIET]
-    splits = {"val": arguments.num_judged}
-    if model.gated:
-        splits["train"] = arguments.num_labelled
+    splits = {"val": arguments.num_judged} | ({"train": arguments.num_labelled} if model.gated else {})
     for split, number in splits.items():
         place = folder / f"label_{split}"
         scenes = [f"split={split}", f"data.{split}.num_scenes={number}", f"table={place / 'table'}"]
         yield run_job(f"{model.title}: label {split}", place, [*label, *scenes], (train.name,))
-    gate = ["src.train", "+experiment=eco_gate_shapes", f"data.table={folder / 'label_train/table'}"]
-    gate += [f"seed={model.seed}", QUIET]
+    table = f"data.table={folder / 'label_train/table'}"
     for name, overrides in gates_of(model).items():
-        yield run_job(f"{model.title}: {name}", folder / name, [*gate, *overrides], (f"{model.title}: label train",))
+        place = folder / name
+        gate = ["+experiment=eco_gate_shapes", table, f"seed={model.seed}", f"hydra.run.dir={place}", QUIET, *overrides]
+        yield Job(f"{model.title}: {name}", ["src.train", *gate], place, (f"{model.title}: label train",))
 
 
 def gates_of(model: Model) -> dict[str, list[str]]:
@@ -128,12 +127,13 @@ def gates_of(model: Model) -> dict[str, list[str]]:
     return {"gate_quality": ["task.target=quality"], "gate_mean32": published, **fixed}
 
 
-def rows_of(model: Model, folder: Path, other: ExitTable | None) -> Iterator[Row]:
+def rows_of(model: Model, results: Path, other: ExitTable | None) -> Iterator[Row]:
     """Yield the result of every policy on the scenes that no gate has seen.
 
     `other` is another parent's table of the same scenes. The result of its best exits shows how much of the oracle's
     lead is a property of the scenes rather than of one training.
     """
+    folder = results / model.folder
     table = judged(folder)
     exits, count = table.info.exits, len(table.info.exits)
     names = {"gate quality": "gate_quality", "gate quality, mean32": "gate_mean32"} if model.gated else {}

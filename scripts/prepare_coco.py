@@ -6,7 +6,7 @@ Takes 20 GB of downloads and, until the archives are removed at the end of each,
 put the archives into ROOT/archives by other means and run the same command.
 """
 
-from scripts.archives import Archive, parser, prepare_all
+from scripts.archives import Archive, prepare_all
 
 TRAIN, VAL = 118_287, 5_000  # images
 ARCHIVES = (
@@ -32,8 +32,7 @@ ARCHIVES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    args = parser(__doc__, "data/coco", "http://images.cocodataset.org", ARCHIVES).parse_args(arguments)
-    prepare_all(ARCHIVES, args)
+    prepare_all(__doc__, "data/coco", "http://images.cocodataset.org", ARCHIVES, arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compare every published cost figure with ours: python -m scripts.published [--markdown].
 
 Figures are GMAC (1e9 multiply-adds, which the papers call GFLOPs) of one image: 1024x2048 for Cityscapes, 800x1344 for
-COCO unless stated otherwise. What is marked "released code, run" is printed in no paper: it is the authors' code
-with random weights under the counter that they use, deformable sampling left out.
+COCO unless stated otherwise. Rows marked "released code, run" are in no paper: we ran the authors' code with
+random weights under the counter that they use, which leaves out deformable sampling.
 """
 
 import argparse
@@ -22,33 +22,24 @@ from src.metrics.cost import Cost, Size, survey
 
 RUN, ECO = "released code, run", "ECO-M2F's code"
 ABSTRACT, TABLE_3 = "PRO-SCALE, abstract", "PRO-SCALE, table 3"  # the table as its reviews quote it
-# (height, width) as an image enters, and as it was; the last is the commonest of COCO, resized
+# (height, width) of the network's input and of the original image; TYPICAL is the commonest size in COCO
 CITYSCAPES, COCO, TYPICAL = ((1024, 2048),) * 2, ((800, 1344),) * 2, ((800, 1067), (480, 640))
 PARTS = ("total", "backbone", "pixel_decoder", "encoder_layers", "decoder")
-MODELS = {  # experiment, overrides, classes, sizes
-    "Mask2Former, Swin-T, Cityscapes": ("mask2former_cityscapes", ["model/backbone=swin_tiny"], 19, CITYSCAPES),
+SWIN = ["model/backbone=swin_tiny"]
+MODELS: dict[str, tuple[str, list[str], int, tuple[Size, Size]]] = {  # experiment, overrides, classes, sizes
+    "Mask2Former, Swin-T, Cityscapes": ("mask2former_cityscapes", SWIN, 19, CITYSCAPES),
     "Mask2Former, R50, Cityscapes": ("mask2former_cityscapes", [], 19, CITYSCAPES),
     "Mask2Former, R50, COCO": ("mask2former_coco", [], 133, COCO),
-    "Mask2Former, Swin-T, COCO": ("mask2former_coco", ["model/backbone=swin_tiny"], 133, COCO),
+    "Mask2Former, Swin-T, COCO": ("mask2former_coco", SWIN, 133, COCO),
     "PRO-SCALE 3 3 3, R50, COCO": ("proscale_coco", [], 133, COCO),
-    "PRO-SCALE 3 3 3, Swin-T, COCO": ("proscale_coco", ["model/backbone=swin_tiny"], 133, COCO),
-    "Mask2Former, Swin-T, COCO 480x640": ("mask2former_coco", ["model/backbone=swin_tiny"], 133, TYPICAL),
-    "PRO-SCALE 3 3 3, Swin-T, COCO 480x640": ("proscale_coco", ["model/backbone=swin_tiny"], 133, TYPICAL),
-    **{
-        f"PRO-SCALE {schedule}{', 3x3' if embedding == 'conv' else ''}, Swin-T, Cityscapes": (
-            "proscale_cityscapes",
-            [
-                "model/backbone=swin_tiny",
-                f"schedule=[{schedule.replace(' ', ',')}]",
-                f"model/pixel_embedding={embedding}",
-            ],
-            19,
-            CITYSCAPES,
-        )
-        for schedule in ("1 1 1", "2 2 2", "3 3 3", "3 1 1")
-        for embedding in ("light", "conv")
-    },
+    "PRO-SCALE 3 3 3, Swin-T, COCO": ("proscale_coco", SWIN, 133, COCO),
+    "Mask2Former, Swin-T, COCO 480x640": ("mask2former_coco", SWIN, 133, TYPICAL),
+    "PRO-SCALE 3 3 3, Swin-T, COCO 480x640": ("proscale_coco", SWIN, 133, TYPICAL),
 }
+for schedule in ("1 1 1", "2 2 2", "3 3 3", "3 1 1"):
+    for name, embedding in (("", "light"), (", 3x3", "conv")):
+        overrides = [*SWIN, f"schedule=[{schedule.replace(' ', ',')}]", f"model/pixel_embedding={embedding}"]
+        MODELS[f"PRO-SCALE {schedule}{name}, Swin-T, Cityscapes"] = ("proscale_cityscapes", overrides, 19, CITYSCAPES)
 COUNTED = {  # by the released code, in the order of PARTS
     "Mask2Former, Swin-T, Cityscapes": (537.848, 195.555, 281.130, 188.800, 55.367),
     "Mask2Former, R50, Cityscapes": (524.114, 171.755, 291.196, 188.800, 55.367),
@@ -67,7 +58,7 @@ PIXEL_DECODERS = {  # by the released code, on Cityscapes
     "PRO-SCALE 3 1 1, Swin-T, Cityscapes": 57.934,
     "PRO-SCALE 3 1 1, 3x3, Swin-T, Cityscapes": 135.243,
 }
-FURTHER = {  # parts of the above
+FURTHER = {  # more parts of COUNTED
     "Mask2Former, Swin-T, Cityscapes": {
         "input_projections": 2.874,
         "stride4_path": 3.389 + 77.477,
@@ -75,11 +66,9 @@ FURTHER = {  # parts of the above
     },
     "PRO-SCALE 3 3 3, Swin-T, Cityscapes": {"stride4_path": 3.389 + 0.168},
 }
-TWO_LAYERS = (411.981, 195.555, 155.263, 62.933, 55.367)  # the first of the above, left after two layers
+TWO_LAYERS = (411.981, 195.555, 155.263, 62.933, 55.367)  # the first of COUNTED, left after two layers
 PRINTED = {"PRO-SCALE 1 1 1, Swin-T, Cityscapes": 55.14, "PRO-SCALE 1 1 1, 3x3, Swin-T, Cityscapes": 132}
 EXITS = {2: 411.981, 3: 443.448, 4: 474.914, 5: 506.381, 6: 537.848}
-
-
 SAVINGS = {  # change in per cent of pixel decoder and total
     "Swin-T, COCO 480x640": (-52, -27, ABSTRACT),
     "Swin-T, COCO": (-51.9, -25.9, RUN),
@@ -103,16 +92,11 @@ class Row(NamedTuple):
         ours = f"{self.ours:.1f} %" if self.percent else f"{self.ours:.3f}"
         if self.theirs is None:
             return [self.model, self.part, "", "", ours, ""]
-        theirs = f"{self.theirs:g}{' %' if self.percent else ''}"
-        off = self.ours - self.theirs if self.percent else 100 * (self.ours / self.theirs - 1)
-        return [
-            self.model,
-            self.part,
-            theirs,
-            self.source,
-            ours,
-            f"{off:+.3f} %" if not self.percent else f"{off:+.1f} pts",
-        ]
+        if self.percent:
+            theirs, difference = f"{self.theirs:g} %", f"{self.ours - self.theirs:+.1f} pts"
+        else:
+            theirs, difference = f"{self.theirs:g}", f"{100 * (self.ours / self.theirs - 1):+.3f} %"
+        return [self.model, self.part, theirs, self.source, ours, difference]
 
 
 def main() -> None:

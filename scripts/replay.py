@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def replay(folder: Path, accelerator: str = "auto", precision: str | None = None
                 task.seed_step(share["step"], number, share["rank"])
                 with fabric.autocast():
                     total, losses, num_bad = task.loss(batch, share["step"])
-                print_losses(total, losses, num_bad)
+                print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
+                for name, value in losses.items():
+                    if not value.isfinite():
+                        print(f"  {name}: {value.item():g}")
                 (total / num_parts).backward()
     print_first("output of a module", seen["module"])
     print_first("gradient of a parameter", seen["gradient"])
@@ -89,30 +93,21 @@ def watched(task: nn.Module, seen: dict[str, list[str]]) -> Iterator[None]:
         if isinstance(value, Tensor) and not value.isfinite().all() and name not in seen[kind]:
             seen[kind].append(name)
 
-    def of_module(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for value in output if isinstance(output, list | tuple) else [output]:
-                note("module", name, value)
+    def note_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        for value in output if isinstance(output, list | tuple) else [output]:
+            note("module", name, value)
 
-        return hook
-
-    def of_parameter(name: str) -> Any:
-        return lambda gradient: note("gradient", name, gradient)
-
-    handles = [module.register_forward_hook(of_module(name)) for name, module in task.named_modules() if name]
-    handles += [p.register_hook(of_parameter(name)) for name, p in task.named_parameters() if p.requires_grad]
+    handles = [
+        module.register_forward_hook(partial(note_output, name)) for name, module in task.named_modules() if name
+    ]
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            handles.append(parameter.register_hook(partial(note, "gradient", name)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def print_losses(total: Tensor, losses: dict[str, Tensor], num_bad: int) -> None:
-    print(f"  loss {total.item():g}, matching costs that are not finite: {num_bad}")
-    for name, value in losses.items():
-        if not value.isfinite():
-            print(f"  {name}: {value.item():g}")
 
 
 def print_first(what: str, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Say what a model costs, by part and by exit: python -m src.cost +experiment=proscale_coco."""
+"""Print the cost of a model by part and exit: python -m src.cost +experiment=proscale_coco."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides
 
 UNIT = "GMAC (1e9 multiply-adds, which the papers call GFLOPs)"
-UNCOUNTED = ("sampling", "query_key_product")  # by the papers; in no sum
+UNCOUNTED = ("sampling", "query_key_product")  # the papers leave these out, so no sum includes them
 
 Survey = dict[int, Any]  # exit: Cost
 
@@ -25,8 +25,8 @@ Survey = dict[int, Any]  # exit: Cost
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="cost")
 @report_errors
 def cost(cfg: DictConfig) -> None:
-    """Count and print."""
-    find_checkpoint(cfg)  # whose settings are in the configuration already, if it is there
+    """Count the cost for each image size, and print it."""
+    find_checkpoint(cfg)  # raises if it does not exist; its settings are in the configuration already
     model, data = sketch(cfg)
     count = instantiate(cfg.survey)
     if isinstance(cfg.sizes, str):
@@ -44,7 +44,7 @@ def cost(cfg: DictConfig) -> None:
 
 
 def print_json(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
-    """One object: the figures of the deepest exit, and the total of every exit; with more sizes, a list of such."""
+    """Print the figures of the deepest exit and the totals of all exits; for several sizes, a list of these."""
     sizes = []
     for size, survey in surveys.items():
         *_, deepest = survey.values()
@@ -55,7 +55,7 @@ def print_json(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
 
 
 def print_csv(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
-    """A row for each size and exit."""
+    """Print a row for each size and exit."""
     rows = [
         {"size": size, "exit": depth, **one.parts(), **{f"layer{i}": layer for i, layer in enumerate(one.layers, 1)}}
         for size, survey in surveys.items()
@@ -67,7 +67,7 @@ def print_csv(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
 
 
 def print_table(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
-    """A column for each exit, a table for each size."""
+    """Print a table for each size, with a column for each exit."""
     for size, survey in surveys.items():
         table = Table(title=size, title_justify="left", caption=UNIT, caption_justify="left")
         table.add_column("part", no_wrap=True)
@@ -80,12 +80,14 @@ def print_table(surveys: dict[str, Survey], about: dict[str, Any]) -> None:
 
 
 def spell(value: float) -> str:
-    """A figure as one reads it: nothing where a model has no such part."""
-    return "" if value == 0 else f"{value:.3f}" if value >= 1 else f"{value:.4g}" if value >= 1e-3 else f"{value:.1e}"
+    """Format a cost in GMAC; that of a part which the model does not have is left empty."""
+    if value == 0:
+        return ""
+    return f"{value:.3f}" if value >= 1 else f"{value:.4g}" if value >= 1e-3 else f"{value:.1e}"
 
 
 def rows(costs: list[Any]) -> dict[str, list[float]]:
-    """The lines of a table: sums flush left, what they are made of indented, what is in no sum in brackets."""
+    """Return the costs of a part at every exit: parts of a sum are indented, those in no sum are in parentheses."""
     parts = [one.parts() for one in costs]
 
     def row(name: str) -> list[float]:

@@ -82,10 +82,8 @@ def eco(cfg: DictConfig) -> None:
         write_csv(rows, folder / "table.csv")
     console = Console()
     if held_out:
-        for table in result_tables(held_out, "gates on the holdout of the exit table"):
-            console.print(table)
-    for table in result_tables(scored, f"{folder}/table.csv"):
-        console.print(table)
+        console.print(*result_tables(held_out, "gates on the holdout of the exit table"), sep="\n")
+    console.print(*result_tables(scored, f"{folder}/table.csv"), sep="\n")
     if failed:
         console.print(failure_table(failed, jobs))
     print(f"python -m src.report {folder}")
@@ -115,40 +113,32 @@ def chain(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Step]:
     shared = [*search, *(override for override in overrides if name_of(override).split(".")[0] in SHARED)]
     gates = gates_of(cfg, folder, shared)
     betas = [f"beta={float(beta)}" for beta in cfg.betas]
-    trained = frozen_parent(cfg, overrides, folder, search, shared)
 
-    parent = parent_job(cfg, [*search, *overrides], trained, folder / "parent")
+    parent, trained = parent_job(cfg, overrides, folder / "parent", search, shared)
     table = table_job(gates, trained, folder)
     place = folder / folder_name(" ".join(gates.overrides).removeprefix("+experiment="))
     table_setting = f"data.table={quote(str(table.folder / 'table'))}"
     gate_overrides = [*gates.overrides, *shared, table_setting, f"seed={cfg.seed}", QUIET]
-    steps = [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place)]
-    if cfg.evaluate:
-        steps += score_jobs(gates, trained, betas, place)
-    return steps
+    scores = score_jobs(gates, trained, betas, place) if cfg.evaluate else []
+    return [Step(parent, {}), Step(table, {}), *gate_jobs(gates, gate_overrides, betas, place), *scores]
 
 
-def frozen_parent(
-    cfg: DictConfig, overrides: list[str], folder: Path, search: list[str], shared: list[str]
-) -> list[str]:
-    """Return the overrides with which later jobs load the trained parent."""
-    if cfg.parent is None:
-        checkpoint = folder / "parent/checkpoints/last.ckpt"  # the newest scores are those of the last checkpoint
-        return [f"ckpt_path={checkpoint}", *shared, "trainer.devices=1", QUIET]
-    others = [override for override in overrides if name_of(override) != "parent"]
-    return [f"ckpt_path={cfg.parent}", *search, *others, "trainer.devices=1", QUIET]
-
-
-def parent_job(cfg: DictConfig, overrides: list[str], trained: list[str], place: Path) -> Job:
-    """Step A: train the parent; one that is trained already is only scored."""
+def parent_job(
+    cfg: DictConfig, overrides: list[str], place: Path, search: list[str], shared: list[str]
+) -> tuple[Job, list[str]]:
+    """Step A: train the parent, or score the given one; return also the overrides with which later jobs load it."""
     if cfg.parent is not None:
-        return run_job("parent", place, ["src.evaluate", *trained])
+        others = [override for override in overrides if name_of(override) != "parent"]
+        trained = [f"ckpt_path={cfg.parent}", *search, *others, "trainer.devices=1", QUIET]
+        return run_job("parent", place, ["src.evaluate", *trained]), trained
+    checkpoint = place / "checkpoints/last.ckpt"  # the newest scores are those of the last checkpoint
     steps = cfg.trainer.max_steps if cfg.trainer.get("max_epochs") is None else None
-    return run_job("parent", place, ["src.train", *overrides], steps=steps)
+    job = run_job("parent", place, ["src.train", *search, *overrides], steps=steps)
+    return job, [f"ckpt_path={checkpoint}", *shared, "trainer.devices=1", QUIET]
 
 
 def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
-    """Step B: label the training images with the quality of every exit, and keep the inputs of the gates."""
+    """Step B: label the training images with the quality of every exit and the inputs of the gates."""
     place = folder / folder_name(f"label_{'+'.join(gates.inputs)}")
     settings = [f"table={quote(str(place / 'table'))}", f"task.inputs=[{','.join(gates.inputs)}]"]
     return run_job("exit table", place, ["src.label", *trained, *settings], ("parent",))
@@ -156,16 +146,12 @@ def table_job(gates: Gates, trained: list[str], folder: Path) -> Job:
 
 def gate_jobs(gates: Gates, overrides: list[str], betas: list[str], place: Path) -> list[Step]:
     """Step C: train one gate for all betas, or one for each."""
-    train = ["src.train", *overrides]
-    if gates.shared:
-        return [Step(run_job("gate", place / "gate", train, ("exit table",)), {})]
-    return [
-        Step(
-            run_job(f"gate {beta}", place / folder_name(f"gate {beta}"), [*train, beta], ("exit table",)),
-            values_of([beta]),
-        )
-        for beta in betas
-    ]
+    steps = []
+    for own in [[]] if gates.shared else [[beta] for beta in betas]:
+        name = " ".join(["gate", *own])
+        job = run_job(name, place / folder_name(name), ["src.train", *overrides, *own], ("exit table",))
+        steps.append(Step(job, values_of(own)))
+    return steps
 
 
 def score_jobs(gates: Gates, trained: list[str], betas: list[str], place: Path) -> list[Step]:

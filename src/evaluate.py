@@ -1,6 +1,6 @@
-"""Score a checkpoint, at every exit or as a gate chooses: python -m src.evaluate ckpt_path=runs/.../best.ckpt.
+"""Score a checkpoint at every exit or with a gate: python -m src.evaluate ckpt_path=runs/.../best.ckpt.
 
-Settings are those the checkpoint was trained with; what is typed comes on top.
+Settings are those of the training; command-line overrides take precedence.
 """
 
 import sys
@@ -21,7 +21,7 @@ from src.records import run_folder
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 @report_errors
 def evaluate(cfg: DictConfig) -> None:
-    """Validate; the scores are printed and kept in the run folder."""
+    """Validate, print the scores and write them into the run folder."""
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone is scored as it is trained, in gate.json; nothing else to evaluate")
     take_weights(cfg, "evaluate")

@@ -1,6 +1,6 @@
-"""Label images with what each exit makes of them: python -m src.label ckpt_path=runs/.../best.ckpt.
+"""Label images with the quality and cost of each exit: python -m src.label ckpt_path=runs/.../best.ckpt.
 
-Settings are those the parent was trained with; what is typed comes on top.
+Settings are those of the parent; command-line overrides take precedence.
 """
 
 import sys
@@ -20,8 +20,8 @@ from src.records import run_folder
 from src.records.scores import NOTHING
 from src.weights.files import records
 
-DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # what qualities depend on
-BESIDE = (
+DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # settings that affect quality
+NO_EFFECT = (  # parts of these that change no quality
     "weights",
     "drop_class_head",
     "pretrained",
@@ -36,7 +36,7 @@ BESIDE = (
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="label")
 @report_errors
 def label(cfg: DictConfig) -> None:
-    """Write the exit table, or what is missing of it."""
+    """Write the exit table, or its missing shards."""
     checkpoint = take_weights(cfg, "label with")
     folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
     settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
@@ -50,7 +50,7 @@ def label(cfg: DictConfig) -> None:
         trainer.strategy.barrier()
     if trainer.is_global_zero:
         num_scored, whole = labelling.finish(), labelling.info
-        if (folder_of_run := Path(cfg.paths.run)).is_dir():  # of a job; a command that was typed alone has none
+        if (folder_of_run := Path(cfg.paths.run)).is_dir():  # of a job
             run_folder.finish(folder_of_run, "labelled")
         bare = f", {NOTHING} in {whole.num_images - num_scored} of them" * (num_scored < whole.num_images)
         shards = f"exits {whole.exits}, {whole.num_shards} shards"
@@ -58,7 +58,7 @@ def label(cfg: DictConfig) -> None:
 
 
 def check_trained(source: str, exits: list[int]) -> None:
-    """Refuse exits that a parent of ours was not trained for. Raises ValueError naming them."""
+    """Raise ValueError for exits that a parent of ours was not trained for."""
     content = records(Path(source), "ckpt_path") if Path(source).is_file() else {}
     settings = content.get("hyper_parameters", {}).get("config") if isinstance(content, dict) else None
     if settings is None:
@@ -69,7 +69,7 @@ def check_trained(source: str, exits: list[int]) -> None:
 
 
 def beside(checkpoint: str | None, runs: str) -> Path:
-    """The run folder of a checkpoint."""
+    """Return the run folder of a checkpoint, or `runs` without one."""
     if checkpoint is None:
         return Path(runs)
     folder = Path(checkpoint).parent
@@ -77,16 +77,12 @@ def beside(checkpoint: str | None, runs: str) -> Path:
 
 
 def decisive(settings: object) -> object:
-    """Settings as plain values, less those that change nothing in a label."""
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
-    return without(plain)
-
-
-def without(settings: object) -> object:
-    """Nested settings less some names."""
+    """Return settings as plain values, without those that do not affect a label."""
+    if OmegaConf.is_config(settings):
+        settings = OmegaConf.to_container(settings, resolve=True)
     if not isinstance(settings, dict):
         return settings
-    return {key: without(value) for key, value in settings.items() if key not in BESIDE}
+    return {key: decisive(value) for key, value in settings.items() if key not in NO_EFFECT}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Segment images and videos with a trained model: python -m src.predict photos/ ckpt_path=runs/.../best.ckpt.
 
-Settings are those the checkpoint was trained with; what is typed comes on top.
+Settings are those of the training; command-line overrides take precedence.
 """
 
 import os
@@ -25,20 +25,20 @@ from src.system.terminal import fail
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="predict")
 @report_errors
 def predict(cfg: DictConfig) -> None:
-    """Answer every image; what cannot be read is named, and makes the exit status 1."""
+    """Predict every image. Files that cannot be read are listed, and the exit status is 1."""
     if not cfg.photos:
         raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
     inputs = instantiate(cfg.inputs, _convert_="all")
     predictor = Predictor(cfg)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    show = Console(stderr=True)
+    hidden = not cfg.trainer.enable_progress_bar
     with (
         instantiate(cfg.answers, categories=predictor.categories, _convert_="all") as answers,
-        Progress(*columns, console=show, transient=True, disable=not cfg.trainer.enable_progress_bar) as bar,
+        Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar,
     ):
         task = bar.add_task("segmenting", total=len(inputs))
         for _, photos in groupby(inputs, key=lambda pair: pair[0].video):
-            for shot, photo, answer in predictor.stream(photos, whole=False):  # files take them enlarged
+            for shot, photo, answer in predictor.stream(photos, whole=False):  # the writer enlarges maps
                 answers.write(shot, photo, answer)
                 bar.advance(task)
     print(cfg.paths.run)
@@ -49,7 +49,7 @@ def predict(cfg: DictConfig) -> None:
 
 
 def gathered(arguments: list[str]) -> list[str]:
-    """A command line whose files, folders and patterns became one setting, `photos`."""
+    """Return a command line with its files, folders and patterns joined into one setting, `photos`."""
     words = get_args_parser().parse_intermixed_args(arguments).overrides
     sources = [word for word in words if os.path.exists(word) or ("=" not in word and not word.startswith("~"))]
     rest = [argument for argument in arguments if argument not in sources]

@@ -1,4 +1,4 @@
-"""Photos in, segments out, from a notebook or a service.
+"""Segment images from a notebook or a service.
 
 predictor = Predictor.load("runs/NAME/TIME/checkpoints/best.ckpt", "exit=2")
 answer = predictor(["photo.jpg"])[0]  # answer.panoptic.ids (H, W), answer.instances.masks, answer.exit, ...
@@ -19,17 +19,17 @@ from src.config.memory import is_short
 from src.config.saved_settings import with_saved
 
 Key = TypeVar("Key")
-WAITING = 8  # batches of photos that may wait for others of their size
-BYTES = 2**28  # of photos that may wait
+WAITING = 8  # batches of images that may wait for others of their size
+BYTES = 2**28  # of waiting images
 
 
 class Predictor:
-    """A trained model that segments photos of any size, those of like size in one batch.
+    """A trained model that segments images of any size; images of one padded size share a batch.
 
     Args:
-        cfg: what conf/predict.yaml composes to.
+        cfg: a configuration composed from conf/predict.yaml.
 
-    Raises ValueError or FileNotFoundError naming the setting that cannot be.
+    Raises ValueError or FileNotFoundError naming the invalid setting.
     """
 
     def __init__(self, cfg: DictConfig):
@@ -45,20 +45,18 @@ class Predictor:
 
     @classmethod
     def load(cls, source: str | Path, *settings: str) -> "Predictor":
-        """One from a checkpoint of ours (.ckpt), with its own settings, or from published weights.
+        """Load a checkpoint of ours (.ckpt), with its own settings, or published weights. Raises as the class does.
 
         Args:
-            settings: what one types after `python -m src.predict`, for example `exit=2`, or for published weights
+            settings: overrides as of `python -m src.predict`, for example `exit=2`, or for published weights
                 `+experiment=mask2former_coco`, `categories=coco_panoptic`.
-
-        Raises as the class does.
         """
         name = "ckpt_path" if Path(source).suffix == ".ckpt" else "model.weights"
         typed = with_saved([f"{name}={source}", "paths.run=.", *settings])
         return cls(configure([*map(quote_path, typed)], "predict"))
 
     def __call__(self, images: Sequence[Any]) -> list[Any]:
-        """The answer to each image: its panoptic segments, instances and semantic map as (H, W) maps, exit and GMAC.
+        """Return the prediction of each image: panoptic segments, instances, semantic map (H, W), exit and GMAC.
 
         Args:
             images: paths, Pillow images, or uint8 arrays (H, W, 3) or tensors (3, H, W), RGB.
@@ -69,12 +67,12 @@ class Predictor:
     def stream(
         self, photos: Iterable[tuple[Key, torch.Tensor]], whole: bool = True
     ) -> Iterator[tuple[Key, torch.Tensor, Any]]:
-        """Answers as they come, each with its photo (3, H, W) uint8 RGB and the key that it came with.
+        """Yield each prediction with its key and its image (3, H, W) uint8 RGB, as soon as it is ready.
 
-        A photo waits until a batch of its size is full, or too many wait; those of one size stay in order.
+        An image waits until a batch of its padded size is full, or too many wait. Images of one size stay in order.
 
         Args:
-            whole: bring maps to the size of their photo; false: those of photos of more than `max_pixels` stay smaller.
+            whole: enlarge maps to the size of their image; false: maps of images over `max_pixels` stay smaller.
         """
         waiting: dict[tuple[int, ...], list[tuple[Key, torch.Tensor]]] = {}
         for key, photo in photos:
@@ -90,7 +88,7 @@ class Predictor:
             yield from self.answers(batch, whole)
 
     def answers(self, batch: list[tuple[Key, torch.Tensor]], whole: bool) -> Iterator[tuple[Key, torch.Tensor, Any]]:
-        """Those of one batch. Raises ValueError where memory is short."""
+        """Yield the predictions of one batch. Raises ValueError if memory runs out."""
         try:
             with self.fabric.autocast():
                 made = self.task.segment([photo for _, photo in batch])
@@ -99,7 +97,7 @@ class Predictor:
                 raise
             raise ValueError(
                 f"out of memory with data.eval_batch_size={self.batch_size}, max_pixels={self.task.max_pixels}: "
-                "expected less of either"
+                "expected a smaller value of either"
             ) from error
         for (key, photo), answer in zip(batch, made, strict=True):
             yield key, photo, self.task.whole(answer) if whole else answer

@@ -25,7 +25,7 @@ from src.records.run_folder import locked
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 @report_errors
 def train(cfg: DictConfig) -> None:
-    """Fit, from a checkpoint if one is named, and note in the run folder that this came to its end."""
+    """Train, from a checkpoint if one is given, and note in the run folder that the run has finished."""
     folder = Path(cfg.paths.run)
     checkpoint = find_progress(cfg)
     if is_finished(cfg, checkpoint):
@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> None:
 
 
 def why_it_ended(trainer: lightning.Trainer) -> str:
-    """What ended a training that came to its end, in words."""
+    """Return the reason why a training ended, as a sentence."""
     step, callbacks = trainer.global_step, trainer.callbacks  # type: ignore[attr-defined]
     if 0 <= trainer.max_steps <= step:
         return f"training ended after all {step} steps"

@@ -1,4 +1,4 @@
-"""Say whether a data set is fit for training: python -m src.validate_data data=coco_panoptic data.root=data/coco."""
+"""Check whether a data set is fit for training: python -m src.validate_data data=coco_panoptic data.root=data/coco."""
 
 import sys
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ SIZES = ("small", "medium", "large", "unknown size", "crowd")
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="validate_data")
 @report_errors
 def validate_data(cfg: DictConfig) -> None:
-    """Look, print and keep what was found; exit status 1 if the data are not fit."""
-    find_checkpoint(cfg)  # whose settings are in the configuration already, if it is there
+    """Print the problems of a data set and write them to the run folder; exit with status 1 if it is not fit."""
+    find_checkpoint(cfg)  # raises if it does not exist; its settings are in the configuration already
     surveys = instantiate(cfg.validation)(data_of(cfg))
     folder, console = Path(cfg.paths.run), Console()
     problems = [(survey.split, problem) for survey in surveys for problem in survey.problems]
@@ -47,7 +47,7 @@ def validate_data(cfg: DictConfig) -> None:
 
 
 def keep(surveys: Sequence[Any], problems: Sequence[tuple[str, Any]], folder: Path) -> None:
-    """The files of the run folder."""
+    """Write problems.csv, counts.csv and samples.png."""
     write_problems(problems, folder / "problems.csv")
     write_csv([{"split": survey.split, **row} for survey in surveys for row in survey.counts], folder / "counts.csv")
     if panels := {title: picture for survey in surveys for title, picture in survey.samples.items()}:
@@ -56,20 +56,20 @@ def keep(surveys: Sequence[Any], problems: Sequence[tuple[str, Any]], folder: Pa
 
 
 def table_of(problems: Sequence[tuple[str, Any]]) -> Table:
-    """Problems by kind, the graver ones first, with how many there are and some of them."""
+    """Return a table of problems by kind, before warnings, with counts and examples."""
     kinds: dict[tuple[bool, Any], list[str]] = {}
     for split, problem in problems:
         kinds.setdefault((not problem.breaks, problem.kind), []).append(f"{split}: {problem}")
     order = list(type(problems[0][1].kind).__members__.values())
     table = Table("", "kind", Column("count", justify="right"), Column("for example", overflow="fold"), show_lines=True)
     for (warning, kind), said in sorted(kinds.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
-        shown = "\n".join(said[:EXAMPLES]).encode(errors="backslashreplace").decode()  # names that are no text
+        shown = "\n".join(said[:EXAMPLES]).encode(errors="backslashreplace").decode()  # undecodable file names
         table.add_row("warning" if warning else "problem", kind, str(len(said)), escape(shown))
     return table
 
 
 def summary(survey: Any) -> str:
-    """How much there is in a split, and how quickly it was looked at."""
+    """Return the size of a split and the speed of the check, as a sentence."""
     if not survey.num_images:
         return f"{survey.split}: cannot be read"
     sizes = {name: sum(row[name] for row in survey.counts) for name in survey.counts[0] if name in SIZES}

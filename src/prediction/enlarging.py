@@ -20,7 +20,8 @@ class Enlarging:
 
     def __init__(self, small: Sequence[int], large: Sequence[int]) -> None:
         self.small, self.large = (small[0], small[1]), (large[0], large[1])
-        self.rows, self.columns = (nearest(old, new, 0, new) for old, new in zip(small, large, strict=True))
+        self.rows = nearest(small[0], large[0], 0, large[0])  # the small row of each large row
+        self.columns = nearest(small[1], large[1], 0, large[1])
 
     def map(self, values: np.ndarray) -> np.ndarray:
         """Enlarge values (h, w, ...) to (H, W, ...)."""
@@ -30,14 +31,10 @@ class Enlarging:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """How many pixels of the image each pixel covers: (h, w) float64."""
-        rows, columns = (np.bincount(index, minlength=side) for index, side in self.axes)
+        """The number of pixels of the image that each pixel covers: (h, w) float64."""
+        rows = np.bincount(self.rows, minlength=self.small[0])
+        columns = np.bincount(self.columns, minlength=self.small[1])
         return np.multiply.outer(rows, columns).astype(float)
-
-    @property
-    def axes(self) -> list[tuple[np.ndarray, int]]:
-        """For rows and for columns: the small index of each large index, and the small side."""
-        return [(self.rows, self.small[0]), (self.columns, self.small[1])]
 
     def areas(self, ids: np.ndarray, number: int) -> list[int]:
         """Return the enlarged areas, in pixels, of segments 1 to `number` of a map (h, w)."""
@@ -45,10 +42,8 @@ class Enlarging:
 
     def box(self, mask: np.ndarray) -> list[int]:
         """Return left, top, width and height of the enlarged box of a non-empty mask (h, w)."""
-        (top, bottom), (left, right) = (
-            (int(np.searchsorted(index, places[0])), int(np.searchsorted(index, places[-1], "right")))
-            for (index, _), places in zip(self.axes, map(np.flatnonzero, (mask.any(1), mask.any(0))), strict=True)
-        )
+        top, bottom = extent(self.rows, np.flatnonzero(mask.any(1)))
+        left, right = extent(self.columns, np.flatnonzero(mask.any(0)))
         return [left, top, right - left, bottom - top]
 
     def packed(self, mask: np.ndarray) -> dict[str, Any]:
@@ -70,7 +65,12 @@ class Enlarging:
     def seen_at(self, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the small row and column of each pixel of an image that Pillow resized from (H, W) to `size`."""
         picked = []
-        for (index, _), new in zip(self.axes, size, strict=True):
+        for index, new in zip((self.rows, self.columns), size, strict=True):
             line = Image.fromarray(np.arange(len(index), dtype=np.int32)[None])
             picked.append(index[np.asarray(line.resize((new, 1), Image.Resampling.NEAREST))[0]])
         return picked[0], picked[1]
+
+
+def extent(index: np.ndarray, places: np.ndarray) -> tuple[int, int]:
+    """Return start and end, in large indices, of sorted small indices; `index` has the small one of each large one."""
+    return int(np.searchsorted(index, places[0])), int(np.searchsorted(index, places[-1], "right"))

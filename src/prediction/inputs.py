@@ -49,7 +49,7 @@ class Inputs:
 
     Args:
         sources: files of any name, shell patterns, and folders, where images and videos are recognised by suffix.
-        max_photo_pixels: larger images are not read.
+        max_photo_pixels: larger images are listed as unreadable.
 
     Raises:
         FileNotFoundError: a source is empty or does not exist.
@@ -62,13 +62,11 @@ class Inputs:
         self.files = list({file.resolve(): file for file in files}.values())  # each once
         self.broken: list[str] = []  # error messages of unreadable files
         stems = [file.stem for file in self.files]
-        self.ids_by_name: list[int] | None = None  # None: ids are positions
-        if all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems) and not any(map(is_video, self.files)):
-            numbers = [int(stem) for stem in stems]
-            if len(set(numbers)) == len(numbers):
-                self.ids_by_name = numbers
         self.names = distinct([shortened(stem) for stem in stems])
         self.videos = {file: num_frames(file) for file in self.files if is_video(file)}
+        numbered = not self.videos and all(re.fullmatch("[0-9]{1,18}", stem) for stem in stems)
+        numbers = [int(stem) for stem in stems] if numbered else []
+        self.ids_by_name = numbers if len(set(numbers)) == len(stems) else None  # None: ids are positions
 
     def __len__(self) -> int:
         """The number of images; videos may state a wrong number of frames."""

@@ -106,19 +106,11 @@ class PredictionWriter:
         """Write the map of segments and their entry in panoptic.json."""
         ids = panoptic.ids.cpu().numpy()
         save_map(larger.map(colors_of(ids)), self.folder / "panoptic" / f"{shot.name}.png")
-        categories = json.dumps(
-            [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
-        )
-        annotations = self.listing("panoptic.json", f'{{"categories": {categories},\n"annotations": [', "]}")
-        annotations.append(
-            {
-                "image_id": shot.image_id,
-                "file_name": f"{shot.name}.png",
-                "segments_info": segments(
-                    ids, panoptic.labels.tolist(), panoptic.scores.tolist(), self.categories, larger
-                ),
-            }
-        )
+        categories = [category._asdict() | {"isthing": int(category.isthing)} for category in self.categories]
+        head = f'{{"categories": {json.dumps(categories)},\n"annotations": ['
+        found = segments(ids, panoptic.labels.tolist(), panoptic.scores.tolist(), self.categories, larger)
+        entry = {"image_id": shot.image_id, "file_name": f"{shot.name}.png", "segments_info": found}
+        self.listing("panoptic.json", head, "]}").append(entry)
 
     def growing(self, name: str, newline: str | None = None) -> TextIO:
         """Open NAME.part, which is renamed to NAME when the writer exits."""
@@ -157,17 +149,13 @@ def enlarging(maps: Tensor, photo: Tensor) -> Enlarging:
 
 
 def segments(
-    ids: np.ndarray,
-    labels: Sequence[int],
-    scores: Sequence[float],
-    categories: Sequence[Category],
-    larger: Enlarging,
+    ids: np.ndarray, labels: Sequence[int], scores: Sequence[float], categories: Sequence[Category], larger: Enlarging
 ) -> list[Entry]:
     """Return panoptic.json's segments of a map (h, w) of numbers from 1; areas and boxes are in pixels of the image."""
     entries = []
     areas = larger.areas(ids, len(labels))
     for number, (label, score, area) in enumerate(zip(labels, scores, areas, strict=True), 1):
-        if not area:  # its pixels went to other segments when segments were merged
+        if not area:  # overlapping segments have taken all its pixels
             continue
         category = categories[label]
         entries.append(

@@ -1,4 +1,4 @@
-"""The first step of a run whose loss or gradients are not finite, kept so that it can be run again alone."""
+"""Save the first step of a run whose loss or gradients are not finite, to be replayed alone."""
 
 import sys
 from pathlib import Path
@@ -14,11 +14,10 @@ FOLDER, STATE = "bad_step", "state.ckpt"
 
 
 def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple[Any, Tensor]]) -> None:
-    """Keep a step in the run folder, once, and say how to replay it: weights before it, and each process's batches.
+    """Save the weights before a non-finite step and the batches of each process in the run folder, once.
 
-    Gradients that are not finite change nothing, so the weights of now are those before the step. In float16 only a
-    loss that is not finite counts: gradients overflow until the scale has settled. What cannot be written is said, and
-    does not end the training.
+    A non-finite step is not applied, so the current weights are those before it. In float16 only a non-finite loss
+    counts: gradients overflow until the loss scale has settled. If a file cannot be written, training goes on.
 
     Args:
         parts: batches of the step, each with its loss.
@@ -43,17 +42,17 @@ def keep_bad_step(task: Any, optimizer: torch.optim.Optimizer, parts: list[tuple
         }
         write_tensors(state, folder / STATE)
     except OSError as error:
-        print(f"the first step that is not finite cannot be kept: {error}", file=sys.stderr)
+        print(f"the first non-finite step cannot be kept: {error}", file=sys.stderr)
         return
     print(
-        f"step {task.global_step}: the first whose loss or gradients are not finite; it changed nothing. Kept in "
-        f"{folder}, look at it with: python -m scripts.replay {folder}",
+        f"step {task.global_step}: the first whose loss or gradients are not finite; it was skipped and saved in "
+        f"{folder}; replay it with: python -m scripts.replay {folder}",
         file=sys.stderr,
     )
 
 
 def plain(record: Any) -> Any:
-    """Records as dictionaries and tensors on the CPU, which torch reads without running code."""
+    """Convert records to dictionaries and move tensors to the CPU, so that torch loads them without running code."""
     if isinstance(record, Tensor):
         return record.cpu()
     if hasattr(record, "_asdict"):

@@ -1,4 +1,4 @@
-"""What every task on images shares: a model, what is scored of it, and the names that scores are logged under."""
+"""The base of all tasks on images: a model, its evaluation, and the names of the logged scores."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ class BaseTask(lightning.LightningModule):
 
     Args:
         model: takes the number of classes.
-        postprocess: takes which classes are things.
+        postprocess: takes a list that says which classes are things.
         categories: of the data set, in the order of the class indices.
         instance_truth: an annotation file that AP is scored against instead of the data set's own segments.
     """
@@ -57,11 +57,11 @@ class BaseTask(lightning.LightningModule):
         self.image_gflops: Any = nn.ModuleDict({row: MeanMetric() for row in rows})
 
     def forward(self, images: Sequence[Tensor]) -> dict[int, Any]:
-        """Images (3, h, w) RGB in 0..255 to predictions by exit, see `Mask2Former`."""
+        """Return predictions by exit, see `Mask2Former`, of images (3, h, w) RGB in 0..255."""
         return self.model(self.model.preprocess(images))
 
     def setup(self, stage: str) -> None:
-        """Read `instance_truth`; an annotation file that does not fit the data is refused before anything runs."""
+        """Read `instance_truth`. Raises ValueError for an annotation file that does not fit the data."""
         if self.instance_truth is None or stage not in ("fit", "validate"):
             return
         truth = self.trainer.datamodule.instance_truth(self.instance_truth)  # type: ignore[attr-defined]
@@ -69,7 +69,7 @@ class BaseTask(lightning.LightningModule):
             evaluation.take_truth(truth)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another model. Raises ValueError."""
+        """Raise ValueError for the checkpoint of another model."""
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
     def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
@@ -98,7 +98,7 @@ class BaseTask(lightning.LightningModule):
 
     @property
     def evaluation(self) -> Any:
-        """The evaluation of the first row; all rows share its post-processing and score names."""
+        """The evaluation of the first row; all rows have the same post-processing and score names."""
         return next(iter(self.evaluations.values()))
 
     def cost(self, batch: "Batch", place: int, depth: int) -> float:

@@ -1,4 +1,4 @@
-"""Images and maps of several sizes side by side."""
+"""Batches of images and maps that differ in size."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from src.models.mask2former import Mask2Former
 
 
 def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
-    """Places of images by their padded size: padded no further, none depends on what it stands beside."""
+    """Group the indices of images by padded size, so that no image is padded further because of another one."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(Mask2Former.padded(image.shape[-2:]), []).append(place)
@@ -18,7 +18,7 @@ def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
 
 
 def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Integer maps (L_b, h, w) to one (B, L, H, W), nothing where an image has no pixels or fewer layers."""
+    """Stack integer maps (L_b, h, w) into one tensor (B, L, H, W), padded with 0 for "no segment"."""
     num_layers = max(len(layers) for layers in segments)
     return torch.stack(
         [

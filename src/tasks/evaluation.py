@@ -15,35 +15,30 @@ from src.metrics.panoptic_quality import PanopticQuality
 from src.models.postprocess import Frame, Instances, Panoptic, Postprocess
 from src.models.transformer_decoder import Prediction
 
-# What is scored for each kind of segmentation; the first score is the quality that checkpoints and exits are chosen by.
+# Scores of each kind of segmentation; the first one is the quality by which checkpoints and exits are chosen.
 SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",)}
 
 
 class ImagePrediction(NamedTuple):
-    """What the model makes of one image; what was not asked for is None."""
+    """The prediction of one image; a kind that the task does not predict is None."""
 
     panoptic: Panoptic | None
     instances: Instances | None
     semantic: Tensor | None  # (H, W) class index
-    exit: int | None = None  # encoder layers that made it
-    gflops: float | None = None  # GMAC that it took
-    size: tuple[int, int] | None = None  # (height, width) of the photo, whose maps may be made smaller
+    exit: int | None = None  # number of encoder layers
+    gflops: float | None = None  # cost in GMAC
+    size: tuple[int, int] | None = None  # (height, width) of the image; the maps may be smaller
 
 
 class Evaluation(nn.Module):
-    """The metrics that a kind of segmentation is scored by, fed image by image.
+    """The metrics of one kind of segmentation, updated image by image.
 
     Args:
         segmentation: panoptic, instance or semantic.
         isthing: of each class.
     """
 
-    def __init__(
-        self,
-        segmentation: str,
-        isthing: list[bool],
-        postprocess: Postprocess,
-    ):
+    def __init__(self, segmentation: str, isthing: list[bool], postprocess: Postprocess):
         super().__init__()
         if segmentation not in SCORES:
             raise ValueError(f"segmentation={segmentation}: expected one of {', '.join(SCORES)}")
@@ -58,21 +53,21 @@ class Evaluation(nn.Module):
         self.metrics: Any = nn.ModuleDict({name: make[name]() for name in SCORES[segmentation]})
 
     def take_truth(self, truth: Any) -> None:
-        """Score AP against objects from elsewhere (see `MaskAP`), not the data set's own segments."""
+        """Score AP against the objects of an annotation file (see `MaskAP`) instead of the data set's own segments."""
         self.metrics["ap"].truth = truth
 
     @property
     def quality(self) -> str:
-        """The score that counts."""
+        """The name of the main score."""
         return SCORES[self.segmentation][0]
 
     @property
     def names(self) -> list[str]:
-        """Of all scores, in the order of `compute`."""
+        """The names of all scores, in the order of `compute`."""
         return [name for metric in self.metrics.values() for name in metric.names]
 
     def answer(self, prediction: Prediction, image: int, frame: Frame) -> ImagePrediction:
-        """What is scored of one image of a batch."""
+        """Return the predictions that are scored, of one image of a batch."""
         post, panoptic, instances, semantic = self.postprocess, None, None, None
         if "pq" in self.metrics:
             panoptic = post.panoptic(prediction, image, frame)
@@ -95,13 +90,13 @@ class Evaluation(nn.Module):
             self.metrics["miou"].update(answer.semantic, semantic_map(truth.segments, truth.labels))
 
     def compute(self) -> dict[str, float]:
-        """All scores in percent, those of all processes together."""
+        """Return all scores in percent, over all processes."""
         return {
             name: 100 * float(value) for metric in self.metrics.values() for name, value in metric.compute().items()
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """Scores in percent of each class that they are the mean of, by class index and score."""
+        """Return the scores of each class in percent, by class index and name; a score is the mean of its classes."""
         found: dict[int, dict[str, float]] = {}
         for metric in self.metrics.values():
             for index, scores in metric.by_class().items():
@@ -109,6 +104,6 @@ class Evaluation(nn.Module):
         return dict(sorted(found.items()))
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Start anew, without any image."""
         for metric in self.metrics.values():
             metric.reset()

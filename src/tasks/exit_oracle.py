@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from src.metrics.cost import ImageCost
 from src.metrics.image_quality import image_ap, image_iou, image_pq
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import panoptic_counts
@@ -42,10 +41,8 @@ class ExitOracle(EvaluationTask):
         super().__init__(**others)
         self.inputs = list(inputs)
         check_inputs(self.inputs)
-        self.cost_of = ImageCost(self.model, self.model.exits, self.segmentation)
-        self.quality_of = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}[
-            self.segmentation
-        ]
+        qualities = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}
+        self.quality_of = qualities[self.segmentation]
 
     def about(self) -> dict[str, Any]:
         """Return the facts of the parent that an exit table records."""
@@ -89,22 +86,19 @@ class ExitOracle(EvaluationTask):
         return quality, torch.tensor([self.cost_of(*size) for size in sizes]), inputs
 
     def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """PQ of one image."""
-        answer = self.evaluation.postprocess.panoptic(prediction, image, frame)
-        counts = panoptic_counts(
-            answer.ids, answer.labels, truth.segments[0], truth.labels, truth.crowd, len(self.categories)
-        )
-        return image_pq(counts)
+        """Return the PQ of one image, 0..1."""
+        ids, labels, _ = self.evaluation.postprocess.panoptic(prediction, image, frame)
+        num_classes = len(self.categories)
+        return image_pq(panoptic_counts(ids, labels, truth.segments[0], truth.labels, truth.crowd, num_classes))
 
     def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Mean IoU of one image."""
+        """Return the mean IoU of one image over its classes, 0..1."""
         answer = self.evaluation.postprocess.semantic(prediction, image, frame, resize_last=True)
         return image_iou(answer, semantic_map(truth.segments, truth.labels), len(self.categories))
 
     def instances(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """AP of one image, things only."""
-        answer = self.evaluation.postprocess.instances(prediction, image, frame)
+        """Return the AP of one image over its things, 0..1."""
+        scores, labels, masks = self.evaluation.postprocess.instances(prediction, image, frame)
         things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
         kept = things[truth.labels]
-        scores, labels, masks = answer
         return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])

@@ -34,10 +34,6 @@ class GateCheckpoint(NamedTuple):
             segmentation=str(values["segmentation"]),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, which a checkpoint can hold."""
-        return self._asdict()
-
 
 def expect_one(**choices: float | str | None) -> None:
     """Raise ValueError if more than one of some exclusive settings has a value."""

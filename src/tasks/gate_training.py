@@ -12,15 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.metrics.exit_choice import (
-    Outcome,
-    best_exit,
-    beta_for_budget,
-    histogram,
-    outcome,
-    taken,
-    utility,
-)
+from src.metrics.exit_choice import Outcome, best_exit, beta_for_budget, histogram, outcome, taken, utility
 from src.models.gate import Gate
 from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
 from src.weights.checkpoint import check_state
@@ -65,11 +57,11 @@ class GateTraining(lightning.LightningModule):
         gate: takes the channels of a gate input and the number of exits. optimizer: takes the gate.
         table: facts of the exit table: exits, inputs (channels by name), parent, source, segmentation, num_holdout,
             and mean and std of the inputs.
-        target: what the scores are: `exit` and `soft` prefer one exit at this beta, `quality` predicts the quality of
-            every exit, so that beta can be changed later.
+        target: meaning of the scores: with `exit` and `soft` the best exit at this beta is preferred, with `quality`
+            the quality of every exit is predicted, so that beta can be changed later.
         beta: gain in quality that an encoder layer must bring.
-        budget_gflops: instead of beta, the mean cost that it is found for; with `exit` and `soft` from the qualities
-            of the table, with `quality` from those predicted on the holdout.
+        budget_gflops: instead of beta, a mean cost from which beta is determined: with `exit` and `soft` by the
+            qualities in the table, with `quality` by those predicted on the holdout.
         temperature: of `soft`, in quality.
     """
 
@@ -94,18 +86,14 @@ class GateTraining(lightning.LightningModule):
                 f"task.gate.inputs={self.gate.inputs}: the data give {dims}, expected the same, all of one width"
             )
         self.make_optimizer = optimizer
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(table["mean"], dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(table["std"], dtype=torch.float32).clamp(min=1e-6))
+        self.mean = nn.Buffer(torch.tensor(table["mean"], dtype=torch.float32))
+        self.std = nn.Buffer(torch.tensor(table["std"], dtype=torch.float32).clamp(min=1e-6))
         num_kept = min(KEPT_ROWS, table["num_holdout"]) if target == "quality" else 0
-        self.holdout_scores: Tensor
-        self.holdout_cost: Tensor
-        self.register_buffer("holdout_scores", torch.zeros(num_kept, len(self.exits)))
-        self.register_buffer("holdout_cost", torch.zeros(num_kept, len(self.exits)))
-        self.outcomes: dict[str, Outcome] = {}  # of the last validation, by who chose
+        self.holdout_scores = nn.Buffer(torch.zeros(num_kept, len(self.exits)))
+        self.holdout_cost = nn.Buffer(torch.zeros(num_kept, len(self.exits)))
+        self.outcomes: dict[str, Outcome] = {}  # of the last validation, by policy
         self.taken: list[int] = []  # by the gate, images per exit
-        self.seen: list[dict[str, Tensor]] = []  # of the validation that runs
+        self.seen: list[dict[str, Tensor]] = []  # batches of the current validation
         about = GateCheckpoint(
             inputs=self.gate.inputs,
             dim=dims[self.gate.inputs[0]],
@@ -118,7 +106,7 @@ class GateTraining(lightning.LightningModule):
             source=table["source"],
             segmentation=table["segmentation"],
         )
-        self.hparams["gate"] = about.to_dict()
+        self.hparams["gate"] = about._asdict()  # plain values, which a checkpoint can hold
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return scores (B, E) of the statistics (B, F) in an exit table."""
@@ -128,11 +116,11 @@ class GateTraining(lightning.LightningModule):
         return TARGETS[self.target].loss(scores, quality, self.exits, self.beta, self.temperature)
 
     def choose(self, scores: Tensor) -> Tensor:
-        """The exit taken, (B,) column of the exits."""
+        """Return the column (B,) of the exit that each image takes."""
         return best_exit(scores, self.exits, TARGETS[self.target].beta_when_run * self.beta)
 
     def set_beta(self, quality: Tensor, cost: Tensor) -> None:
-        """Find the beta of the budget, if there is one, from true or predicted qualities (B, E)."""
+        """Set beta to meet the budget, if there is one, by true or predicted qualities (B, E)."""
         if self.budget is not None:
             self.beta = beta_for_budget(quality, cost, self.exits, self.budget)
             self.hparams["gate"]["beta"] = self.beta
@@ -140,23 +128,23 @@ class GateTraining(lightning.LightningModule):
     # ---- training
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume the checkpoint of another gate. Raises ValueError."""
+        """Raise ValueError for the checkpoint of another gate."""
         saved, ours = checkpoint["hyper_parameters"].get("gate", {}), self.hparams["gate"]
         for name in ("parent", "segmentation", "exits", "inputs", "hidden", "target", "temperature", "beta"):
             if saved.get(name) != ours[name] and not (name == "beta" and self.budget is not None):
                 raise ValueError(
                     f"ckpt_path={self.trainer.ckpt_path}: a gate with {name} {brief(saved.get(name))}, this one has "
-                    f"{brief(ours[name])}; expected the same to go on, or no ckpt_path to begin anew"
+                    f"{brief(ours[name])}; expected the same to resume, or no ckpt_path to start anew"
                 )
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
     def setup(self, stage: str) -> None:
-        """Find the beta of the labels; an impossible budget is refused before anything runs."""
+        """Set the beta of the labels. Raises ValueError for a budget that cannot be met."""
         rows = self.trainer.datamodule.rows.tensors  # type: ignore[attr-defined]
         self.set_beta(rows["quality"], rows["cost"])
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        """The loss of the target."""
+        """Return the loss of a batch of the table's rows."""
         loss = self.loss(self(batch["inputs"]), batch["quality"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["inputs"]))
         return loss
@@ -173,7 +161,7 @@ class GateTraining(lightning.LightningModule):
     def score_names(self) -> list[str]:
         """Return the scores that checkpoints and early stopping may monitor."""
         others = ("random", "oracle", *(f"exit{depth}" for depth in self.exits))
-        by_other = [f"val/{name}/{who}" for who in others for name in Outcome._fields]
+        by_other = [f"val/{name}/{policy}" for policy in others for name in Outcome._fields]
         own = [f"val/{name}" for name in ("loss", "accuracy", "regret", "beta", *Outcome._fields)]
         return [*own, *by_other, "train/loss"]
 
@@ -199,12 +187,12 @@ class GateTraining(lightning.LightningModule):
         self.log("val/accuracy", (choice == best).float().mean())
         self.log("val/regret", self.outcomes["oracle"].utility - self.outcomes["gate"].utility)
         self.log("val/beta", self.beta)
-        for name, value in self.outcomes["gate"]._asdict().items():
-            self.log(f"val/{name}", value, prog_bar=name == "quality")
-        others = {who: one for who, one in self.outcomes.items() if who != "gate"}
-        self.log_dict(
-            {f"val/{name}/{who}": value for who, one in others.items() for name, value in one._asdict().items()}
-        )
+        for policy, result in self.outcomes.items():
+            for name, value in result._asdict().items():
+                if policy == "gate":
+                    self.log(f"val/{name}", value, prog_bar=name == "quality")
+                else:
+                    self.log(f"val/{name}/{policy}", value)
 
     def compare(self, choice: Tensor, best: Tensor, quality: Tensor, cost: Tensor) -> dict[str, Outcome]:
         """Score the gate, random exits with the same histogram, the oracle, and every exit for all images."""
@@ -215,7 +203,7 @@ class GateTraining(lightning.LightningModule):
             "oracle": taken(best, count),
             **{f"exit{depth}": torch.eye(count, device=choice.device)[i] for i, depth in enumerate(self.exits)},
         }
-        return {who: outcome(share, quality, cost, self.exits, self.beta) for who, share in shares.items()}
+        return {policy: outcome(share, quality, cost, self.exits, self.beta) for policy, share in shares.items()}
 
 
 def brief(value: Any) -> str:

@@ -41,13 +41,16 @@ class GatedEvaluation(EvaluationTask):
         self, *, gate: str | None = None, beta: float | None = None, budget_gflops: float | None = None, **others: Any
     ):
         super().__init__(**others)
-        if gate in (None, OWN):
-            check_own(self.model, gate, beta, budget_gflops)
+        if gate is None:
+            refuse(beta, budget_gflops, "nothing chooses an exit without gate=FILE")
+        elif gate != OWN:
+            self.model.gate = load_gate(gate, self.model, beta, budget_gflops, self.segmentation)
+        elif self.model.gate is None:
+            raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
         else:
-            self.model.gate = load_gate(str(gate), self.model, beta, budget_gflops, self.segmentation)
+            refuse(beta, budget_gflops, f"gate={OWN} has a beta fixed by training")
         self.gated = gate is not None
-        if self.gated:
-            assert self.model.gate is not None
+        if self.model.gate is not None and self.gated:
             self.score("gate")
             names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -60,7 +63,7 @@ class GatedEvaluation(EvaluationTask):
         return {"gate": (predictions[-1], depths)}
 
     def ways(self) -> dict[str, Callable[[Tensor], Any]]:
-        """Return a function from preprocessed images to predictions for each exit, and for the gate."""
+        """Return for each exit and the gate a function from preprocessed images to predictions."""
         return super().ways() | ({"gate": self.model.leave} if self.gated else {})
 
     def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
@@ -165,16 +168,6 @@ def beta_of(saved: SavedGate, file: str, beta: float | None, budget_gflops: floa
     if budget_gflops is not None:
         return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
     return trained if beta is None else beta
-
-
-def check_own(model: Mask2Former, gate: str | None, beta: float | None, budget_gflops: float | None) -> None:
-    """Refuse a beta or budget without a gate, and gate=own for weights without a gate. Raises ValueError."""
-    if gate is None:
-        refuse(beta, budget_gflops, "nothing chooses an exit without gate=FILE")
-    elif model.gate is None:
-        raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
-    else:
-        refuse(beta, budget_gflops, f"gate={OWN} has a beta fixed by training")
 
 
 def refuse(beta: float | None, budget_gflops: float | None, why: str) -> None:

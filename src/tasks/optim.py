@@ -1,4 +1,4 @@
-"""What is optimised, and how fast: Mask2Former's parameter groups."""
+"""The optimiser, with Mask2Former's parameter groups."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float, backbone_lr_multiplier: float = 0.1) -> torch.optim.AdamW:
-    """AdamW with a slower backbone; norms, embeddings and Swin's position tables are not decayed, biases are."""
+    """Return AdamW with a lower rate for the backbone, and no decay of norms, embeddings and Swin's position tables."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

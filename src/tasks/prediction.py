@@ -19,14 +19,14 @@ class PredictionTask(GatedEvaluation):
     """Predicts images of any size; several views of an image give one prediction (see `merge_views`).
 
     Args:
-        resize: resizes an image (3, H, W) for the model, and computes the size that an image will have.
-        exit: the exit of every image; null: the gate or the budget chooses, without either the deepest exit.
+        resize: resizes an image (3, H, W) for the model, and computes the new size of an image.
+        exit: the exit of every image; null: the gate or the budget chooses it, without either it is the deepest exit.
         gate, beta: as `GatedEvaluation`.
         budget_gflops: with a gate, the mean cost; without one, the largest cost of an image, which leaves at the
             deepest exit within it.
         scales: of the views, relative to `resize`; the gate sees the first one.
         mirror: add a mirrored view at every scale.
-        max_pixels: of a prediction, to save memory; `whole` enlarges that of a larger image.
+        max_pixels: of a prediction, to save memory; `whole` enlarges it to the size of its image.
         others: as `EvaluationTask`.
     """
 
@@ -62,8 +62,8 @@ class PredictionTask(GatedEvaluation):
     def segment(self, images: Sequence[Tensor]) -> list[ImagePrediction]:
         """Predict images (3, H, W) uint8 RGB on the CPU, each independently of the others.
 
-        Maps of images with more than `max_pixels` are smaller than these. Raises ValueError for a budget below the
-        cost of the shallowest exit.
+        Predictions of images with more than `max_pixels` are smaller than the image. Raises ValueError for a budget
+        below the cost of the shallowest exit.
         """
         requests = [self.request(image.shape[-2:]) for image in images]
         exits = None if self.gated else [self.within(request.costs) for request in requests]
@@ -86,16 +86,16 @@ class PredictionTask(GatedEvaluation):
 
     def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:
         """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice."""
-        views: dict[int, View] = {}
-        depths: dict[int, int] = {}
+        seen: dict[int, tuple[View, int]] = {}
         for places in like_sized(images):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
             fixed = None if exits is None else [exits[place] for place in places]
             layers, left = self.model.leave(batch, chooser(fixed))
             for place, depth, scores, masks in zip(places, left, *layers[-1], strict=True):
-                views[place] = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
-                depths[place] = depth
-        return [views[place] for place in range(len(images))], [depths[place] for place in range(len(images))]
+                view = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
+                seen[place] = view, depth
+        in_order = [seen[place] for place in range(len(images))]
+        return [view for view, _ in in_order], [depth for _, depth in in_order]
 
     def merge(self, request: "Request", views: list[list[View]], depth: int) -> ImagePrediction:
         """Return the prediction of one image from its views."""
@@ -110,7 +110,7 @@ class PredictionTask(GatedEvaluation):
         return enlarged(answer, answer.size)
 
     def costs(self, size: Size, pixels: int) -> list[float]:
-        """Return the GFLOPs of all views of an image at every possible exit, for maps of so many pixels."""
+        """Return the GFLOPs of all views of an image at every possible exit, predicted with `pixels` pixels."""
         views = [self.cost_of(resize.resized(*size), pixels) for resize in self.resizes]
         return [(1 + self.mirror) * sum(exits) for exits in zip(*views, strict=True)]
 
@@ -121,8 +121,8 @@ class PredictionTask(GatedEvaluation):
         kept = [depth for depth, cost in zip(self.model.exits, costs, strict=True) if cost <= self.budget]
         if not kept:
             raise ValueError(
-                f"budget_gflops={self.budget:g}: an image costs {costs[0]:.6g} at exit {self.model.exits[0]} already; "
-                "expected that or more"
+                f"budget_gflops={self.budget:g}: an image costs {costs[0]:.6g} at the shallowest exit, "
+                f"{self.model.exits[0]}; expected that or more"
             )
         return kept[-1]
 

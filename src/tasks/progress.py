@@ -1,13 +1,13 @@
-"""Where Lightning's loops stand, by the step of a checkpoint alone."""
+"""Restore the progress of Lightning's loops from the step of a checkpoint alone."""
 
 from typing import Any
 
 
 def set_progress(checkpoint: dict[str, Any], batches_per_step: int) -> None:
-    """Have Lightning's loops go on after the step of a checkpoint, wherever in them it was saved.
+    """Set the loops' counters in a checkpoint so that training resumes after its step, wherever it was saved.
 
-    Lightning tells from counters of batches what was done besides steps, and cannot tell every place; nor do counters
-    hold when a step is made of another number of batches. Here steps alone tell: `FinalValidation` keeps the rest.
+    Lightning resumes from counters of batches. They do not cover every place where a checkpoint can be saved, and they
+    are wrong if the number of batches in a step changes. `FinalValidation` keeps the rest of the progress.
     """
     loops, step = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
     batches = step * batches_per_step

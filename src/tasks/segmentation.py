@@ -1,4 +1,4 @@
-"""Training of Mask2Former as a Lightning task: the loss, the optimiser, and what happens to a non-finite step."""
+"""Training of Mask2Former as a Lightning task: the loss, the optimiser, and the handling of non-finite steps."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,11 @@ class Segmentation(BaseTask):
 
     Args:
         criterion: takes the number of classes. optimizer: takes the model. scheduler: takes the optimizer.
-        exits_per_step: how many exits, drawn anew, a training step supervises; `all`: every one, from one encoder pass.
+        exits_per_step: number of exits that a training step supervises, drawn for each step; `all`: every exit, from
+            one encoder pass.
         alpha: weight of an exit's loss by its depth k: 1, k or k*k/10.
         patience: training stops after this many non-finite steps in a row.
-        seed: of everything random in a training step: exits, points of the losses and dropped paths.
+        seed: of all that is random in a training step: exits, points of the losses and dropped paths.
         others: as `BaseTask`.
     """
 
@@ -59,28 +60,28 @@ class Segmentation(BaseTask):
         self.alpha = ALPHA[str(alpha)]
         self.patience = patience
         self.seed = seed
-        self.parts: list[tuple[Any, Tensor]] = []  # of the step that runs: batches, and their losses
-        self.num_bad_costs = 0  # since the last step
-        self.num_bad_steps = 0  # in all
+        self.parts: list[tuple[Any, Tensor]] = []  # batches of the current step, and their losses
+        self.num_bad_costs = 0  # non-finite costs since the last step
+        self.num_bad_steps = 0  # in total
         self.bad_streak = 0  # in a row
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another model; else continue from the checkpoint's step, which determines the data."""
+        """Resume after the checkpoint's step. Raises ValueError for the checkpoint of another model."""
         super().on_load_checkpoint(checkpoint)
         set_progress(checkpoint, self.trainer.accumulate_grad_batches)
 
     def on_train_start(self) -> None:
-        """Refuse a resumed schedule that ends before `max_steps`: at a learning rate of zero nothing changes."""
+        """Raise ValueError if a resumed schedule ends before `max_steps`: a learning rate of zero trains nothing."""
         end = getattr(self.lr_schedulers(), "total_iters", None)
         if end is not None and end < self.trainer.max_steps:
             raise ValueError(
                 f"trainer.max_steps={self.trainer.max_steps}: the learning rate reaches zero at step {end}, as the "
-                "checkpoint was trained; to train longer, start from model.weights=FILE instead of ckpt_path=FILE"
+                "checkpoint has it; to train longer, start from model.weights=FILE instead of ckpt_path=FILE"
             )
 
     def on_train_batch_start(self, batch: "Batch", batch_index: int) -> None:
         """Seed torch from (seed, step, part, rank), so that a resumed run repeats an uninterrupted one."""
-        part = batch_index % self.trainer.accumulate_grad_batches  # of a step; batches may count anew after resuming
+        part = batch_index % self.trainer.accumulate_grad_batches  # in its step; resuming may restart batch_index
         self.seed_step(self.global_step, part, self.global_rank)
 
     def seed_step(self, step: int, part: int, rank: int) -> None:
@@ -89,12 +90,12 @@ class Segmentation(BaseTask):
         torch.manual_seed(int(place.generate_state(1)[0]))
 
     def draw_exits(self, step: int) -> list[int]:
-        """Draw the exits to supervise, uniformly from (seed, step) alone: every process draws the same."""
+        """Draw the exits to supervise, uniformly; the draw depends on (seed, step) only, so all processes agree."""
         chance = np.random.default_rng((self.seed, step))
         return sorted(chance.choice(self.model.exits, self.num_drawn, replace=False).tolist())
 
     def training_step(self, batch: "Batch", batch_index: int) -> Tensor:
-        """The loss summed over decoder layers and the exits drawn, each exit by its weight."""
+        """Return the loss: the sum over decoder layers and drawn exits, each exit with its weight."""
         total, losses, num_bad = self.loss(batch, self.global_step)
         self.parts.append((batch, total.detach()))
         self.num_bad_costs += num_bad
@@ -116,7 +117,7 @@ class Segmentation(BaseTask):
             logger.log_metrics({f"layers/{place}": loss.item() for place, loss in losses.items()}, self.global_step)
 
     def loss(self, batch: "Batch", step: int) -> tuple[Tensor, dict[str, Tensor], int]:
-        """The loss of a batch at a step, its parts {"class/exit3/layer0": ...}, and how many costs were not finite."""
+        """Return the loss of a batch, its parts {"class/exit3/layer0": ...}, and the number of non-finite costs."""
         images = self.model.preprocess(batch.images)
         labels = [truth.labels for truth in batch.truths]
         segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
@@ -127,7 +128,7 @@ class Segmentation(BaseTask):
         weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
         by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
         total = (by_layer * weights).sum() + self.zero_of_layers_after(exits[-1])
-        if num_bad:  # gradients carry it to every process, so that all of them skip the step
+        if num_bad:  # the gradients become NaN in every process, so that all of them skip the step
             total = total * float("nan")
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
         parts = {
@@ -148,7 +149,10 @@ class Segmentation(BaseTask):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of all gradients together; a step whose costs or gradients are not finite changes nothing."""
+        """Clip the norm of all gradients; skip a step whose costs or gradients are not finite.
+
+        Raises FloatingPointError after `patience` such steps in a row.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         bad = not norm.isfinite()
         if bad:
@@ -170,7 +174,7 @@ class Segmentation(BaseTask):
         self.parts.clear()
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and a schedule that moves with every optimiser step."""
+        """Return the optimiser, and a schedule that advances with every optimiser step."""
         optimizer = self.make_optimizer(self.model)
         return {
             "optimizer": optimizer,
