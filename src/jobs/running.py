@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from src.config.schema import quote
+from src.config.overrides import quote
 from src.records.run_folder import begin, finished
 from src.system.atomic import write_text
 from src.system.cpus import processors
