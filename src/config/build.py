@@ -47,14 +47,9 @@ class Experiment(NamedTuple):
 
 
 def build_run(cfg: DictConfig, overrides: list[str] | None = None) -> Experiment:
-    """Build everything a config names.
+    """Build everything a config names. Command-line `overrides` are kept in checkpoints, for commands that use them.
 
-    Args:
-        overrides: those of the command line, kept in checkpoints so that `evaluate` can use the same settings.
-
-    Raises:
-        ValueError: for a wrong setting, with its value and what was expected.
-        FileNotFoundError: for missing data or weights.
+    Raises ValueError for a wrong setting, with its value and what was expected; FileNotFoundError for missing files.
     """
     if OmegaConf.select(cfg, "model.weights") is not None:
         cfg.model.backbone.pretrained = False  # model.weights would overwrite them
@@ -82,10 +77,7 @@ def build_run(cfg: DictConfig, overrides: list[str] | None = None) -> Experiment
 
 
 def build_task(cfg: DictConfig) -> Any:
-    """Build the task with its weights. Needs no data if the weights or `categories` name the classes.
-
-    Raises as `build_run` does.
-    """
+    """Build the task with its weights, without data if weights or `categories` name the classes. Raises ValueError."""
     cfg.model.backbone.pretrained = False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     try:
@@ -130,10 +122,9 @@ class Sketch(NamedTuple):
 
 
 def sketch(cfg: DictConfig, num_classes: int | None = None) -> Sketch:
-    """Build the model of a config on the meta device. Raises as `build_run` does.
+    """Build a config's model on the meta device, by default for the classes of its weights, else of its data.
 
-    Args:
-        num_classes: None: as many as its weights have, else as the data have.
+    Raises as `build_run` does.
     """
     if cfg.get("model") is None:
         raise ValueError("model=null: a gate alone has no cost to count; name an experiment that has a model")
@@ -183,10 +174,7 @@ def best_precision() -> str:
 
 
 def split_batch(batch_size: int, per_device: int | None, num_devices: int) -> tuple[int, int]:
-    """Return images per device and batches per optimiser step; their product over all devices is `batch_size`.
-
-    Raises ValueError if no number of batches gives that.
-    """
+    """Return images per device and batches per optimiser step, which make up `batch_size`, else raise ValueError."""
     per_device = per_device or max(batch_size // num_devices, 1)
     accumulate, rest = divmod(batch_size, per_device * num_devices)
     if rest or not accumulate:

@@ -5,7 +5,8 @@ import os
 import re
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 # `~` or `~user` at the beginning of a value, or of one in a list or a sweep: shells leave `data.root=~/coco` as it is.
 HOME = re.compile(r"(?<=[=,\[(:'\"])~[\w.-]*(?=[/,\])'\"]|$)")
@@ -14,6 +15,11 @@ HOME = re.compile(r"(?<=[=,\[(:'\"])~[\w.-]*(?=[/,\])'\"]|$)")
 def name_of(override: str) -> str:
     """The setting that an override sets, adds (`+`) or deletes (`~`)."""
     return override.lstrip("+~ ").partition("=")[0]
+
+
+def parsed(override: str) -> Override:
+    """An override as Hydra reads it. Raises HydraException for wrong syntax."""
+    return OverridesParser.create().parse_override(override)
 
 
 def quote(value: str) -> str:

@@ -34,10 +34,7 @@ HOW = (
 
 
 def settings_to_keep(cfg: DictConfig, overrides: list[str] | None) -> dict[str, Any]:
-    """Return what a checkpoint keeps of a configuration, in plain containers.
-
-    `overrides` are those of the command line, `config` has every value, `composed` has interpolations unresolved.
-    """
+    """Return what a checkpoint keeps: the overrides, all values, and `composed`: with unresolved interpolations."""
     return {
         "overrides": overrides or [],
         "config": OmegaConf.to_container(cfg, resolve=True),
@@ -65,16 +62,13 @@ def with_saved(
 ) -> list[str]:
     """Return overrides that give the settings of a checkpoint's training, then the given arguments.
 
-    Settings of files that have changed since are restored, which is reported.
+    Where files of the configuration have changed since, the checkpoint's settings are restored, which is reported.
+    Raises ValueError for a file that is not a checkpoint of a whole model of ours.
 
     Args:
-        below_experiment: an experiment among the arguments replaces the checkpoint's; otherwise, and without a
-            checkpoint, the arguments are returned alone.
-        setting: what names the checkpoint.
-        resumes: use also the settings that are not of the model and the data; gates have these alone.
-
-    Raises:
-        ValueError: for a file that is not a checkpoint of a whole model of ours.
+        below_experiment: let an experiment among the arguments replace the checkpoint's; otherwise it stands alone.
+        setting: names the checkpoint; if there is no such file, the arguments are returned alone.
+        resumes: for a training that resumes, of a gate too; uses the checkpoint's task, callbacks and loggers as well.
     """
     arguments = with_search_path([*map(expand_home, arguments)])
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -111,8 +105,7 @@ def kept_in(file: Path, setting: str) -> dict[str, Any]:
 def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list[str], source: str) -> list[str]:
     """Return overrides that give the kept settings, except those that begin with `left_out`, then the arguments.
 
-    Without a search path in the arguments, the folders that the checkpoint names are searched, but may allow no
-    classes. `source` names the checkpoint in messages.
+    Unless the arguments name a search path, the checkpoint's is used, but allows no classes. Messages name `source`.
     """
     saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left_out) and one not in arguments]
     folders = [] if names_search_path(arguments) else remembered(kept["overrides"], source)
@@ -170,7 +163,7 @@ def composable(overrides: list[str]) -> list[str]:
 
 
 def goes_back(change: Difference, changes: Sequence[Difference], kept: Mapping[str, Any], own: Sequence[str]) -> bool:
-    """Whether a setting gets its value of then. A new one is removed unless it is among one's `own` or required."""
+    """Whether a setting gets its old value back. A new one is deleted unless it is among the `own` or required."""
     if change.before is not MISSING:
         return True
     if below(change.name, own):

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.overrides import name_of, quote
+from src.config.overrides import name_of, parsed, quote
 
 FLAG = re.compile(r"(?:-cd|--config-d(?:ir?)?)(?:=(.*))?")  # argparse takes abbreviations
 SETTING = re.compile(r"\+*hydra\.searchpath=")
@@ -62,7 +61,7 @@ def spelled(places: Any) -> str:
 def places_of(override: str) -> list[str]:
     """Return the entries of a search path. Raises ValueError if they are not a list of texts."""
     try:
-        value = OverridesParser.create().parse_override(override).value()
+        value: Any = parsed(override).value()
     except HydraException:
         value = None
     value = [value] if isinstance(value, str) else value

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+
+from src.config.overrides import parsed
 
 
 def sweep_of(overrides: list[str], multirun: bool, primary: str) -> list[str] | None:
@@ -20,14 +21,14 @@ def sweep_of(overrides: list[str], multirun: bool, primary: str) -> list[str] | 
     hydra = compose(primary, next(jobs(overrides)), return_hydra_config=True).hydra
     if not (multirun or hydra.mode is RunMode.MULTIRUN):
         return None
-    typed = {one.get_key_element() for one in OverridesParser.create().parse_overrides(overrides)}
+    typed = {one.get_key_element() for one in map(parsed, overrides)}
     params = {str(key): str(value) for key, value in (hydra.sweeper.get("params") or {}).items() if key not in typed}
     if empty := [key for key, value in params.items() if not value.strip()]:
         raise ValueError(f"hydra.sweeper.params.{empty[0]}: has no values, expected some, for example 1,2,3")
     swept = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     if hydra.sweeper._target_.endswith(".BasicSweeper"):
-        for override, one in zip(swept, OverridesParser.create().parse_overrides(swept), strict=True):
-            if one.is_interval_sweep():
+        for override in swept:
+            if parsed(override).is_interval_sweep():
                 raise ValueError(f"{override}: expected a list of values; an interval takes hydra/sweeper=search")
     return swept
 
@@ -46,16 +47,16 @@ def sweep_values(override: str) -> list[str]:
 
     An override that sweeps over nothing is returned as it is. Raises ValueError for a sweep without values.
     """
-    parsed = OverridesParser.create().parse_override(override)
-    if not parsed.is_sweep_override():
+    sweep = parsed(override)
+    if not sweep.is_sweep_override():
         return [override]
-    if parsed.value_type is ValueType.GLOB_CHOICE_SWEEP:
+    if sweep.value_type is ValueType.GLOB_CHOICE_SWEEP:
         return []
-    value: Any = parsed.value()
-    values = [value.start, value.end] if parsed.is_interval_sweep() else list(parsed.sweep_string_iterator())
+    value: Any = sweep.value()
+    values = [value.start, value.end] if sweep.is_interval_sweep() else list(sweep.sweep_string_iterator())
     if not values:
         raise ValueError(f"{override}: has no values, expected some, for example 1,2,3")
-    return [f"{parsed.get_key_element()}={one}" for one in values]
+    return [f"{sweep.get_key_element()}={one}" for one in values]
 
 
 def check_launcher(cfg: DictConfig, trains: bool) -> None:
