@@ -88,7 +88,7 @@ RULES = {
         "a list of whole numbers from 0, the layers with 1, 2 and 3 levels alive, for example [0, 0, 6] or [3, 3, 3]",
         least=0,
     ),
-    "exits": list_of(COUNT, "a list of depths from 1").or_null(),
+    "exits": either("a list of depths from 1, or null for the last", list_of(COUNT, "").or_null()),
     "ignore": list_of(FROM_ZERO, "a list of whole numbers from 0, for example [255]", least=0),
     "scales": list_of(POSITIVE, "a list of numbers above 0, for example [0.5, 1.0, 1.5]"),
     "inputs": distinct(list_of(TEXT, "a list of gate inputs, none twice, for example [mean32, std32]")),

@@ -73,12 +73,13 @@ class ProcessLauncher(Launcher, Callback):
             write_csv(self.rows, folder / "table.csv")
         if self.failed and self.on_failure == "stop":
             self.on_multirun_end(self.config)
-        results = []
-        for (job, _), overrides in zip(batch, job_overrides, strict=True):
-            result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
-            result.return_value = None if job.name in self.failed else objectives(scores_of(job.folder))
-            results.append(result)
-        return results
+        return [self.result(job, overrides) for (job, _), overrides in zip(batch, job_overrides, strict=True)]
+
+    def result(self, job: Job, overrides: Sequence[str]) -> JobReturn:
+        """Return a job's quality and GFLOPs the way Hydra's sweepers expect them."""
+        result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
+        result.return_value = None if job.name in self.failed else objectives(scores_of(job.folder))
+        return result
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the results of all jobs; exit with status 1 if one failed."""
