@@ -100,7 +100,8 @@ RULES = {
     "size": either("a whole number from 1, or two", COUNT, list_of(COUNT, "", 2, 2)),
     "sizes": either(
         "a list of [height, width], all from 32, or a COCO annotation file, or null",
-        *(list_of(IMAGE_SIZE, ""), TEXT.or_null()),
+        list_of(IMAGE_SIZE, ""),
+        TEXT.or_null(),
     ),
     "table": text("the folder of an exit table").or_null(),
     "weights": text("a file, a folder or a hub name").or_null(),
