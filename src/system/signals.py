@@ -46,11 +46,11 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        for signum in (*ENDING, signal.SIGUSR2):
-            handler = signal.getsignal(signum)
+        for number in (*ENDING, signal.SIGUSR2):
+            handler = signal.getsignal(number)
             # background jobs of a shell keep ignoring SIGINT; SIGUSR2 only concerns a cluster's client that handles it
-            if handler is not signal.SIG_IGN and (signum in ENDING or callable(handler)):
-                self.before[signum] = handler
+            if handler is not signal.SIG_IGN and (number in ENDING or callable(handler)):
+                self.before[number] = handler
         self.watch()
         try:
             yield
