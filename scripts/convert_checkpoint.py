@@ -25,7 +25,7 @@ from rich.table import Table
 
 from src.config.build import sketch
 from src.config.command_line import configure
-from src.config.schema import spell
+from src.config.overrides import spell
 from src.system.atomic import atomic_write, write_text
 from src.weights.architecture import Architecture
 from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, save, write

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from src.config.build import find_checkpoint, sketch
+from src.config.build import sketch
+from src.config.checkpoints import find_checkpoint
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides

@@ -16,9 +16,8 @@ from rich.console import Console
 
 from src.config.command_line import CONF, check, configure, run
 from src.config.errors import report_errors
-from src.config.home import expand_home
+from src.config.overrides import expand_home, quote, spell
 from src.config.saved_settings import saved_overrides
-from src.config.schema import quote, spell
 from src.config.search_path import search_path
 from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
 from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several

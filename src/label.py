@@ -11,7 +11,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.build import build_run, take_weights
+from src.config.build import build_run
+from src.config.checkpoints import take_weights
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides

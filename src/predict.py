@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
+from src.config.overrides import quote
 from src.config.saved_settings import saved_overrides
-from src.config.schema import quote
 from src.predictor import Predictor
 from src.system.terminal import fail
 

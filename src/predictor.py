@@ -13,7 +13,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from src.config.build import best_precision, build_task, take_weights
+from src.config.build import best_precision, build_task
+from src.config.checkpoints import take_weights
 from src.config.command_line import configure, quote_path
 from src.config.memory import is_short
 from src.config.saved_settings import with_saved

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from src.config.build import build_run, find_progress, is_finished
-from src.config.checkpoints import read_checkpoint
+from src.config.build import build_run
+from src.config.checkpoints import find_progress, is_finished, read_checkpoint
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.resuming import check_resumed

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from src.config.build import data_of, find_checkpoint
+from src.config.build import data_of
+from src.config.checkpoints import find_checkpoint
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides

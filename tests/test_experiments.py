@@ -8,7 +8,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.config.build import build_run, take_weights
+from src.config.build import build_run
+from src.config.checkpoints import take_weights
 from src.config.saved_settings import saved_overrides
 from src.data.export import export_cityscapes, export_coco, export_index_masks
 from src.data.formats.categories import read_categories

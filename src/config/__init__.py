@@ -1,4 +1,4 @@
-"""From the command line to built objects: overrides, settings and their rules, checkpoints' settings, error messages.
+"""From the command line to built objects: the only room that composes and instantiates configurations.
 
-The only room that composes and instantiates configurations. Networks, data and tasks are named by `conf/`, never here.
+Networks, data and tasks are named by `conf/`, never here.
 """

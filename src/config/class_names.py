@@ -1,11 +1,10 @@
-"""Whether data have the classes that a model has learnt, told by their names, which checkpoints of ours keep.
+"""Compare the classes of data with those that a model has learnt, by the names that our checkpoints keep.
 
 A class is its place in the list: other names at the same places, or the same in another order, are other classes.
 """
 
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ from omegaconf import DictConfig
 from src.system.terminal import say
 from src.weights.files import load
 
-SHOWN = 3  # classes that are named
+SHOWN = 3  # classes that a message names
 SAME_DATA = "choose the data that it was trained on"
 
 
 def check_classes(cfg: DictConfig, names: Sequence[str]) -> None:
-    """Refuse data of other classes than the model has learnt; say it where a training starts from weights.
+    """Raise ValueError for data with other classes than the model has learnt.
 
-    Commands that score have the setting `check_classes`; false: it is said there, too. Raises ValueError.
+    Only a warning where a training starts from weights, and where a command that scores has `check_classes=false`.
     """
     resumed = None if only_scores(cfg) else cfg.ckpt_path
     source = resumed or (None if cfg.model.drop_class_head else cfg.model.weights)
-    learnt = [category["name"] for category in learnt_categories(source) or []]
-    other = difference(learnt, names)
+    other = difference([category["name"] for category in learnt_categories(source) or []], names)
     if other is None:
         return
     said = f"{source} has learnt other classes than the data have: {other}"
@@ -41,12 +39,12 @@ def check_classes(cfg: DictConfig, names: Sequence[str]) -> None:
 
 
 def only_scores(cfg: DictConfig) -> bool:
-    """Whether a command takes a model as it is, and needs data for it."""
+    """Whether a command uses a model as it is, on data with annotations."""
     return "check_classes" in cfg
 
 
 def what_to_do(cfg: DictConfig) -> str:
-    """What helps a command where weights know another number of classes than the data have."""
+    """Return what helps if weights have another number of classes than the data."""
     if only_scores(cfg):
         return f"{SAME_DATA}; data= and data.root= say which"
     if "categories" in cfg:
@@ -57,32 +55,28 @@ def what_to_do(cfg: DictConfig) -> str:
 
 
 def learnt_categories(weights: str | None) -> list[dict[str, Any]] | None:
-    """The classes that a checkpoint of ours has learnt, by index; None of weights that do not say."""
+    """Return the classes that a checkpoint of ours has learnt, by index; None for weights that do not name them."""
     if weights is None or not zipfile.is_zipfile(weights):  # which a checkpoint of ours is
         return None
-    with suppress(ValueError):  # which says why when the weights are read
-        content = load(Path(weights), "weights", mmap=True)
-        kept = content.get("hyper_parameters") if isinstance(content, dict) else None
-        found = kept.get("categories") if isinstance(kept, dict) else None
-        ours = isinstance(found, list) and all(
-            isinstance(one, dict) and isinstance(one.get("name"), str) for one in found
-        )
-        return found if ours else None  # another's setting of that name
-    return None
+    try:
+        categories = load(Path(weights), "weights", mmap=True)["hyper_parameters"]["categories"]
+        ours = isinstance(categories, list) and all(isinstance(category["name"], str) for category in categories)
+    except (ValueError, LookupError, TypeError):  # not ours, or unreadable, which is reported when weights are read
+        return None
+    return categories if ours else None
 
 
 def difference(learnt: Sequence[str], names: Sequence[str]) -> str | None:
-    """How names differ from those that were learnt, letter case and spaces aside; None where they do not.
+    """Return in words how names differ from those learnt, ignoring case and spaces; None if they do not.
 
-    None also where they are of another number, which is refused when weights are loaded.
+    None also for another number of names, which is refused when weights are loaded.
     """
-    if len(learnt) != len(names):
-        return None
-    before, now = (["".join(name.split()).casefold() for name in one] for one in (learnt, names))
-    places = [place for place, (one, other) in enumerate(zip(before, now, strict=True)) if one != other]
-    if not places:
+    before, now = (["".join(name.split()).casefold() for name in classes] for classes in (learnt, names))
+    places = [place for place, (one, other) in enumerate(zip(before, now, strict=False)) if one != other]
+    if len(before) != len(now) or not places:
         return None
     shown = [f"class {place} is {names[place]!r} in the data, learnt as {learnt[place]!r}" for place in places[:SHOWN]]
-    order = "the same names in another order: " * (sorted(before) == sorted(now))
-    more = f", and {len(places) - SHOWN} more" * (len(places) > SHOWN)
-    return f"{order}{', '.join(shown)}{more}"
+    if len(places) > SHOWN:
+        shown.append(f"and {len(places) - SHOWN} more")
+    order = "the same names in another order: " if sorted(before) == sorted(now) else ""
+    return f"{order}{', '.join(shown)}"

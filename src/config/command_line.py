@@ -1,4 +1,4 @@
-"""What a user types, made fit for Hydra and checked before anything runs."""
+"""Read the command line, and check everything before anything runs."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.errors import explain
-from src.config.home import expand_home
-from src.config.schema import check_settings, quote, suggest
+from src.config.overrides import expand_home, name_of, quote
+from src.config.schema import check_settings, suggest
 from src.config.search_path import refuse_commands, with_search_path
-from src.config.sweeps import check_alone, check_subdir, jobs, sweep_of
+from src.config.sweeps import check_launcher, jobs, sweep_of
 from src.config.weights_settings import overrides_from_weights
 from src.records.run_folder import claim
 from src.system.atomic import check_writable, nearest
@@ -28,18 +28,18 @@ from src.system.signals import Interrupted, signals
 from src.system.terminal import fail
 
 CONF = Path(__file__).parents[2] / "conf"
-PLUGINS = str(Path(__file__).parents[1] / "jobs/plugins")  # where Hydra finds what runs sweeps
+PLUGINS = str(Path(__file__).parents[1] / "jobs/plugins")  # where Hydra finds our launchers
 GROUPS_WITHOUT_DEFAULT = ("experiment", "sweep")  # Hydra wants a plus before these; people forget it
-TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # what run folders are called unless something else is said
+TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # the default name of a run folder
 OmegaConf.register_new_resolver("cpus", lambda most: min(int(most), processors()), replace=True)
 if PLUGINS not in sys.path:
     sys.path.append(PLUGINS)
 
 
 def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: str = "config") -> None:
-    """Run a Hydra entry point, whose primary config has a name, on the command line's arguments or the given ones.
+    """Run a Hydra entry point with a primary config on the given arguments, or on those of the command line.
 
-    Mistakes that a user can make end in one line and exit status 2; set HYDRA_FULL_ERROR=1 for where they happened.
+    A user's mistake ends it in one line with exit status 2; HYDRA_FULL_ERROR=1 shows where it happened.
     """
     typed = [
         quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
@@ -47,10 +47,8 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     typed.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
     flags = get_args_parser().parse_args(typed)
     if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
-        try:
+        with explained(typed, primary):
             typed = with_search_path(typed)
-        except ValueError as error:
-            fail(str(error))
         typed += check(get_args_parser().parse_args(typed).overrides, flags.multirun, primary, claims=True)
     sys.argv[1:] = typed
     try:
@@ -62,12 +60,11 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
 
 def add_plus(argument: str) -> str:
     """`experiment=x` as Hydra needs it, `+experiment=x`."""
-    group = argument.split("=")[0]
-    return f"+{argument}" if group in GROUPS_WITHOUT_DEFAULT else argument
+    return f"+{argument}" if argument.partition("=")[0] in GROUPS_WITHOUT_DEFAULT else argument
 
 
 def quote_path(argument: str) -> str:
-    """`ckpt_path=runs/seed=0/last.ckpt` as Hydra reads it, in quotes, where there is such a file or folder."""
+    """`ckpt_path=runs/seed=0/last.ckpt` in quotes, as Hydra needs it, if there is such a file or folder."""
     name, _, value = argument.partition("=")
     special = not name.startswith("-") and re.search(r"[^\w./-]", value)
     return f"{name}={quote(value)}" if special and os.path.exists(value) else argument
@@ -75,7 +72,7 @@ def quote_path(argument: str) -> str:
 
 @contextmanager
 def initialized() -> Iterator[None]:
-    """Hydra, so that it can compose; inside of an entry point it can already."""
+    """Let Hydra compose; inside an entry point it can already."""
     if GlobalHydra.instance().is_initialized():
         yield
     else:
@@ -84,7 +81,7 @@ def initialized() -> Iterator[None]:
 
 
 def check(overrides: list[str], multirun: bool = False, primary: str = "config", claims: bool = False) -> list[str]:
-    """Compose and check every job before anything runs; exit with a helpful message if one is wrong.
+    """Compose and check every job; exit with a helpful message if one is wrong.
 
     Returns further overrides: those implied by the weights to start from and, if `claims` is set, a run folder of its
     own where folders are named by the time, because two commands may start in the same second.
@@ -127,9 +124,7 @@ def check_job(cfg: DictConfig, overrides: list[str], primary: str, is_swept: boo
         fail(f"no setting {min(unknown)!r}{suggest(min(unknown), known)}")
     refuse_commands(cfg, overrides, primary)
     if is_swept:
-        check_subdir(cfg)
-    if is_swept and primary != "cost":  # the cost command trains nothing
-        check_alone(cfg)
+        check_launcher(cfg, trains=primary != "cost")
     folder = Path(cfg.hydra.sweep.dir if is_swept else cfg.hydra.run.dir)
     if cfg.hydra.output_subdir is not None or not folder.exists():  # otherwise nothing is written there
         check_run_folder(folder)
@@ -138,13 +133,13 @@ def check_job(cfg: DictConfig, overrides: list[str], primary: str, is_swept: boo
 
 def is_named_by_time(cfg: DictConfig, overrides: list[str]) -> bool:
     """Whether the run folder is written to and has the default name, which is the time of the start."""
-    if any(override.lstrip("+").startswith(("hydra.run.dir=", "out=")) for override in overrides):
-        return False
-    return cfg.hydra.output_subdir is not None and TIME.fullmatch(Path(cfg.hydra.run.dir).name) is not None
+    chosen = {"hydra.run.dir", "out"} & set(map(name_of, overrides))
+    by_time = TIME.fullmatch(Path(cfg.hydra.run.dir).name)
+    return not chosen and by_time is not None and cfg.hydra.output_subdir is not None
 
 
 def configure(overrides: list[str], primary: str = "config") -> DictConfig:
-    """The configuration that a command line with these overrides has. Raises ValueError for what it would refuse."""
+    """Return the configuration that these overrides compose to. Raises ValueError if they do not."""
     with initialized():  # to explain, too
         try:
             settled = overrides_from_weights(compose(primary, overrides, return_hydra_config=True), overrides, primary)
@@ -155,14 +150,14 @@ def configure(overrides: list[str], primary: str = "config") -> DictConfig:
 
 @cache
 def roots(primary: str) -> set[str]:
-    """The first names of all settings."""
+    """The names of all settings and groups at the top level."""
     return {*map(str, compose("config")), *map(str, compose(primary)), "hydra"}
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse a run folder that cannot be made, without making it."""
+    """Raise OSError if nothing can be written in a run folder, without making it."""
     try:
         check_writable(folder)
     except OSError as error:
-        there = nearest(folder)
-        raise OSError(f"run folder {folder}: nothing can be written in {there} ({error.strerror})") from error
+        place = nearest(folder)
+        raise OSError(f"run folder {folder}: nothing can be written in {place} ({error.strerror})") from error

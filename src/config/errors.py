@@ -1,10 +1,10 @@
-"""What goes wrong, said in one line: of a user's mistakes what helps, of ours everything."""
+"""Errors in one line: a user's mistakes with what helps; ours keep their stack trace."""
 
 import builtins
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.memory import memory_reason
+from src.config.overrides import name_of
 from src.config.schema import parameters_of, suggest
 from src.config.unsupported import instead
 from src.system.atomic import FULL, explain_full_disk
@@ -33,17 +34,13 @@ EXTRAS = {  # of pyproject.toml, by what they bring
 }
 OTHER_PROCESS = re.compile(r"Connection (closed|reset) by peer|ncclRemoteError")  # gloo and NCCL, of one that is gone
 MISTAKES = (
-    ValueError,
-    OSError,
-    FloatingPointError,
-    HydraException,
-    OmegaConfBaseException,
-    MisconfigurationException,
+    *(ValueError, OSError, FloatingPointError),
+    *(HydraException, OmegaConfBaseException, MisconfigurationException),
 )
 
 
 def report_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A job that ends in one line where an expected error or a signal ends it."""
+    """Wrap a job: an expected error or a signal ends it in one line; HYDRA_FULL_ERROR=1 shows the stack trace."""
 
     @wraps(job)  # Hydra names the job after it
     def guarded_job(cfg: DictConfig) -> None:
@@ -53,12 +50,12 @@ def report_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
             said = memory_reason(error, cfg) or reason(error)
             if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            if isinstance(error, OSError) and error.errno in FULL:  # which names neither a disk nor, often, a file
+            if isinstance(error, OSError) and error.errno in FULL:  # which often names no file and never a disk
                 said = str(explain_full_disk(error, Path(error.filename or cfg.paths.run)))
             fail(said)
         except Interrupted as end:
             signals.requeue(end.signum)
-            if rank_zero_only.rank:  # type: ignore[attr-defined]  # another process says it for all
+            if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process reports it
                 sys.exit(end.status)
             place = cfg.get("table") or cfg.paths.run
             fail(f"{end}; {end.kept or f'what was saved is in {place}'}", end.status)
@@ -67,28 +64,23 @@ def report_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
 
 
 def reason(error: BaseException) -> str | None:
-    """What a user needs to hear of an error; None for one that is ours to mend."""
+    """Return what a user needs to know of an error; None for an error of ours."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         place = re.search(r"full_key: (\S+)", str(error))
         cause = error.__cause__
         return reason(cause) or f"{place[1] if place else 'configuration'}: {type(cause).__name__}: {cause}"
     if isinstance(error, RuntimeError) and OTHER_PROCESS.search(str(error)):
-        return "another process of this run has ended; what it said stands above"
-    if not isinstance(error, MISTAKES) and not issubclass(raised_in_worker(error), MISTAKES):
+        return "another process of this run has ended; its message stands above"
+    # torch passes on the traceback of a worker as a message, of a RuntimeError if it cannot make the error anew
+    worker = re.match(r"Caught (\w+) in DataLoader worker", str(error))
+    raised = getattr(builtins, worker[1], None) if worker else None
+    if not isinstance(error, MISTAKES) and not (isinstance(raised, type) and issubclass(raised, MISTAKES)):
         return None
-    # of an error in a worker process, torch passes on the whole traceback as the message
     return re.split(r"\n[\w.]*(?:Error|Exception): ", str(error))[-1]
 
 
-def raised_in_worker(error: BaseException) -> type:
-    """What a data worker raised, where torch cannot make it anew and passes on a RuntimeError; else that error's."""
-    name = re.match(r"Caught (\w+) in DataLoader worker", str(error))
-    found = getattr(builtins, name[1], None) if name else None
-    return found if isinstance(found, type) else type(error)
-
-
 def explain(error: Exception, overrides: list[str], primary: str = "config") -> str:
-    """Hydra's complaint, with the closest name that exists."""
+    """Return the message of an error of Hydra's, with the closest name that exists."""
     text = str(error)
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key:
@@ -98,9 +90,8 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
         return f"{option[1]} is not installed: pip install '.[{EXTRAS[option[1]]}]'"
     if option:
         folder, _, name = option[1].rpartition("/")
-        names = (
-            GlobalHydra.instance().config_loader().get_group_options(folder, config_name=primary, overrides=overrides)
-        )
+        loader = GlobalHydra.instance().config_loader()
+        names = loader.get_group_options(folder, config_name=primary, overrides=overrides)
         return f"no {folder} {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
     if text.startswith("Error merging override") and error.__cause__:
         return f"{text}: {str(error.__cause__).splitlines()[0]}"
@@ -112,11 +103,10 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
 
 
 def explain_key(key: str, overrides: list[str], primary: str) -> str:
-    """Why there is no such setting: it needs a plus, or is misspelt."""
-    others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
+    """Return why there is no such setting: it needs a plus, is given otherwise, or is misspelt."""
     try:
-        cfg = compose(primary, others)
-    except Exception:  # something else is wrong too, and will be said next
+        cfg = compose(primary, [override for override in overrides if name_of(override) != key])
+    except Exception:  # something else is wrong too; it is reported next time
         cfg = compose(primary)
     parent, _, name = key.rpartition(".")
     try:
@@ -128,13 +118,12 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         return f"{key}: not taken here; use {other.use}"
     if name in parameters:
         return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
-    names = every_key(OmegaConf.to_container(cfg, resolve=False))
-    return f"no setting {key!r}{suggest(key, [*names, *(f'{parent}.{p}' for p in parameters)])}; `--cfg job` shows all"
+    names = [*settings_below(OmegaConf.to_container(cfg)), *(f"{parent}.{one}" for one in parameters)]
+    return f"no setting {key!r}{suggest(key, names)}; `--cfg job` shows all"
 
 
-def every_key(node: Any, path: str = "") -> list[str]:
-    """All settings of a config, in dots."""
-    if not isinstance(node, dict):
-        return [path]
-    below = [key for name, child in node.items() for key in every_key(child, f"{path}.{name}" if path else str(name))]
-    return [path, *below] if path else below
+def settings_below(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted names of all groups and settings in a config."""
+    for key, child in node.items() if isinstance(node, dict) else ():
+        yield f"{path}{key}"
+        yield from settings_below(child, f"{path}{key}.")

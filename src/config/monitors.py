@@ -1,4 +1,4 @@
-"""What callbacks go by: scores that there are, and files that are not another callback's."""
+"""Callbacks that go by a score which exists, and write files which no other callback writes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,27 +8,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from src.config.schema import suggest
 
-OF_THE_TRAINER = ("epoch", "step")  # what a checkpoint may go by beside the scores of a task
-
 
 def check_monitors(callbacks: Sequence[Any], names: Sequence[str]) -> None:
-    """Refuse a callback that goes by a score which is not among the names, and two that write the same file.
-
-    Raises ValueError, with the closest name first.
-    """
-    places: dict[str, str] = {}
+    """Raise ValueError for a callback that monitors a score not among the names, and for two that write one file."""
+    writers: dict[Path, str] = {}
     for callback in callbacks:
         monitor, kind = getattr(callback, "monitor", None), type(callback).__name__
         checkpoint = isinstance(callback, ModelCheckpoint)
-        if isinstance(monitor, str) and monitor not in (*names, *(OF_THE_TRAINER if checkpoint else ())):
+        known = [*names, "epoch", "step"] if checkpoint else names
+        if isinstance(monitor, str) and monitor not in known:
             close = suggest(monitor, names)
             raise ValueError(
                 f"monitor={monitor} of {kind}: no score is called so{close}; there are: {', '.join(names)}"
             )
         if checkpoint and callback.filename is not None:
-            place, who = f"{Path(str(callback.dirpath)) / callback.filename}.ckpt", f"{kind} (monitor={monitor})"
-            if place in places:
+            file, writer = Path(str(callback.dirpath), f"{callback.filename}.ckpt"), f"{kind} (monitor={monitor})"
+            if file in writers:
                 raise ValueError(
-                    f"callbacks: {places[place]} and {who} would both write {place}; give one of them another filename"
+                    f"callbacks: {writers[file]} and {writer} would both write {file}; give one another filename"
                 )
-            places[place] = who
+            writers[file] = writer

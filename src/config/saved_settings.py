@@ -1,7 +1,8 @@
-"""The settings that a checkpoint was trained with, and how commands take them up."""
+"""The settings that a checkpoint was trained with, and how commands use them."""
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checkpoints import newest
 from src.config.command_line import initialized
-from src.config.differences import Difference, Missing, below, differences, listed
-from src.config.home import expand_home
-from src.config.schema import parameters_of, quote, spell
+from src.config.differences import MISSING, Difference, below, differences, listed
+from src.config.overrides import expand_home, name_of, written
+from src.config.schema import parameters_of
 from src.config.search_path import names_search_path, remembered, with_search_path
 from src.system.terminal import fail
 from src.weights.files import load
 
-# Of a checkpoint's settings: flags, where and how to log, the task, which is the command's, and what it started from.
+# Beginnings of a checkpoint's overrides that no command uses: flags, where it ran, what it started from.
 RUN = ("-", "hydra", "ckpt_path", "paths", "model.weights", "model.drop_class", "allow")
-NOT_TAKEN_UP = (*RUN, "logger", "callbacks", "task=")
-# Settings that say where and how a command runs, not what comes of it.
+NOT_USED = (*RUN, "logger", "callbacks", "task=")  # nor does a command with a task and loggers of its own use these
+# Settings that say where and how a command runs and leave its results as they are.
 HOW = (
     *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "allow", "task._target_", "task.model"),
     *("model.weights", "model.drop_class_head", "model.backbone.pretrained", "model.compile"),
@@ -33,10 +34,7 @@ HOW = (
 
 
 def settings_to_keep(cfg: DictConfig, overrides: list[str] | None) -> dict[str, Any]:
-    """What a checkpoint keeps of a configuration, in plain containers.
-
-    `overrides` as they were typed; `config` with every value; `composed` as files and overrides had it, with pointers.
-    """
+    """Return what a checkpoint keeps: the overrides, all values, and `composed`: with unresolved interpolations."""
     return {
         "overrides": overrides or [],
         "config": OmegaConf.to_container(cfg, resolve=True),
@@ -44,62 +42,55 @@ def settings_to_keep(cfg: DictConfig, overrides: list[str] | None) -> dict[str, 
     }
 
 
-# ---- taken up by a command
-
-
-def saved_overrides(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
-    """As `with_saved`; mistakes end in one line."""
+def saved_overrides(
+    arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path", resumes: bool = False
+) -> list[str]:
+    """As `with_saved`; a mistake ends the command in one line."""
     try:
-        return with_saved(arguments, below_experiment, setting)
+        return with_saved(arguments, below_experiment, setting, resumes)
     except ValueError as error:
         fail(str(error))
-
-
-def with_saved(arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path") -> list[str]:
-    """The settings that the checkpoint some setting names was trained with, then what was typed.
-
-    They are those of its training also where files of the configuration have changed since, or are gone; that is said.
-    An experiment that was typed stands alone, or, if asked for, in the place of the checkpoint's own. Raises ValueError
-    for a file that is no checkpoint of a whole model of ours.
-    """
-    arguments = with_search_path([*map(expand_home, arguments)])
-    file, experiment = named(arguments, setting)
-    if (experiment and not below_experiment) or not file.is_file():
-        return arguments
-    kept = kept_in(file, setting)
-    if gate := kept.get("gate"):
-        raise ValueError(f"{setting}={file}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
-    left = (*NOT_TAKEN_UP, "experiment", "name") if experiment else NOT_TAKEN_UP
-    return taken_up(kept, left, arguments, f"{setting}={file}")
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """What was typed to train on from a checkpoint, with its settings before that unless an experiment was typed."""
-    try:
-        arguments = with_search_path([*map(expand_home, arguments)])
-        file, experiment = named(arguments, "ckpt_path")
-        if experiment or not file.is_file():
-            return arguments
-        kept = kept_in(file, "ckpt_path")
-        again = taken_up(kept, RUN, arguments, f"ckpt_path={file}")
-    except ValueError as error:
-        fail(str(error))
-    from_weights = any(one.lstrip("+").startswith("model.weights=") for one in kept["overrides"])
-    weights = ["model.weights=null", "model.drop_class_head=false"]  # which the checkpoint has learnt on from
-    return [*(weights if from_weights and weights[0] not in again else []), *again]
+    """As `saved_overrides`, for a training that resumes."""
+    return saved_overrides(arguments, resumes=True)
 
 
-def named(arguments: Sequence[str], setting: str) -> tuple[Path, bool]:
-    """The file that a setting names, and whether an experiment was typed."""
+def with_saved(
+    arguments: list[str], below_experiment: bool = False, setting: str = "ckpt_path", resumes: bool = False
+) -> list[str]:
+    """Return overrides that give the settings of a checkpoint's training, then the given arguments.
+
+    Where files of the configuration have changed since, the checkpoint's settings are restored, which is reported.
+    Raises ValueError for a file that is not a checkpoint of a whole model of ours.
+
+    Args:
+        below_experiment: let an experiment among the arguments replace the checkpoint's; otherwise it stands alone.
+        setting: names the checkpoint; if there is no such file, the arguments are returned alone.
+        resumes: for a training that resumes, of a gate too; uses the checkpoint's task, callbacks and loggers as well.
+    """
+    arguments = with_search_path([*map(expand_home, arguments)])
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     file = Path(given.get(setting, "").strip("'\""))
     if file == Path("last"):
         file = newest(Path(given.get("paths.runs", "runs")), given.get("name", "run")) or file
-    return file, bool({"+experiment", "experiment"} & set(given))
+    experiment = "+experiment" in given or "experiment" in given
+    if (experiment and not below_experiment) or not file.is_file():
+        return arguments
+    kept, source = kept_in(file, setting), f"{setting}={file}"
+    if resumes:
+        again = taken_up(kept, RUN, arguments, source)
+        if "model.weights" in map(name_of, kept["overrides"]) and "model.weights=null" not in again:
+            again = ["model.weights=null", "model.drop_class_head=false", *again]  # the checkpoint has newer ones
+        return again
+    if gate := kept.get("gate"):
+        raise ValueError(f"{source}: a gate; expected its parent {gate['source']}, and gate={file} to run it")
+    return taken_up(kept, (*NOT_USED, "experiment", "name") if experiment else NOT_USED, arguments, source)
 
 
 def kept_in(file: Path, setting: str) -> dict[str, Any]:
-    """What a checkpoint of ours keeps of its settings. Raises ValueError for any other file."""
+    """Return the settings that a checkpoint of ours keeps. Raises ValueError for any other file."""
     content = load(file, setting, mmap=True)
     try:
         kept = dict(content["hyper_parameters"])
@@ -111,67 +102,69 @@ def kept_in(file: Path, setting: str) -> dict[str, Any]:
         ) from error
 
 
-def taken_up(kept: Mapping[str, Any], left: tuple[str, ...], arguments: list[str], source: str) -> list[str]:
-    """Overrides that give the settings kept, but for those that begin with names left, then what was typed.
+def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list[str], source: str) -> list[str]:
+    """Return overrides that give the kept settings, except those that begin with `left_out`, then the arguments.
 
-    Folders of configuration that the checkpoint names are searched where none were typed, but allow no classes.
+    Unless the arguments name a search path, the checkpoint's is used, but allows no classes. Messages name `source`.
     """
-    saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left) and one not in arguments]
+    saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left_out) and one not in arguments]
     folders = [] if names_search_path(arguments) else remembered(kept["overrides"], source)
-    allowed = ["allow=[]"] if folders and not any(one.lstrip("+").startswith("allow=") for one in arguments) else []
+    own = [name_of(one).replace("/", ".") for one in arguments]
+    allowed = ["allow=[]"] if folders and "allow" not in own else []
     if not kept.get("config"):
         return [*folders, *saved, *allowed, *arguments]
     search = folders or [one for one in arguments if names_search_path([one])]
     composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
     gone = [one for one in saved if one not in composing]
-    own = [one.lstrip("+~").split("=")[0].replace("/", ".") for one in arguments]
-    back = [change for change in changes if goes_back(change, changes, kept, own)]
-    back = [change for change in back if pinned(change) not in arguments]  # as in a process that this one has started
-    if back:
+    restored, new = [], []
+    for change in changes:
+        if goes_back(change, changes, kept, own):
+            restored.append(change)
+        elif change.name not in own:
+            new.append(change)
+    restored = [change for change in restored if pinned(change) not in arguments]  # by the process that started this
+    if restored:
         lost = f" ({', '.join(gone)} cannot be composed any more)" if gone else ""
         print(
-            f"{source}: the files of the configuration have changed since it was trained{lost}: {listed(back)}; "
+            f"{source}: the files of the configuration have changed since it was trained{lost}: {listed(restored)}; "
             "the checkpoint's settings are used",
             file=sys.stderr,
         )
-    if new := [change for change in changes if not goes_back(change, changes, kept, own) and change.name not in own]:
+    if new:
         print(f"{source}: settings that it was trained without are used: {listed(new)}", file=sys.stderr)
     saved = [one for one in saved if one not in gone]
-    return [*folders, *saved, *map(pinned, back), *allowed, *arguments]
+    return [*folders, *saved, *map(pinned, restored), *allowed, *arguments]
 
 
 def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[str], list[Difference]]:
-    """Which overrides can still be composed, and what they compose to that is not as it was kept."""
+    """Return the overrides that can still be composed, and how the result differs from the kept settings."""
     with initialized():
         composing = composable(overrides)
         now: Any = compose("config", composing)
     if "composed" in kept:
-        before, plain = kept["composed"], OmegaConf.to_container(now, resolve=False)
-    else:  # by an earlier version, which kept values alone
-        named = [str(name) for name in now if name not in ("paths", "callbacks", "logger")]  # of a run folder
-        before, plain = kept["config"], OmegaConf.to_container(OmegaConf.masked_copy(now, named), resolve=True)
-    return composing, differences(before, plain, HOW)
+        return composing, differences(kept["composed"], OmegaConf.to_container(now), HOW)
+    # an earlier version kept values only; interpolations of these groups need a run folder
+    names = [str(name) for name in now if name not in ("paths", "callbacks", "logger")]
+    values = OmegaConf.to_container(OmegaConf.masked_copy(now, names), resolve=True)
+    return composing, differences(kept["config"], values, HOW)
 
 
 def composable(overrides: list[str]) -> list[str]:
-    """The overrides, less those that name what is there no more, such as an experiment."""
-    try:
+    """The overrides without those of settings or options that no longer exist, such as an experiment."""
+    kept: list[str] = []
+    with suppress(HydraException, OmegaConfBaseException):
         compose("config", overrides)
         return overrides
-    except (HydraException, OmegaConfBaseException):
-        kept: list[str] = []
-        for override in overrides:
-            try:
-                compose("config", [*kept, override])
-                kept.append(override)
-            except (HydraException, OmegaConfBaseException):
-                continue
-        return kept
+    for override in overrides:
+        with suppress(HydraException, OmegaConfBaseException):
+            compose("config", [*kept, override])
+            kept.append(override)
+    return kept
 
 
 def goes_back(change: Difference, changes: Sequence[Difference], kept: Mapping[str, Any], own: Sequence[str]) -> bool:
-    """Whether a setting is to be as it was; one that is new stays where it is typed, or where nothing works without."""
-    if not isinstance(change.before, Missing):
+    """Whether a setting gets its old value back. A new one is deleted unless it is among the `own` or required."""
+    if change.before is not MISSING:
         return True
     if below(change.name, own):
         return False
@@ -180,9 +173,9 @@ def goes_back(change: Difference, changes: Sequence[Difference], kept: Mapping[s
 
 
 def optional(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether some settings work without another one: it goes to a class that has a default for it, or to its options.
+    """Whether some settings work without another: its class has a default for it, or it is one of a class's options.
 
-    A later version of ours may add one that a class needs, or that others point to.
+    A later version of ours may add a setting that a class needs, or that others refer to.
     """
     *above, key = name.split(".")
     node: Any = settings
@@ -200,16 +193,5 @@ def optional(name: str, settings: Mapping[str, Any]) -> bool:
 
 
 def pinned(change: Difference) -> str:
-    """The override that gives a setting the value that it had, or takes it away."""
-    if isinstance(change.before, Missing):
-        return f"~{change.name}"
-    return f"++{change.name}={typed(change.before)}"
-
-
-def typed(value: Any) -> str:
-    """A value as Hydra reads it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(typed, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{typed(one)}" for key, one in value.items()) + "}"
-    return quote(value) if isinstance(value, str) else spell(value)
+    """The override that gives a setting the value that it had, or deletes it."""
+    return f"~{change.name}" if change.before is MISSING else f"++{change.name}={written(change.before)}"

@@ -1,4 +1,4 @@
-"""Folders of configuration outside the repository, which `--config-dir` and `hydra.searchpath` name."""
+"""Configuration folders outside the repository, as `--config-dir` and `hydra.searchpath` name them."""
 
 import re
 import sys
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.schema import quote
+from src.config.overrides import name_of, parsed, quote
 
 FLAG = re.compile(r"(?:-cd|--config-d(?:ir?)?)(?:=(.*))?")  # argparse takes abbreviations
 SETTING = re.compile(r"\+*hydra\.searchpath=")
@@ -20,7 +19,7 @@ PLUGINS = ("hydra.", "hydra_plugins.", "optuna.")
 
 
 def with_search_path(arguments: Sequence[str]) -> list[str]:
-    """The arguments with all folders of configuration in one override at their end, with absolute paths.
+    """Return the arguments with all configuration folders in one override at the end, as absolute paths.
 
     Raises ValueError for a folder that does not exist.
     """
@@ -40,17 +39,17 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
 
 
 def names_search_path(arguments: Sequence[str]) -> bool:
-    """Whether some of the arguments names a folder of configuration."""
+    """Whether one of the arguments names a configuration folder."""
     return any(SETTING.match(argument) or FLAG.fullmatch(argument) for argument in arguments)
 
 
 def search_path(hydra: Any) -> list[str]:
-    """The override that gives another command the search path of this one; none where it has none."""
+    """Return the override that gives another command this search path; none if it is empty."""
     return [spelled(hydra.searchpath)] if hydra.searchpath else []
 
 
 def overrides_of(hydra: Any) -> list[str]:
-    """What this command was given, for a checkpoint to remember."""
+    """Return the overrides of this command, for a checkpoint to keep."""
     return [*search_path(hydra), *hydra.overrides.task]
 
 
@@ -60,9 +59,9 @@ def spelled(places: Any) -> str:
 
 
 def places_of(override: str) -> list[str]:
-    """The entries of a search path. Raises ValueError for what is no list of texts."""
+    """Return the entries of a search path. Raises ValueError if they are not a list of texts."""
     try:
-        value = OverridesParser.create().parse_override(override).value()
+        value: Any = parsed(override).value()
     except HydraException:
         value = None
     value = [value] if isinstance(value, str) else value
@@ -72,7 +71,7 @@ def places_of(override: str) -> list[str]:
 
 
 def absolute(place: str, setting: str) -> str:
-    """An entry with an absolute path. Raises ValueError where there is no such folder; packages (`pkg://`) pass."""
+    """Return an entry with an absolute path, a package (`pkg://`) as it is. Raises ValueError for a missing folder."""
     if place.startswith("pkg://"):
         return place
     folder = Path(place.removeprefix("file://"))
@@ -82,31 +81,32 @@ def absolute(place: str, setting: str) -> str:
 
 
 def remembered(overrides: Sequence[str], source: str) -> list[str]:
-    """The search path that a checkpoint was trained with, as an override; of it what are folders that exist.
+    """Return the search path of a checkpoint as an override, without folders that no longer exist.
 
-    A folder that is gone is left out, in one line that names `source`, the checkpoint.
+    Missing folders are reported; `source` names the checkpoint. Packages are left out: they would be imported.
     """
     saved = [place for override in overrides if SETTING.match(override) for place in places_of(override)]
-    folders = [place for place in saved if place.startswith("file:///")]  # a package would be imported
-    there = [place for place in folders if Path(place.removeprefix("file://")).is_dir()]
-    for place in folders:
-        if place not in there:
-            print(f"{source}: its folder of configuration {place[7:]} is gone, and is left out", file=sys.stderr)
-    return [spelled(there)] if there else []
+    found = []
+    for folder in (place.removeprefix("file://") for place in saved if place.startswith("file:///")):
+        if Path(folder).is_dir():
+            found.append(f"file://{folder}")
+        else:
+            print(f"{source}: its folder of configuration {folder} is gone, and is left out", file=sys.stderr)
+    return [spelled(found)] if found else []
 
 
 def refuse_commands(cfg: DictConfig, overrides: Sequence[str], primary: str) -> None:
-    """Refuse files outside the repository that have Hydra itself run or import something: a checkpoint may name them.
+    """Raise ValueError if files outside the repository have Hydra itself run or import something.
 
-    `cfg` is what the overrides make of the primary config; Hydra must be initialised. Raises ValueError naming the
-    setting.
+    A checkpoint may name such files. `cfg` is the primary config with the overrides; Hydra must be initialised.
     """
     if not cfg.hydra.searchpath:
         return
-    typed = [override for override in overrides if override.lstrip("+~").startswith("hydra")]
+    typed = [override for override in overrides if name_of(override).startswith("hydra")]
     plain = compose(primary, typed, return_hydra_config=True).hydra
     for name in RUN_BY_HYDRA:
-        if plain_value(cfg.hydra, name) != plain_value(plain, name):
+        composed, expected = (OmegaConf.to_container(OmegaConf.select(hydra, name)) for hydra in (cfg.hydra, plain))
+        if composed != expected:
             places = ", ".join(cfg.hydra.searchpath)
             raise ValueError(f"hydra.{name}: set by a file in {places}, expected on the command line only")
     for target in targets(OmegaConf.to_container(cfg.hydra)):
@@ -114,16 +114,8 @@ def refuse_commands(cfg: DictConfig, overrides: Sequence[str], primary: str) -> 
             raise ValueError(f"hydra: names {target}, expected a class below {', '.join(PLUGINS)}")
 
 
-def plain_value(node: DictConfig, name: str) -> Any:
-    """A setting as plain values, as it is written."""
-    value = node
-    for key in name.split("."):
-        value = value[key]
-    return OmegaConf.to_container(value)
-
-
 def targets(node: Any) -> Iterator[str]:
-    """Every class that a config names."""
+    """Yield the name of every class in a config."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield str(node["_target_"])

@@ -1,6 +1,6 @@
-"""Arguments of Lightning's classes that this project gives otherwise; each is refused with what to use instead.
+"""Arguments of Lightning's classes that this project replaces; each is refused with what to use instead.
 
-docs/trainer.md lists all arguments, those that work too.
+docs/trainer.md lists all arguments, also those that work.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ STREAM = "src.data.module.SegmentationData"
 
 
 class Instead(NamedTuple):
-    """What to use instead of an argument, and the values of it that are taken all the same."""
+    """What to use instead of an argument, and its values that are accepted nevertheless."""
 
     use: str
     taken: Sequence[Any] = (None,)
@@ -42,7 +42,7 @@ TRAINER = {
         (None, "AtomicCheckpointIO"),
     ),
 }
-OF_A_STREAM = {  # training on images is one endless stream, an epoch that ends with the run
+OF_A_STREAM = {  # training on images is one endless stream: an epoch that ends with the run
     "max_epochs": Instead("trainer.max_steps=N, epochs x images / batch_size"),
     "min_epochs": Instead("trainer.min_steps=N", (None, 0)),
     "limit_train_batches": Instead("trainer.max_steps=N"),
@@ -57,7 +57,7 @@ CHECKPOINT_OF_A_STREAM = {"every_n_epochs": Instead("every_n_train_steps=N", (No
 
 
 def refused(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Arguments that would be ignored, or would break what this project does itself: name, value, what to use."""
+    """Yield name, value and replacement of arguments that have no effect, or break what this project does itself."""
     places = {"trainer": settings.get("trainer")}
     places |= {f"callbacks.{name}": callback for name, callback in (settings.get("callbacks") or {}).items()}
     for place, arguments in places.items():
@@ -68,7 +68,7 @@ def refused(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 
 def instead(settings: Mapping[str, Any], place: str, arguments: Any) -> dict[str, Instead]:
-    """By name, the arguments that are given otherwise, of the class whose arguments stand at a place."""
+    """Return the replaced arguments of the trainer or the callback at a place, by name."""
     stream = (settings.get("data") or {}).get("_target_") == STREAM
     if place == "trainer":
         return TRAINER | (OF_A_STREAM if stream else {})
@@ -78,11 +78,11 @@ def instead(settings: Mapping[str, Any], place: str, arguments: Any) -> dict[str
 
 
 def is_taken(value: Any, taken: Sequence[Any]) -> bool:
-    """Whether a value, or each of a list, is one of those taken; one that is not resolved yet (`${}`) passes."""
+    """Whether a value, or each one of a list, is accepted; unresolved ones (`${}`) are."""
     values = value if isinstance(value, list) and value else [value]
     return all(name_of(one) in taken or (isinstance(one, str) and "${" in one) for one in values)
 
 
 def name_of(value: Any) -> Any:
-    """A value; of one that a class makes, the class's name."""
+    """A value itself, or the name of the class that makes it."""
     return str(value.get("_target_")).rpartition(".")[-1] if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""What the weights to start from say of their model, as settings."""
+"""The settings of a model that the weights to start from imply."""
 
 from functools import cache
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.schema import spell
+from src.config.overrides import name_of, spell
 from src.weights.checkpoint import read
 
 
 def overrides_from_weights(cfg: DictConfig, overrides: list[str], primary: str) -> list[str]:
-    """Overrides that make the model that of `model.weights`, where nobody asked for another; none without weights.
+    """Return overrides that give the model the architecture of `model.weights`; none without weights.
 
-    `cfg` is what the overrides given make of the primary config; Hydra must be initialised. Raises ValueError where a
-    setting that an experiment or the command line changed is not that of the weights, and what `read` raises.
+    `cfg` is the primary config with the overrides; Hydra must be initialised. Raises ValueError if an experiment or
+    the command line has changed a setting to another value than the weights', and as `read` raises.
     """
     source = OmegaConf.select(cfg, "model.weights")
-    settings = settings_of(source) if source else None
-    if settings is None:
+    implied = settings_of(source) if source else None
+    if implied is None:
         return []
     default = compose(primary, return_hydra_config=True)
-    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    typed = set(map(name_of, overrides))
     settled = []
-    for name, value in settings.items():
+    for name, value in implied.items():
         now, before = setting(cfg, name), setting(default, name)
         if now == value:
             continue
@@ -33,14 +33,13 @@ def overrides_from_weights(cfg: DictConfig, overrides: list[str], primary: str) 
     return settled
 
 
-@cache
+@cache  # read once for all jobs of a sweep
 def settings_of(source: str) -> dict[str, Any] | None:
-    """Those of a checkpoint, which is read once for all jobs of a sweep."""
     return read(source).settings()
 
 
 def setting(cfg: DictConfig, name: str) -> Any:
-    """The value of a setting as a plain value, or the choice made of a group; None where it has none."""
+    """The plain value of a setting, or the chosen option of a group; None without one."""
     if "/" in name:
         return cfg.hydra.runtime.choices.get(name)
     value = OmegaConf.select(cfg, name)

@@ -23,18 +23,15 @@ def rows_of(job: Job, values: dict[str, str], failed: dict[str, str]) -> Iterato
         values: settings that tell the job from its siblings; they become columns.
         failed: reasons of failures by job name.
     """
-    about = {"job": job.name, **values, "status": status_of(job, failed)}
-    rows = scores_of(job.folder) if about["status"] == "done" else {}
+    status = "done" if job.done else NOT_RUN
+    if not failed.get(job.name, NOT_RUN).startswith(NOT_RUN):
+        status = "failed"
+    about = {"job": job.name, **values, "status": status}
+    rows = scores_of(job.folder) if status == "done" else {}
     for policy, scores in rows.items():
         yield {**about, "exit": policy, **scores}
     if not rows:
         yield about
-
-
-def status_of(job: Job, failed: dict[str, str]) -> str:
-    if job.name in failed:
-        return NOT_RUN if failed[job.name].startswith(NOT_RUN) else "failed"
-    return "done" if job.done else NOT_RUN
 
 
 def scores_of(run: Path) -> dict[str, dict[str, float]]:
@@ -77,38 +74,33 @@ def mark_pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def result_tables(rows: Sequence[dict[str, Any]], title: str) -> Iterator[Table]:
     """Yield the table of results and, if some are marked as such, the table of the Pareto set."""
-    yield score_table([row for row in rows if attainable(row)], title)
-    if any(row.get("front") for row in rows):
-        yield pareto_table(rows)
-
-
-def score_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    names = [name for name in SHOWN if any(name in row for row in rows)]
-    table = Table(Column("job", overflow="fold"), "status", "exit", title=title)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [f"{row[name]:.4g}" if name in row else "" for name in names]
-        table.add_row(row["job"], row["status"], str(row.get("exit", "")), *cells)
-    return table
-
-
-def pareto_table(rows: Sequence[dict[str, Any]]) -> Table:
-    best = sorted((row for row in rows if row.get("front")), key=lambda row: first_value(row, COSTS))
-    num_scored = sum("front" in row for row in rows)
-    table = Table(Column("job", overflow="fold"), "exit", title=f"Pareto set: {len(best)} of {num_scored}")
-    for name in ("quality", "GFLOPs"):
-        table.add_column(name, justify="right")
-    for row in best:
-        quality, cost = first_value(row, MEASURES), first_value(row, COSTS)
-        table.add_row(row["job"], row["exit"], f"{quality:.4g}", f"{cost:.4g}")
-    return table
+    usable = [row for row in rows if attainable(row)]
+    scores = [name for name in SHOWN if any(name in row for row in usable)]
+    table = table_of(title, ("job", "status", "exit"), scores)
+    for row in usable:
+        numbers = [f"{row[name]:.4g}" if name in row else "" for name in scores]
+        table.add_row(row["job"], row["status"], str(row.get("exit", "")), *numbers)
+    yield table
+    front = [row for row in rows if row.get("front")]
+    if front:
+        num_scored = sum("front" in row for row in rows)
+        table = table_of(f"Pareto set: {len(front)} of {num_scored}", ("job", "exit"), ("quality", "GFLOPs"))
+        for row in sorted(front, key=lambda row: first_value(row, COSTS)):
+            numbers = [f"{first_value(row, names):.4g}" for names in (MEASURES, COSTS)]
+            table.add_row(row["job"], row["exit"], *numbers)
+        yield table
 
 
 def failure_table(failed: dict[str, str], jobs: dict[str, Job]) -> Table:
     """Return a table of failed jobs, each with its reason and its log."""
-    columns = [Column(name, overflow="fold") for name in ("job", "why", "log")]
-    table = Table(*columns, title=f"{len(failed)} of {len(jobs)} jobs failed", style="red")
+    table = table_of(f"{len(failed)} of {len(jobs)} jobs failed", ("job", "why", "log"), style="red")
     for name, reason in failed.items():
         table.add_row(name, reason, str(jobs[name].log))
     return table
+
+
+def table_of(title: str, texts: Sequence[str], numbers: Sequence[str] = (), style: str = "") -> Table:
+    """Return an empty table with columns of texts, which wrap, and of numbers."""
+    columns = [Column(name, overflow="fold") for name in texts]
+    columns += [Column(name, justify="right", no_wrap=True) for name in numbers]
+    return Table(*columns, title=title, style=style)

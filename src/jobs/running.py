@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from src.config.schema import quote
+from src.config.overrides import quote
 from src.records.run_folder import begin, finished
 from src.system.atomic import write_text
 from src.system.cpus import processors
@@ -169,20 +169,19 @@ class JobRunner:
     def collect_finished(self) -> None:
         """Free the slots of processes that have ended, and note whether their jobs are done."""
         for running in list(self.running):
-            if running.job.steps:
-                self.progress.update(running.bar, completed=running.job.steps_done())
-            if running.process.poll() is not None:
-                self.collect(running)
-
-    def collect(self, ended: RunningJob) -> None:
-        if ended.job.done:
-            self.done.add(ended.job.name)
-        else:
-            self.failed[ended.job.name] = failure_reason(ended.job, ended.process.returncode)
-        self.running.remove(ended)
-        self.free_slots.append(ended.slot)
-        self.progress.remove_task(ended.bar)
-        self.progress.advance(self.total)
+            job, process, slot, bar = running
+            if job.steps:
+                self.progress.update(bar, completed=job.steps_done())
+            if process.poll() is None:
+                continue
+            if job.done:
+                self.done.add(job.name)
+            else:
+                self.failed[job.name] = failure_reason(job, process.returncode)
+            self.running.remove(running)
+            self.free_slots.append(slot)
+            self.progress.remove_task(bar)
+            self.progress.advance(self.total)
 
     def drop_blocked(self) -> None:
         """Give up waiting jobs that build on failed ones."""
@@ -235,13 +234,11 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 
 def finished_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs that are done together with all jobs they build on."""
-    done = [job for job in jobs if job.done]
-    while True:
-        names = {job.name for job in done}
-        remaining = [job for job in done if names.issuperset(job.after)]
-        if len(remaining) == len(done):
-            return done
-        done = remaining
+    done = {job.name: job for job in jobs if job.done}
+    while outdated := [name for name, job in done.items() if not done.keys() >= set(job.after)]:
+        for name in outdated:
+            del done[name]
+    return list(done.values())
 
 
 def not_done(jobs: Sequence[Job], console: Console) -> list[Job]:

@@ -1,4 +1,4 @@
-"""metrics.csv of a run, also of one that goes on in its folder."""
+"""metrics.csv of a run, also of one that resumes in its folder."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ from src.system.atomic import explain_full_disk
 
 
 class RunLog(CSVLogger):
-    """Keeps what is there already; rows of steps that are made again give way to the new ones."""
+    """Keeps the rows of the run that this one resumes; rows of repeated steps are replaced."""
 
     @property
     @rank_zero_experiment
@@ -25,18 +25,18 @@ class RunLog(CSVLogger):
 
 
 class RowsWriter(ExperimentWriter):
-    """Appends rows to a file; where columns are new, and where a run goes on, it writes the file anew, whole or not."""
+    """Appends rows to a file; for new columns, and for a run that resumes, it rewrites the file atomically."""
 
     def __init__(self, log_dir: str) -> None:
         file = Path(log_dir) / self.NAME_METRICS_FILE
-        self.before = rows_of(file) if file.is_file() else []  # of the run that this one may go on
+        self.before = rows_of(file) if file.is_file() else []  # of the run that this one may resume
         super().__init__(log_dir)
 
     def _check_log_dir_exists(self) -> None:
-        """Leave the file there, which Lightning would remove: it is that of the run that goes on."""
+        """Keep the file, which Lightning would remove: it belongs to the run that resumes."""
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
-        """Add a row; the first one tells which of the old ones stay."""
+        """Add a row; the first one determines which old rows stay."""
         if self.before:
             kept = [row for row in self.before if step is not None and comes_before(row, metrics_dict, step)]
             self.metrics_keys = sorted({name for row in kept for name in row})
@@ -45,7 +45,7 @@ class RowsWriter(ExperimentWriter):
         super().log_metrics(metrics_dict, step)
 
     def save(self) -> None:
-        """Write what was logged. Raises OSError naming a disk that is full."""
+        """Write what was logged. Raises OSError that names a full disk."""
         try:
             super().save()
         except OSError as error:
@@ -57,17 +57,14 @@ class RowsWriter(ExperimentWriter):
 
 
 def comes_before(row: dict[str, str], metrics: dict[str, Any], step: int) -> bool:
-    """Whether an old row was logged before new metrics: at an earlier step, or in the step that a validation follows.
-
-    The scores of a validation stand at the step before it.
-    """
+    """Whether an old row was logged before new metrics; a validation has the step of the training row before it."""
     if int(row["step"]) == step and any(name.startswith("val/") for name in metrics):
         return not any(name.startswith("val/") for name in row)
     return int(row["step"]) < step
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
-    """Whole rows of a log that have a step, without what is empty in them; the last one may be cut short."""
+    """Return the complete rows of a log that have a step, without empty cells; the last row may be cut short."""
     with open(file, newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if None not in row.values()]
     return [{name: value for name, value in row.items() if value} for row in rows if row.get("step", "").isdecimal()]

@@ -1,4 +1,4 @@
-"""Nested settings as loggers show them, one by one."""
+"""Nested settings as loggers show them: flat, by their dotted names."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -9,13 +9,13 @@ from src.records.flatten import flatten
 
 
 def require(package: str) -> None:
-    """Refuse a logger whose package is not there. Raises ValueError."""
+    """Raise ValueError if the package of a logger is not installed."""
     if find_spec(package) is None:
         raise ValueError(f"logger={package}: {package} is not installed: pip install '.[{EXTRAS[package]}]'")
 
 
 def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their names as typed (`data.train.num_scenes`); those of `config` without that word."""
+    """Return settings by their dotted names (`data.train.num_scenes`), those below `config` without that prefix."""
     config = settings.get("config")
     others = {name: value for name, value in settings.items() if name != "config"}
     named = flatten({**others, **config} if isinstance(config, Mapping) else dict(settings))

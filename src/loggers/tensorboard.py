@@ -10,11 +10,7 @@ from src.loggers.hparams import require, shown
 
 
 class TensorBoardRun(TensorBoardLogger):
-    """Event files in `tensorboard/` of the run folder; a run that goes on there adds a file, read as one run.
-
-    Args:
-        save_dir: the run folder.
-    """
+    """Event files in `tensorboard/` of the run folder; a run that resumes there adds a file, shown as one run."""
 
     def __init__(self, save_dir: str):
         require("tensorboard")
@@ -22,7 +18,7 @@ class TensorBoardRun(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Every setting by its name; a whole configuration also as a text, in JSON."""
+        """Log every setting by its name, and a whole configuration also as JSON text."""
         if "config" in dict(params):
             content = json.dumps(dict(params)["config"], indent=1, default=str)
             self.experiment.add_text("settings/config", f"```json\n{content}\n```", 0)

@@ -1,4 +1,4 @@
-"""A job as one run of W&B, with what it is made from and what it makes as artifacts."""
+"""A job as one run of W&B, with its inputs and outputs as artifacts."""
 
 import os
 import secrets
@@ -12,27 +12,28 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.records.run_folder import digest
 from src.system.atomic import write_text
 
-KEPT = "wandb_id"  # the file in a run folder that keeps the id of its run
-LONGEST = 64  # letters of a name, a group or a tag
-RESUMES = ("parent", "gate")  # types of jobs whose checkpoint is one to go on from
+KEPT = "wandb_id"  # the file in a run folder with the id of its W&B run
+LONGEST = 64  # characters of a name, a group or a tag
+RESUMES = ("parent", "gate")  # types of jobs that resume from `ckpt_path`
 
 
 class WandbRun(WandbLogger):
     """One run, online with a key, else offline in the run folder; a job that resumes another continues its run.
 
-    Artifacts are named by their content, so that who uses a file and who made it name it alike, online or not.
+    Artifacts are named by their content, so that the jobs that make and use a file name it alike, online or not.
 
     Args:
         save_dir: the run folder.
         job_type: parent, oracle, gate or evaluation.
-        ckpt_path: the checkpoint that a training resumes; null: none.
-        others: as WandbLogger.
+        ckpt_path: the checkpoint that a training resumes, if any.
+        others: further arguments of WandbLogger.
     """
 
     def __init__(self, save_dir: str, job_type: str, ckpt_path: str | None = None, **others: Any):
-        import wandb  # takes a second, which only those pay who use it
+        import wandb  # takes a second
 
         resumed = Path(ckpt_path).parent.parent if ckpt_path and job_type in RESUMES else None
         decided = "WANDB_MODE" in os.environ or wandb.login(prompt=False, verify=False)
@@ -48,7 +49,7 @@ class WandbRun(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, begun when it is first asked for. Raises OSError if W&B cannot be reached or refuses."""
+        """The run, started at its first use. Raises OSError if W&B cannot be reached or refuses."""
         import wandb
 
         try:
@@ -58,18 +59,18 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Settings; of a whole configuration under `config` the files it names become inputs of the run."""
+        """Log settings; files that a whole configuration under `config` names become inputs of the run."""
         super().log_hyperparams(params)
         for kind, place in inputs(dict(params).get("config") or {}).items():
             self.use(kind, Path(place))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Remember the file, whose last state is kept at the end."""
+        """Remember the file; it is logged in its last state, at the end."""
         self.checkpoints.add(checkpoint_callback.best_model_path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Keep the checkpoints, if all went well, and close the run."""
+        """Log the checkpoints of a successful run, and close it."""
         if self._experiment is None:
             return
         if status == "success":
@@ -80,14 +81,14 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def make(self, kind: str, place: Path) -> None:
-        """Say that this run made a file or a folder."""
+        """Log a file or a folder as an output of this run."""
         self.experiment.log_artifact(artifact_of(kind, place), aliases=[place.stem])
 
     @rank_zero_only
     def use(self, kind: str, place: Path) -> None:
-        """Say that this run is made from a file or a folder."""
+        """Log a file or a folder as an input of this run."""
         run, artifact = self.experiment, artifact_of(kind, place)
-        if run.offline:  # use_artifact refuses, although the file of the run can hold it
+        if run.offline:  # use_artifact refuses, although the run's file can hold it
             run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
         else:
             run.use_artifact(artifact)
@@ -96,31 +97,31 @@ class WandbRun(WandbLogger):
 def log_trade_off(
     loggers: Sequence[Any], rows: Mapping[str, Mapping[str, float]], quality: str, cost: str, step: int
 ) -> None:
-    """Show a table and a chart of quality against cost of every exit or chooser of exits, if W&B listens."""
+    """Log a table and a chart of quality against cost for every exit or policy, if W&B logging is enabled."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
             import wandb
 
-            data = [[who, row[cost], row[quality]] for who, row in rows.items()]
+            data = [[policy, row[cost], row[quality]] for policy, row in rows.items()]
             table = wandb.Table(columns=["exit", "gflops", "quality"], data=data)
             chart: Any = wandb.plot.scatter(table, "gflops", "quality", f"{quality} against {cost}")
             logger.log_metrics({"trade_off": chart}, step)
 
 
 def shortened(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run with its name, group and tags as long as W&B takes them."""
+    """Settings of a run with its name, group and tags as short as W&B requires."""
     short = {key: fitting(settings[key]) for key in ("name", "group") if settings.get(key)}
     tags = {"tags": [fitting(tag) for tag in settings["tags"]]} if settings.get("tags") else {}
     return {**settings, **short, **tags}
 
 
 def fitting(text: str) -> str:
-    """A text of 64 letters at most: its beginning, and of a longer one a digest that tells it from others."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 9]}-{sha256(text.encode()).hexdigest()[:8]}"
+    """A text of 64 characters at most; a longer one is cut and ends with its digest."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 9]}-{digest(text)}"
 
 
 def run_id(folder: Path, resumed: Path | None) -> str:
-    """The id that a run folder keeps: its own, that of the run it resumes, or a new one."""
+    """Return the id in a run folder, else that of the run it resumes, else a new one; keep it in the folder."""
     kept = [place / KEPT for place in (folder, resumed) if place is not None and (place / KEPT).is_file()]
     identity = kept[0].read_text().strip() if kept else secrets.token_hex(4)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -129,7 +130,7 @@ def run_id(folder: Path, resumed: Path | None) -> str:
 
 
 def inputs(config: Mapping[str, Any]) -> dict[str, str]:
-    """Files that a configuration builds on, by what they are."""
+    """Return the files that a configuration builds on, by their kind."""
     named = {
         "parent": (config.get("model") or {}).get("weights"),
         "gate": config.get("gate"),
@@ -139,7 +140,7 @@ def inputs(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def artifact_of(kind: str, place: Path) -> Any:
-    """A file or a folder as W&B takes it; files are not copied."""
+    """Return a file or a folder as an artifact that refers to the files without copying them."""
     import wandb
 
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]

@@ -14,15 +14,11 @@ CODE = ("src/", "conf/")  # an untracked file in these folders changes the code
 
 def made_by(device: torch.device, num_devices: int = 1) -> dict[str, str | None]:
     """Return the git revision (None outside a checkout), the torch version and the device."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {cores()}"
+    cores = "1 core" if processors() == 1 else f"{processors()} cores"
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()}, {cores}"
     if num_devices > 1:
         hardware = f"{num_devices} x {hardware}"
     return {"git": revision(), "torch": torch.__version__, "device": hardware}
-
-
-def cores() -> str:
-    count = processors()
-    return "1 core" if count == 1 else f"{count} cores"
 
 
 @cache  # the running code was loaded at the start, whatever is edited later

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 
 from src.records.scores import GATE_FILE, SCORES_FILE
@@ -30,14 +29,14 @@ def digest(text: str) -> str:
 
 def claim(folder: Path) -> Path:
     """Create a new folder: this one, or FOLDER_2 and so on if it exists."""
-    for number in count(1):
-        place = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+    place, number = folder, 1
+    while True:
         try:
             place.mkdir(parents=True)
             return place
         except FileExistsError:
-            continue
-    raise AssertionError("unreachable: count() never ends")
+            number += 1
+            place = folder.with_name(f"{folder.name}_{number}")
 
 
 @contextmanager
@@ -55,12 +54,7 @@ def locked(folder: Path, setting: str = "hydra.sweep.dir", what: str = "a sweep"
 
 
 def finish(folder: Path, why: str, step: int | None = None) -> None:
-    """Note in a run folder that its run has finished.
-
-    Args:
-        why: reason of the end, for people.
-        step: last step of a training; `scores.json` has to be of this step.
-    """
+    """Note in a run folder that its run has finished, why, and the last step of a training, which is scored."""
     write_json({"why": why, "step": step}, folder / FILE)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Write files completely or not at all: beside their place, flushed to the disk, then renamed."""
 
 import errno
 import json
@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-ALMOST_NOTHING = 1 << 16  # bytes; libraries that hide why they could not write leave a full disk with less
+ALMOST_NOTHING = 1 << 16  # bytes; a full disk has less, also if a library hides why it could not write
 
 
 @contextmanager
 def atomic_write(file: Path, durable: bool = True) -> Iterator[Path]:
-    """A path to write to, in the folder of `file`, which is made; it becomes `file` when the block ends without error.
+    """Yield a path to write to; it replaces `file` if the block ends without an error, else `file` is left as it was.
 
-    Until then, and after an error, a `file` that was there stays as it was.
+    Makes the folder. Raises OSError if the file cannot be written; for a full disk it names the disk.
 
     Args:
-        durable: wait until the disk has it, so that a power cut finds it whole, too; for many small files that is slow.
-
-    Raises:
-        OSError: it cannot be written; of a full disk, naming the disk.
+        durable: wait for the disk, so that the file survives a power cut; slow for many small files.
     """
     part = file.with_name(f".{file.stem}.part{file.suffix}")  # libraries tell formats by the suffix
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,34 +38,33 @@ def atomic_write(file: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def write_text(text: str, file: Path) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises as `atomic_write`."""
+    """Write a text file in UTF-8, as `atomic_write`."""
     with atomic_write(file) as part:
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(content: Any, file: Path, indent: int | None = 1) -> None:
-    """Write a JSON file, whole or not at all. Raises as `atomic_write`."""
+    """Write a JSON file, as `atomic_write`."""
     write_text(json.dumps(content, indent=indent), file)
 
 
 def check_writable(folder: Path) -> None:
-    """Try whether something can be written in a folder, without making it. Raises OSError if not."""
+    """Raise OSError if nothing can be written in a folder; it is not made."""
     tempfile.TemporaryDirectory(dir=nearest(folder)).cleanup()
 
 
 def nearest(place: Path) -> Path:
-    """A file or folder, or the first one above it that is there."""
+    """Return a file or folder, or the first one above it that exists."""
     return next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
 
 
 def disk_of(place: Path) -> Path:
-    """Where the disk is mounted that a file or folder lies on, or would lie on."""
-    there = nearest(place)
-    return next(one for one in (there, *there.parents) if os.path.ismount(one))
+    """Return the mount point of the disk that a file or folder lies on, or would lie on."""
+    return next(one for one in (nearest(place), *nearest(place).parents) if os.path.ismount(one))
 
 
 def explain_full_disk(error: Exception, file: Path) -> Exception:
-    """The error, or, where a disk without space is behind it, one that says which disk that is."""
+    """Return the error, or one that names the disk if a full disk is the reason."""
     usage = shutil.disk_usage(nearest(file))
     if getattr(error, "errno", None) not in FULL and usage.free > ALMOST_NOTHING:
         return error

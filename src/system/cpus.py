@@ -1,44 +1,41 @@
-"""How many processors this process may use, which on a shared machine are fewer than it has."""
+"""How many processors this process may use: on a shared machine fewer than there are."""
 
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-V1_MOUNTS = ("cpu,cpuacct", "cpu")  # of the controller of processors
+V2_MOUNTS, V1_MOUNTS = ("",), ("cpu,cpuacct", "cpu")  # of cgroups, below /sys/fs/cgroup
 
 
 def processors(root: Path = Path("/")) -> int:
-    """The smaller of those the process may run on (affinity) and what its cgroups' quotas come to; at least one.
+    """Return the smaller of the processors that the process may run on and its cgroups' quotas, at least 1.
 
     Args:
-        root: the folder that /proc and /sys are in.
+        root: the folder of /proc and /sys.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min([allowed, *map(math.ceil, quotas(root))]), 1)
 
 
 def quotas(root: Path) -> Iterator[float]:
-    """The quotas in processors that stand in the process's cgroup and the cgroups around it."""
+    """Yield the quotas, in processors, of the process's cgroup and the cgroups around it."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
         _, controllers, place = line.split(":", 2)
-        if not controllers:  # cgroup v2
-            mounts = [root / "sys/fs/cgroup"]
-        elif "cpu" in controllers.split(","):
-            mounts = [root / "sys/fs/cgroup" / name for name in V1_MOUNTS]
-        else:
+        if controllers and "cpu" not in controllers.split(","):
             continue
         path = PurePosixPath(place.lstrip("/"))
-        for mount in mounts:  # a container sees its own cgroup at the mount itself
-            yield from (found for part in (path, *path.parents) if (found := quota(mount / part)) is not None)
+        for mount in V1_MOUNTS if controllers else V2_MOUNTS:  # a container sees its own cgroup at the mount itself
+            found = (quota(root / "sys/fs/cgroup" / mount / part) for part in (path, *path.parents))
+            yield from (processors for processors in found if processors is not None)
 
 
 def quota(cgroup: Path) -> float | None:
-    """Processors that a cgroup may use; None where it has no quota."""
+    """Return the processors that a cgroup may use, None without a quota."""
     try:
         if (cgroup / "cpu.max").is_file():
             most, period = (cgroup / "cpu.max").read_text().split()

@@ -1,10 +1,10 @@
-"""How a command ends before its time: a signal ends it, but not in the middle of what must not be cut in two."""
+"""Signals end a command, but not in the middle of a step that must not be cut in two."""
 
 import atexit
-import multiprocessing.util  # registers what ends workers at exit, before ours, which therefore runs first
+import multiprocessing.util  # imported first: exit handlers run in reverse order, ours before that of workers
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -13,16 +13,16 @@ ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; a cluster's pre-emption, `ki
 
 
 class Interrupted(BaseException):
-    """A signal ends the command. It is no Exception, so that nothing on the way takes it for an error to handle."""
+    """A signal ends the command. Not an Exception, so that nothing on the way handles it as an error."""
 
     def __init__(self, signum: int):
         super().__init__(signum)
         self.signum = signum
-        self.kept = ""  # what was saved because of it, in words
+        self.kept = ""  # what was saved, in words
 
     @property
     def status(self) -> int:
-        """The exit status that shells know: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit status by the shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 class Signals:
     """Turns signals into `Interrupted`: at once, or, while they are held, when they are released.
 
-    A second signal does not wait: whoever sends it wants an end now.
+    A second signal does not wait.
     """
 
     def __init__(self) -> None:
@@ -42,17 +42,15 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle signals in this block; outside of a main thread Python lets nobody do so."""
+        """Handle signals in this block, if it runs in the main thread; Python allows it nowhere else."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        there = {signum: signal.getsignal(signum) for signum in (*ENDING, signal.SIGUSR2)}
-        # A shell's background jobs ignore SIGINT, and go on to; USR2 is a cluster's, whose client handles it.
-        self.before = {
-            signum: handler
-            for signum, handler in there.items()
-            if handler is not signal.SIG_IGN and (signum in ENDING or callable(handler))
-        }
+        for number in (*ENDING, signal.SIGUSR2):
+            handler = signal.getsignal(number)
+            # background jobs of a shell keep ignoring SIGINT; SIGUSR2 only concerns a cluster's client that handles it
+            if handler is not signal.SIG_IGN and (number in ENDING or callable(handler)):
+                self.before[number] = handler
         self.watch()
         try:
             yield
@@ -62,19 +60,19 @@ class Signals:
             self.held, self.received, self.before = False, None, {}
 
     def watch(self) -> None:
-        """Become the handler, again where a library has put its own in between."""
+        """Become the handler, again if a library has set its own since."""
         for signum in self.before:
             signal.signal(signum, self.handle)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Remember a signal, and raise Interrupted if nothing has to wait for it."""
+        """Remember a signal; raise Interrupted unless signals are held and this is the first."""
         first = self.received is None
         self.received = self.received or signum
         if not (first and self.held):
             raise Interrupted(self.received)
 
     def hold(self) -> None:
-        """Let signals wait."""
+        """Let the first signal wait."""
         self.held = True
 
     def release(self) -> None:
@@ -84,26 +82,25 @@ class Signals:
             raise Interrupted(self.received)
 
     def requeue(self, signum: int) -> None:
-        """Have the client of a cluster do what it wanted to do on this signal; of others nothing."""
-        handler: Callable[..., Any] | None = self.before.get(signum)
-        if signum == signal.SIGUSR2 and handler is not None:
-            handler(signum, None)
+        """Let a cluster's client do on its signal (SIGUSR2) what it would have done."""
+        if signum == signal.SIGUSR2 and signum in self.before:
+            self.before[signum](signum, None)
 
 
-signals = Signals()  # a process has one set of them
+signals = Signals()  # of this process
 
 
 def leave_signals_to_parent(*_: object) -> None:
-    """Have a worker process ignore what ends commands: whoever started it ends it, after what must not be cut in two.
+    """Let a worker process ignore signals that end commands; the process that started it will end it.
 
-    Clusters and terminals signal all processes of a command, and a worker that dies takes the running step with it.
+    Clusters and terminals signal all processes of a command, and a worker that dies breaks the running step.
     """
     for signum in ENDING:
         signal.signal(signum, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """End the workers that are left when a process ends, by the signal that nobody can ignore; else it would wait."""
+    """Kill the workers that are left when a process ends; they ignore weaker signals, and it would wait for them."""
     for worker in multiprocessing.active_children():
         if worker.daemon:
             worker.kill()

@@ -1,4 +1,4 @@
-"""Lines for the user, on the terminal: each once, or once for all processes of a run."""
+"""Lines for the user on the terminal: printed once for all processes, jobs or calls."""
 
 import sys
 from functools import cache
@@ -6,10 +6,8 @@ from typing import NoReturn
 
 
 def say(line: str) -> None:
-    """A line of a run, which its first process says for all."""
-    from lightning.pytorch.utilities import (
-        rank_zero_only,  # here: `src.weights`, which says lines too, needs none of it
-    )
+    """Print a line from the first process of a run."""
+    from lightning.pytorch.utilities import rank_zero_only  # not above: `src.weights` prints lines without Lightning
 
     if not rank_zero_only.rank:  # type: ignore[attr-defined]
         print(line, file=sys.stderr)
@@ -17,11 +15,11 @@ def say(line: str) -> None:
 
 @cache
 def say_once(line: str) -> None:
-    """A line that several jobs or calls would say, whatever characters a file put into its names."""
+    """Print a line that several jobs or calls would print, with `?` for unprintable characters of file names."""
     print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Say what is wrong, in one line, and stop."""
+    """Print what is wrong in one line, and exit."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

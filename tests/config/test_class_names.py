@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.config.build import build_run, take_weights
+from src.config.build import build_run
+from src.config.checkpoints import take_weights
 from src.config.class_names import difference, learnt_categories
 from src.config.command_line import configure
 from src.data.export import export_index_masks

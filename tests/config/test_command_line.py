@@ -18,7 +18,8 @@ from huggingface_hub import constants
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from src.config.build import build_run, find_checkpoint
+from src.config.build import build_run
+from src.config.checkpoints import find_checkpoint
 from src.config.command_line import check, quote_path, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides

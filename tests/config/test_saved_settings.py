@@ -109,17 +109,17 @@ def test_a_training_goes_on_with_the_settings_of_its_checkpoint(conf: Path, tmp_
 
 
 REFUSED = {
-    "lr=0.1": "lr=0.1: ckpt_path=FILE goes on with 0.001",
-    "batch_size=4": "batch_size=4: ckpt_path=FILE goes on with 16",
-    "seed=1": "seed=1: ckpt_path=FILE goes on with 0",
-    "schedule=[1,1,2]": "schedule=[1, 1, 2]: ckpt_path=FILE goes on with [1, 1, 1]",
-    "task.optimizer.weight_decay=0.1": "task.optimizer.weight_decay=0.1: ckpt_path=FILE goes on with 0.05",
+    "lr=0.1": "lr=0.1: ckpt_path=FILE resumes with 0.001",
+    "batch_size=4": "batch_size=4: ckpt_path=FILE resumes with 16",
+    "seed=1": "seed=1: ckpt_path=FILE resumes with 0",
+    "schedule=[1,1,2]": "schedule=[1, 1, 2]: ckpt_path=FILE resumes with [1, 1, 1]",
+    "task.optimizer.weight_decay=0.1": "task.optimizer.weight_decay=0.1: ckpt_path=FILE resumes with 0.05",
     "task/scheduler=multistep task.scheduler.milestones=[1]": "task.scheduler._target_=",
-    "task.criterion.num_points=9": "task.criterion.num_points=9: ckpt_path=FILE goes on with 288",
-    "data.train.num_scenes=9": "data.train.num_scenes=9: ckpt_path=FILE goes on with 20000",
-    "data.augment.max_scale=2.0": "data.augment.max_scale=2.0: ckpt_path=FILE goes on with 1.0",
-    "segmentation=semantic": "segmentation=semantic: ckpt_path=FILE goes on with panoptic",
-    "+model.backbone.options.drop_rate=0.1": "model.backbone.options.drop_rate=0.1: ckpt_path=FILE goes on without it",
+    "task.criterion.num_points=9": "task.criterion.num_points=9: ckpt_path=FILE resumes with 288",
+    "data.train.num_scenes=9": "data.train.num_scenes=9: ckpt_path=FILE resumes with 20000",
+    "data.augment.max_scale=2.0": "data.augment.max_scale=2.0: ckpt_path=FILE resumes with 1.0",
+    "segmentation=semantic": "segmentation=semantic: ckpt_path=FILE resumes with panoptic",
+    "+model.backbone.options.drop_rate=0.1": "model.backbone.options.drop_rate=0.1: ckpt_path=FILE resumes without it",
     "trainer.max_steps=900": "trainer.max_steps=900: ckpt_path=FILE was trained for a learning rate that reaches zero",
 }
 TAKEN = {

@@ -17,7 +17,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.config.build import build_run, find_progress
+from src.config.build import build_run
+from src.config.checkpoints import find_progress
 from src.records.run_folder import FILE, finish, finished
 from src.system.signals import Interrupted, Signals, signals
 from src.tasks.segmentation import Segmentation

@@ -9,7 +9,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.config.build import build_run, find_checkpoint, find_progress, is_finished
+from src.config.build import build_run
+from src.config.checkpoints import find_checkpoint, find_progress, is_finished
 from src.records.run_folder import finish
 from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 

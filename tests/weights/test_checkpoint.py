@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.config.build import sketch
-from src.config.schema import spell
+from src.config.overrides import spell
 from src.models.mask2former import Mask2Former
 from src.weights.architecture import Architecture
 from src.weights.checkpoint import COUNTER, NOTE, Checkpoint, load_weights, read, write

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
@@ -18,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from src.config.overrides import name_of, parsed
 from src.config.rules import RULES
 from src.config.search_path import search_path
 from src.jobs.results import failure_table, mark_pareto, objectives, result_tables, rows_of, scores_of
@@ -91,7 +91,7 @@ class ProcessLauncher(Launcher, Callback):
             sys.exit(1)
 
     def check(self) -> None:
-        """Refuse settings of the sweeper and the launcher that do not work here."""
+        """Exit if a setting of the sweeper or the launcher does not work here."""
         sweeper = self.config.hydra.sweeper
         if "direction" in sweeper and sweeper.direction != ["maximize", "minimize"]:
             fail(f"hydra.sweeper.direction={sweeper.direction}: expected [maximize, minimize], of quality and GFLOPs")
@@ -106,7 +106,7 @@ class ProcessLauncher(Launcher, Callback):
                 fail(f"hydra.launcher.{name}={value}: expected {RULES[name].expected}")
 
     def check_devices(self, devices: Any) -> None:
-        """Refuse a job that wants several GPUs."""
+        """Exit if a job wants several GPUs."""
         if wants_several(devices):
             fail(
                 f"trainer.devices={devices}: a job of a sweep has one GPU to itself, expected 1; to use "
@@ -134,12 +134,11 @@ class ProcessLauncher(Launcher, Callback):
 
 def swept(config: DictConfig) -> list[str]:
     """Return the names of the settings that have several values in a sweep."""
-    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    names = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    overrides = map(parsed, config.hydra.overrides.task)
+    names = [override.key_or_group for override in overrides if override.is_sweep_override()]
     return [*names, *map(str, config.hydra.sweeper.get("params") or {})]
 
 
 def swept_values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
     """Return a job's values of the swept settings."""
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
-    return {key: value for key, value in pairs if key in keys}
+    return {name_of(one): one.partition("=")[2] for one in overrides if "=" in one and name_of(one) in keys}

@@ -61,7 +61,9 @@ class SlurmLauncher(ProcessLauncher):
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             fail(f"hydra/launcher=slurm: {error}")
         for job, slurm_job in zip(new, submitted, strict=True):
-            note(job, slurm_job)
+            write_text(slurm_job.job_id, job.folder / "slurm_id")
+            job.log.unlink(missing_ok=True)
+            job.log.symlink_to(os.path.relpath(slurm_job.paths.stdout, job.folder))
         for job in left:
             console.print(f"{job.name}: SLURM job {slurm_id(job)}, {job.log}", highlight=False, soft_wrap=True)
         try:
@@ -69,13 +71,6 @@ class SlurmLauncher(ProcessLauncher):
         except Interrupted as end:
             fail(f"{end}; the jobs keep running (scancel ends them); the same command waits for them again", end.status)
         return {job.name: failure_reason(job, 1) for job in left if not job.done}
-
-
-def note(job: Job, submitted: Any) -> None:
-    """Write the SLURM id of a job into its folder, and link to its log."""
-    write_text(submitted.job_id, job.folder / "slurm_id")
-    job.log.unlink(missing_ok=True)
-    job.log.symlink_to(os.path.relpath(submitted.paths.stdout, job.folder))
 
 
 def slurm_id(job: Job) -> str:

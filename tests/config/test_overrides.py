@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.home import expand_home
+from src.config.overrides import expand_home
 from src.config.saved_settings import with_saved
 from src.config.schema import check_settings
 
