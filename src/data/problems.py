@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 SHOWN = 5  # names that a message lists
 
@@ -86,11 +86,14 @@ def refuse(problems: Iterable[Problem]) -> None:
     broken = [problem for problem in problems if problem.breaks]
     if not broken:
         return
-    message = str(broken[0])
-    if len(broken) > 1:
-        message += f" (and {len(broken) - 1} more: python -m src.validate_data lists all)"
+    more = f" (and {len(broken) - 1} more: python -m src.validate_data lists all)" if len(broken) > 1 else ""
     error = MissingDataError if broken[0].kind is Kind.MISSING else DataError
-    raise error(message, broken)
+    raise error(f"{broken[0]}{more}", broken)
+
+
+def fail(kind: Kind, file: Path | str, found: str, expected: str, id_: str = "") -> NoReturn:
+    """Raise the DataError of one problem."""
+    raise DataError(str(problem := Problem(kind, str(file), id_, found, expected)), [problem])
 
 
 def first_few(names: Sequence[object]) -> str:
