@@ -249,7 +249,7 @@ def neither_thing_nor_stuff(document: Any) -> str:
 
 def empty_categories(document: Any) -> str:
     document["categories"] = []
-    return "cannot be read: no category, expected one or more"
+    return "has no category, expected one or more"
 
 
 @pytest.mark.parametrize(
@@ -294,9 +294,9 @@ def test_a_bad_annotation_file_is_refused_at_once(root: Path, spoil: Callable[[A
         ("categories", {"id": "sky"}, "category sky has id 'sky', expected a whole number"),
         ("categories", {"name": None}, "category 1 has no name, expected text"),
         ("categories", {"isthing": "no"}, "category 1 has isthing 'no', expected 0 or 1"),
-        ("categories", {"color": [1, 2]}, r"color is \[1, 2\], expected three numbers"),
-        ("categories", {"color": "red"}, "color is 'red', expected three numbers"),
-        ("categories", {"color": 16711680}, "color is 16711680, expected three numbers"),
+        ("categories", {"color": [1, 2]}, r"has color \[1, 2\], expected three numbers"),
+        ("categories", {"color": "red"}, "has color 'red', expected three numbers"),
+        ("categories", {"color": 16711680}, "has color 16711680, expected three numbers"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_at_once(root: Path, entries: str, change: dict[str, Any], message: str):

@@ -16,6 +16,7 @@ from src.data.problems import Kind, Problem, read_as
 PLURALS = {"category": "categories"}
 LARGEST = 2**63  # ids below it, with either sign, fit the arrays that hold them
 MAX_SIDE = 2**31  # pixels
+HEX_COLOR = "#[0-9a-fA-F]{6}"
 
 
 def never(value: Any) -> None:
@@ -49,6 +50,14 @@ def is_name(value: Any) -> bool:
 
 def is_area(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < LARGEST
+
+
+def is_color(value: Any) -> bool:
+    """Whether a value is #rrggbb, three numbers below 256, or empty: no colour."""
+    if isinstance(value, str) and value:
+        return re.fullmatch(HEX_COLOR, value) is not None
+    is_rgb = isinstance(value, list | tuple) and len(value) == 3 and all(part in range(256) for part in value)
+    return is_rgb or not value
 
 
 def to_whole(value: Any) -> int | None:
@@ -102,6 +111,7 @@ ISTHING = Value("isthing", "0 or 1", lambda value: type(value) in (int, bool) an
 CATEGORIES = (
     Value("id", "a whole number", is_id, to_whole),
     Value("name", "text", lambda value: type(value) is str, lambda value: str(value) if type(value) is int else None),
+    Value("color", "three numbers from 0 to 255 or #rrggbb", is_color),
 )
 OWNER = IMAGE_ID._replace(key="image_id", kind=Kind.UNLISTED)
 OBJECTS = (
