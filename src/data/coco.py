@@ -12,11 +12,11 @@ from PIL import Image
 
 from src.data.formats.annotations import Annotations, Objects, TextRows
 from src.data.formats.coco_file import Layout
-from src.data.formats.coco_masks import draw_mask, problems_of_masks
+from src.data.formats.coco_masks import outlines_of, problems_of_masks
 from src.data.formats.image_names import locate
 from src.data.formats.images import image_size, open_image, other_size
 from src.data.image_folder import ImageFolder
-from src.data.problems import DataError, Kind, Problem, Report, first_few, refuse
+from src.data.problems import DataError, Kind, Problem, Report, fail, first_few, refuse
 from src.data.targets import Truth, pack
 
 
@@ -38,9 +38,9 @@ class Coco(ImageFolder):
         self.categories, self.place = self.annotations.categories, str(file)
         if not len(self.annotations):
             expected = "images" if keep_empty else "images with an object that is no crowd"
-            refuse([Problem(Kind.REFUSED, str(file), "", "has nothing to read", expected)])
+            fail(Kind.REFUSED, file, "has nothing to read", expected)
         names = [self._image_name(name) for name in self.annotations.image_names]
-        self.image_names = located(self.image_folder, names, "image_folder", report)
+        self.image_names = TextRows(locate(self.image_folder, names, "image_folder", report))
 
     def image_id(self, index: int) -> int:
         """The id of an image in the annotation file; its place there if ids are names."""
@@ -86,7 +86,13 @@ class Coco(ImageFolder):
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
         refuse(self._other_size(index, size))
-        return to_truth(self._segments(index, size), self.annotations.of(index))
+        segments, objects = self._segments(index, size), self.annotations.of(index)
+        areas = objects.areas
+        if not (areas > 0).all():  # NaN, or 0: count the pixels
+            counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
+            areas = np.where(areas > 0, areas, counted).astype(np.float32)
+        columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
+        return Truth(torch.from_numpy(segments), *columns)
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
         """Problems of the masks of an image of a size (height, width), without decoding mask files."""
@@ -117,7 +123,7 @@ class CocoPanoptic(Coco):
         super().__init__(image_folder, annotation_file, keep_empty, report)
         self.mask_folder, self.covered = self._existing(mask_folder, "mask folder"), covered
         names = list(self.annotations.mask_names)
-        self.mask_names = located(self.mask_folder, names, "mask_folder", report, suffix=".png")
+        self.mask_names = TextRows(locate(self.mask_folder, names, "mask_folder", report, suffix=".png"))
 
     def _mask_file(self, index: int) -> Path | None:
         """The mask of an image; None if the annotation file lists the image but does not annotate it."""
@@ -151,10 +157,9 @@ class CocoPanoptic(Coco):
     def _numbers(self, values: list[int], ids: list[int], file: Path, mask: Image.Image) -> np.ndarray:
         """The place of each value in ids, from 1; 0, unlabelled, stays 0. Raises DataError for other values."""
         drawn, listed = set(values) - {0}, set(ids)
-        if is_grey(mask) and drawn - listed:
+        if drawn - listed and len(mask.getbands()) == 1 and mask.mode != "P":  # P: a palette of colours
             found = f"is an image in one channel ({mask.mode})"
-            expected = "colours: a segment's id is R + 256 G + 65536 B"
-            refuse([Problem(Kind.MASK_ONLY, str(file), "", found, expected)])
+            fail(Kind.MASK_ONLY, file, found, "colours: a segment's id is R + 256 G + 65536 B")
         refuse(self._other_ids(drawn, listed, file))
         number_of = {0: 0} | {id_: number for number, id_ in enumerate(ids, 1)}
         return np.array([number_of[value] for value in values], np.int32)
@@ -175,32 +180,11 @@ class CocoInstances(Coco):
     layout = "instances"
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        annotations = self.annotations
-        yield from problems_of_masks(annotations.file, annotations.of(index), annotations.outlines_of(index), size)
+        return problems_of_masks(self.annotations.of(index), outlines_of(self.annotations, index, size))
 
     def _segments(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        ids, outlines = self.annotations.of(index).ids, self.annotations.outlines_of(index)
-        masks = np.zeros((len(ids), *size), bool)
-        for mask, id_, outline in zip(masks, ids.tolist(), outlines, strict=True):
-            mask[:] = draw_mask(self.annotations.file, id_, outline, size)
+        outlines = outlines_of(self.annotations, index, size)
+        masks = np.zeros((len(outlines), *size), bool)
+        for mask, outline in zip(masks, outlines, strict=True):
+            mask[:] = outline.mask()
         return pack(masks)
-
-
-def is_grey(image: Image.Image) -> bool:
-    """Whether an image has one channel, which is no palette of colours."""
-    return len(image.getbands()) == 1 and image.mode != "P"
-
-
-def located(folder: Path, names: list[str], setting: str, report: Report, suffix: str | None = None) -> TextRows:
-    """The names of the files that names stand for (see `image_names.locate`)."""
-    return TextRows(locate(folder, names, f"data.train.{setting} or data.val.{setting}", report, suffix))
-
-
-def to_truth(segments: np.ndarray, objects: Objects) -> Truth:
-    """The truth of one image; areas that the file does not give, or gives as 0, are counted."""
-    areas = objects.areas
-    if not (areas > 0).all():  # NaN, or 0
-        counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
-        areas = np.where(areas > 0, areas, counted).astype(np.float32)
-    columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
-    return Truth(torch.from_numpy(segments), *columns)

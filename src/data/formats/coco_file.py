@@ -130,7 +130,7 @@ def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
 
 
 def zero_areas(objects: list[Entry], noun: str, file: Path) -> list[Problem]:
-    """The warning about areas of 0; where the mask has pixels, these are counted instead (see `coco.to_truth`)."""
+    """The warning about areas of 0; where the mask has pixels, these are counted instead (see `Coco._truth`)."""
     ids = [entry["id"] for entry in objects if entry["area"] == 0]
     if not ids:
         return []

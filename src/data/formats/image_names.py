@@ -1,13 +1,13 @@
-"""Names of image files as annotation files have them, and the files that they stand for.
+"""The image files that the names in annotation files stand for.
 
-Letter cases, Unicode forms and slashes depend on the system that wrote a file, and some tools put the image folder into
-the name. If a name is no file, the one file whose name differs in these ways alone is taken instead.
+Letter case, Unicode form and slashes depend on the system that wrote a file, and some tools put the image folder into
+the name. If no file has a name, the one file whose name differs in these ways alone is taken instead.
 """
 
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 
@@ -76,7 +76,7 @@ def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffi
     are.
 
     Args:
-        setting: names the setting to change if the files lie elsewhere.
+        setting: of the folder, to change if the files lie elsewhere.
         suffix: a suffix that a file may have instead of the name's.
     """
     folder = Folder(path)
@@ -85,27 +85,15 @@ def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffi
     file_of = {name: files.pop() for name, files in similar.items() if len(files) == 1}
     uses = Counter([*file_of.values(), *(set(names) - absent)])
     file_of = {name: file for name, file in file_of.items() if uses[file] == 1}
-    report(read_as_others(path, file_of))
-    report(missing_files(folder, sorted(absent - file_of.keys()), setting))
+    if file_of:
+        name, file = next(iter(file_of.items()))
+        more = f", and so are {len(file_of) - 1} more" if len(file_of) > 1 else ""
+        found = f"has no {name!r}; read as {file!r}{more}"
+        report([Problem(Kind.READ_AS, str(path), "", found, "the names of files")])
+    lost = sorted(absent - file_of.keys())
+    problems = [missing(path / name) for name in lost]
+    if lost and (place := folder.elsewhere(lost[0])) is not None:
+        expected = f"the file that is named; it is there with data.train.{setting} or data.val.{setting}={place}"
+        problems[0] = problems[0]._replace(expected=expected)
+    report(problems)
     return [file_of.get(name, name) for name in names]
-
-
-def read_as_others(path: Path, file_of: dict[str, str]) -> Iterator[Problem]:
-    """The one warning about names that are read as others."""
-    if not file_of:
-        return
-    name, file = next(iter(file_of.items()))
-    found = f"has no {name!r}; read as {file!r}"
-    if len(file_of) > 1:
-        found += f", and so are {len(file_of) - 1} more"
-    yield Problem(Kind.READ_AS, str(path), "", found, "the names of files")
-
-
-def missing_files(folder: Folder, names: Sequence[str], setting: str) -> Iterator[Problem]:
-    """Names without a file, and the folder in which the first of them is a file."""
-    for place, name in enumerate(names):
-        problem = missing(folder.path / name)
-        other = folder.elsewhere(name) if place == 0 else None
-        if other is not None:
-            problem = problem._replace(expected=f"the file that is named; it is there with {setting}={other}")
-        yield problem
