@@ -1,4 +1,4 @@
-"""Semantic masks: PNGs with one value a pixel, which a class list explains. Benchmarks and data of one's own.
+"""Semantic masks: PNGs with one value per pixel, which a class list maps to classes.
 
 Letters: H x W pixels, N segments of one image.
 """
@@ -14,7 +14,7 @@ from src.data.formats.annotations import TextRows
 from src.data.formats.categories import LARGEST, read_categories
 from src.data.formats.images import image_size, open_image, other_size
 from src.data.image_folder import ImageFolder
-from src.data.problems import DataError, Kind, Problem, Report, refuse
+from src.data.problems import DataError, Kind, Problem, Report, fail, refuse
 from src.data.targets import Category, Truth
 
 ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes; values of P are places in its palette
@@ -103,7 +103,7 @@ class IndexMasks(ImageFolder):
         if unknown:
             ids = f"{len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}"
             expected = f"those of the class list {self.class_list} ({ids}) or of ignore, {self.ignored}"
-            refuse([Problem(Kind.CATEGORY, str(file), "", f"has the values {unknown[:5]}", expected)])
+            fail(Kind.CATEGORY, file, f"has the values {unknown[:5]}", expected)
         segments = [value for value, (id_, _) in classes.items() if id_ in self.label_of]
         numbers = np.zeros(len(counts), np.int32)
         numbers[segments] = np.arange(1, len(segments) + 1)
@@ -143,10 +143,8 @@ def read_values(file: Path) -> np.ndarray:
     """The values (H, W) of a mask, unsigned. Raises DataError for an image in colours."""
     mask = open_image(file)
     if mask.mode not in ONE_CHANNEL:
-        expected = "one channel whose values are classes"
-        refuse([Problem(Kind.UNREADABLE, str(file), "", f"is an image in {mask.mode}", expected)])
+        fail(Kind.UNREADABLE, file, f"is an image in {mask.mode}", "one channel whose values are classes")
     values = np.asarray(mask)
     if mask.mode == "I" and not 0 <= values.min() <= values.max() <= LARGEST:
-        found = f"has values from {values.min()} to {values.max()}"
-        refuse([Problem(Kind.CATEGORY, str(file), "", found, f"0 to {LARGEST}")])
+        fail(Kind.CATEGORY, file, f"has values from {values.min()} to {values.max()}", f"0 to {LARGEST}")
     return values.astype(np.uint16 if mask.mode.startswith("I") else np.uint8)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from src.data.checks.class_counts import count
-from src.data.checks.inspection import described
+from src.data.checks.inspection import finding_in
 from src.data.checks.validation import Survey, Validation
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
@@ -359,7 +359,7 @@ def test_any_data_set_is_looked_over(change: Callable[[Sample], Sample], kind: K
     assert any(problem.found.startswith(found) for problem in one.problems)
     (sound,) = look(data(lambda: SCENES, lambda: SCENES), samples=1)
     assert not sound.problems
-    assert sound.counts == count([described(scene.truth) for scene in SCENES], SCENES.categories)
+    assert sound.counts == count([finding_in(scene.truth).objects for scene in SCENES], SCENES.categories)
 
 
 def test_sizes_are_those_of_coco() -> None:
@@ -369,7 +369,7 @@ def test_sizes_are_those_of_coco() -> None:
         crowd=torch.tensor([False] * 5 + [True]),
         areas=torch.tensor([1023.0, 1024.0, 9215.0, 9216.0, float("nan"), 5.0]),
     )
-    row, *others = count([described(sample), described(sample)], SCENES.categories)
+    row, *others = count(2 * [finding_in(sample).objects], SCENES.categories)
     sizes = {"small": 2, "medium": 4, "large": 2, "unknown size": 2, "crowd": 2}
     assert row == {"class": "sky", "thing": False, "images": 2} | sizes
     assert not any(other["images"] for other in others)
