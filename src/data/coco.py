@@ -37,7 +37,7 @@ class Coco(ImageFolder):
         self.annotations = Annotations(file, self.layout, keep_empty, report)
         self.categories, self.place = self.annotations.categories, str(file)
         if not len(self.annotations):
-            expected = "images" if keep_empty else "images with an object that is no crowd"
+            expected = "images" if keep_empty else "images with an object that is not a crowd"
             fail(Kind.REFUSED, file, "has nothing to read", expected)
         names = [self._image_name(name) for name in self.annotations.image_names]
         self.image_names = TextRows(locate(self.image_folder, names, "image_folder", report))

@@ -3,7 +3,6 @@
 Letters: H x W pixels, N segments of one image.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 
 from src.data.formats.annotations import TextRows
 from src.data.formats.categories import LARGEST, read_categories
+from src.data.formats.image_names import names_below
 from src.data.formats.images import image_size, open_image, other_size
 from src.data.image_folder import ImageFolder
 from src.data.problems import DataError, Kind, Problem, Report, fail, refuse
@@ -49,7 +49,7 @@ class IndexMasks(ImageFolder):
             if category.id in ignore:
                 raise ValueError(
                     f"ignore={list(ignore)}: {category.id} is {category.name} in {classes}, expected values that are "
-                    f"no class, for example data.val.ignore=[{LARGEST}]"
+                    f"not a class, for example data.val.ignore=[{LARGEST}]"
                 )
         self.categories = self._learnt(listed)
         self.label_of = {category.id: label for label, category in enumerate(self.categories)}
@@ -118,16 +118,14 @@ class IndexMasks(ImageFolder):
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
     """Names of the files below a folder that end in one of the suffixes, by the name without it, in order."""
     by_key: dict[str, str] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), None)
-            if suffix is None or name.startswith("."):  # macOS leaves such files
-                continue
-            path = str((Path(parent) / name).relative_to(folder))
-            key = path[: -len(suffix)]
-            if key in by_key:
-                raise ValueError(f"{folder / path} and {folder / by_key[key]}: expected one file of that name, not two")
-            by_key[key] = path
+    for path in names_below(folder):
+        suffix = next((suffix for suffix in suffixes if path.lower().endswith(suffix.lower())), None)
+        if suffix is None or Path(path).name.startswith("."):  # macOS leaves such files
+            continue
+        key = path[: -len(suffix)]
+        if key in by_key:
+            raise ValueError(f"{folder / path} and {folder / by_key[key]}: expected one file of that name, not two")
+        by_key[key] = path
     return dict(sorted(by_key.items()))
 
 

@@ -213,28 +213,28 @@ def unknown_category(document: Any) -> str:
 
 def same_image_twice(document: Any) -> str:
     document["images"][4]["id"] = 3
-    return "image 3 is there 2 times, expected ids that differ"
+    return "image 3 is listed 2 times"
 
 
 def same_category_twice(document: Any) -> str:
     document["categories"][4]["id"] = 3
-    return "category 3 is there 2 times, expected ids that differ"
+    return "category 3 is listed 2 times"
 
 
 def unlisted_image(document: Any) -> str:
     document["images"].pop(4)
-    return "image 4 is annotated, not listed, expected it among the images"
+    return "image 4 is annotated but not listed"
 
 
 def annotated_twice(document: Any) -> str:
     document["annotations"].append(document["annotations"][4])
-    return "annotation of image 4 is there 2 times"
+    return "annotation of image 4 is listed 2 times"
 
 
 def same_segment_twice(document: Any) -> str:
     segments = document["annotations"][4]["segments_info"]
     segments.append(segments[0])
-    return f"image 4, segment {segments[0]['id']} is there 2 times"
+    return f"image 4, segment {segments[0]['id']} is listed 2 times"
 
 
 def no_categories(document: Any) -> str:
@@ -341,9 +341,7 @@ def test_a_file_cut_short_is_named(root: Path):
     """Half an annotation file is said to be that."""
     file = root / "annotations" / "panoptic_val2017.json"
     file.write_text(file.read_text()[:1000])
-    with pytest.raises(
-        ValueError, match=r"panoptic_val2017.json: not readable as JSON .* expected a file that is whole"
-    ):
+    with pytest.raises(ValueError, match=r"panoptic_val2017.json: not readable as JSON .* expected a complete file"):
         panoptic(root)
 
 

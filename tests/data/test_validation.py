@@ -125,17 +125,17 @@ def unknown_category(root: Path, layout: str) -> str:
 
 def image_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["images"].append(document["images"][4]))
-    return "image 4 is there 2 times"
+    return "image 4 is listed 2 times"
 
 
 def category_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["categories"].append(document["categories"][-1]))
-    return "category 8 is there 2 times"
+    return "category 8 is listed 2 times"
 
 
 def annotation_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["annotations"][3].update(id=document["annotations"][-1]["id"]))
-    return "is there 2 times"
+    return "is listed 2 times"
 
 
 def segment_twice(root: Path, layout: str) -> str:
@@ -148,7 +148,7 @@ def segment_twice(root: Path, layout: str) -> str:
 
 def unlisted(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["images"].pop(4))
-    return "image 4 is annotated, not listed"
+    return "image 4 is annotated but not listed"
 
 
 def half_a_file(root: Path, layout: str) -> str:
@@ -177,7 +177,7 @@ def run_lengths(size: list[int], counts: Any) -> Callable[[Path, str], str]:
 
 def object_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["annotations"].append(entry(document) | {"id": 777}))
-    return "annotation 777 covers what annotation"
+    return "annotation 777 has almost the mask of annotation"
 
 
 def without_objects(root: Path, layout: str) -> str:

@@ -55,7 +55,7 @@ def unusual(scenes: Scenes, findings: Sequence[Finding], whole: bool) -> Iterato
             "and 255? Then list it, and leave it out of data.val.ignore"
         )
     if objects and not any(seen):
-        expected = f"an object that is no crowd{cause}"
+        expected = f"an object that is not a crowd{cause}"
         yield Problem(Kind.UNSCORED, scenes.place, "", f"has nothing to learn or to score in {looked}", expected)
     elif not all(seen) and (whole or sum(seen) == 1):
         found = f"has no object of {unseen(scenes.categories, seen)}, in {looked}"

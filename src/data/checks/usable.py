@@ -63,7 +63,7 @@ def sound(scenes: Scenes, split: str, num_workers: int) -> tuple[Scenes, list[Pr
     findings = [parts[index % num_ranks][index // num_ranks] for index in indices]
     kept = [index for index in indices if findings[index].is_sound]
     if not kept:
-        expected = "an image without (python -m src.validate_data lists them)"
+        expected = "an image without one (python -m src.validate_data lists them)"
         fail(Kind.REFUSED, scenes.place, f"has a flaw in each of its {len(scenes)} images", expected)
     num_left_out = len(scenes) - len(kept)
     problems = [problem for finding in findings for problem in finding.problems]

@@ -64,7 +64,9 @@ class Annotations:
         by_id = images_in(document, file, report)
         groups = group_annotations(document, layout, by_id, file, report)
         unlisted = sorted(groups.keys() - by_id.keys(), key=str)
-        report(self._problem(Kind.UNLISTED, id_, "is annotated, not listed", "it among the images") for id_ in unlisted)
+        report(
+            self._problem(Kind.UNLISTED, id_, "is annotated but not listed", "an entry in 'images'") for id_ in unlisted
+        )
         for id_, image in by_id.items():
             image["mask"], image["objects"] = groups.get(id_, ("", []))
         if not keep_empty:

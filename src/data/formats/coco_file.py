@@ -23,7 +23,7 @@ def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
             image["id"] = str(image["id"])
-        report([read_as(file, "images", "have a number for id or a name, read as names", "the one or the other")])
+        report([read_as(file, "images", "have numbers and names as ids, all read as names", "only one of the two")])
     for image in images:
         image["height"] = image["height"] or 0
         image["width"] = image["width"] or 0
@@ -134,5 +134,5 @@ def zero_areas(objects: list[Entry], noun: str, file: Path) -> list[Problem]:
     ids = [entry["id"] for entry in objects if entry["area"] == 0]
     if not ids:
         return []
-    found = f"has area 0, as {len(ids)} {noun}s in all; counted in the masks that have pixels"
-    return [read_as(file, f"{noun} {ids[0]}", found, "pixels")]
+    found = "has area 0, counted in the mask if this has pixels"
+    return [read_as(file, f"{noun} {ids[0]}", found, "pixels", len(ids), f"{noun}s")]

@@ -149,5 +149,5 @@ def duplicates(outlines: Sequence[Outline], rles: Sequence[Rle], labels: np.ndar
     ious = mask_utils.iou(rles, rles, [0] * len(rles))  # (N, N)
     same = (ious >= DUPLICATE) & (labels[:, None] == labels)
     for first, second in np.argwhere(np.triu(same, 1)).tolist():
-        found = f"covers what annotation {outlines[first].id} of its class covers (IoU {ious[first, second]:.2f})"
+        found = f"has almost the mask of annotation {outlines[first].id} of its class (IoU {ious[first, second]:.2f})"
         yield outlines[second].problem(Kind.OVERLAP, found, f"an IoU below {DUPLICATE}")

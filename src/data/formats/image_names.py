@@ -7,7 +7,7 @@ the name. If no file has a name, the one file whose name differs in these ways a
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 
@@ -37,10 +37,8 @@ class Folder:
     def by_spelling(self) -> dict[Parts, list[str]]:
         """Names of all files below, by their `spelling`."""
         by_spelling: dict[Parts, list[str]] = {}
-        for parent, _, files in os.walk(self.path, followlinks=True):
-            for file in files:
-                name = str((Path(parent) / file).relative_to(self.path))
-                by_spelling.setdefault(spelling(name), []).append(name)
+        for name in names_below(self.path):
+            by_spelling.setdefault(spelling(name), []).append(name)
         return by_spelling
 
     def similar(self, name: str, suffix: str | None) -> set[str]:
@@ -61,6 +59,12 @@ class Folder:
         if len(below) == 1:
             return self.path / below.pop()
         return self.path.parent if os.path.isfile(self.path.parent / name) else None  # False also for too long names
+
+
+def names_below(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, relative to it."""
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (str((Path(parent) / name).relative_to(folder)) for name in names)
 
 
 def spelling(name: str) -> Parts:
@@ -93,7 +97,7 @@ def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffi
     lost = sorted(absent - file_of.keys())
     problems = [missing(path / name) for name in lost]
     if lost and (place := folder.elsewhere(lost[0])) is not None:
-        expected = f"the file that is named; it is there with data.train.{setting} or data.val.{setting}={place}"
+        expected = f"a file of that name; it is found with data.train.{setting} or data.val.{setting}={place}"
         problems[0] = problems[0]._replace(expected=expected)
     report(problems)
     return [file_of.get(name, name) for name in names]

@@ -113,7 +113,7 @@ def opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # Pillow's parsers raise errors of any type
-        fail(Kind.UNREADABLE, file, f"cannot be decoded ({error})", "a file that is whole")
+        fail(Kind.UNREADABLE, file, f"cannot be decoded ({error})", "a complete file")
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -127,7 +127,7 @@ def orientation(read_tags: Callable[[], Image.Exif]) -> Any:
 
 
 def missing(file: Path) -> Problem:
-    return Problem(Kind.MISSING, str(file.absolute()), "", "no such image file", "the file that is named")
+    return Problem(Kind.MISSING, str(file.absolute()), "", "no such image file", "a file of that name")
 
 
 def other_size(file: Path, size: tuple[int, int], expected: tuple[int, int], why: str) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:  # no JSON, no Unicode, or a number of too many digits
-        fail(Kind.UNREADABLE, file, f"not readable as JSON ({error})", "a file that is whole")
+        fail(Kind.UNREADABLE, file, f"not readable as JSON ({error})", "a complete file")
 
 
 def entries_of(document: Any, key: str, file: Path) -> list[Entry]:

@@ -90,7 +90,7 @@ def why_invalid(outline: Any) -> str:
     if isinstance(outline, list) and all(isinstance(part, list) for part in outline):
         for part in outline:
             if all(map(is_number, part)):
-                return f"has a polygon of {len(part)} numbers, where an even number of them from {LEAST} is needed"
+                return f"has a polygon of {len(part)} numbers, which must be even and at least {LEAST}"
     return f"has an invalid segmentation, {repr(outline)[:60]}"
 
 
