@@ -1,4 +1,4 @@
-"""COCO's two layouts, panoptic and instances, read from disk: COCO itself or data of one's own.
+"""Readers of COCO's two layouts, panoptic and instances, for COCO itself and your own data.
 
 Letters: H x W pixels, N segments of one image, L layers of its map.
 """
@@ -21,7 +21,7 @@ from src.data.targets import Truth, pack
 
 
 class Coco(ImageFolder):
-    """Images in a folder, annotations in a JSON file; what both layouts share."""
+    """Base class of both layouts: images in a folder, annotations in a JSON file."""
 
     layout: Layout
 
@@ -30,7 +30,7 @@ class Coco(ImageFolder):
         image_folder: str | Path,
         annotation_file: str | Path,
         keep_empty: bool = True,
-        report: Report = refuse,  # receives the problems that show before an image is read
+        report: Report = refuse,  # receives the problems found before an image is read
     ) -> None:
         super().__init__(image_folder)
         file = self._existing(annotation_file, "annotation file")
@@ -43,15 +43,15 @@ class Coco(ImageFolder):
         self.image_names = TextRows(locate(self.image_folder, names, "image_folder", report))
 
     def image_id(self, index: int) -> int:
-        """The id of an image in the annotation file; its place there if ids are names."""
+        """The id of an image in the annotation file; its index if ids there are names."""
         return int(self.annotations.image_ids[index])
 
     def described(self, index: int) -> Objects:
-        """The objects of an image, as the annotation file has them."""
+        """The objects of an image in the annotation file."""
         return self.annotations.of(index)
 
     def problems_of(self, index: int) -> Iterator[Problem]:
-        """Problems of an image, as far as the annotation file and the headers of the image and mask file tell."""
+        """Problems that the annotation file and the headers of the image and mask file show."""
         try:
             size = super()._size(index)
         except DataError as error:
@@ -66,16 +66,16 @@ class Coco(ImageFolder):
             yield Problem(Kind.BARE, str(self.annotations.file), where, "has no object", "one")
 
     def _image_name(self, name: str) -> str:
-        """The name of a file below the image folder, from the name in the annotation file."""
+        """The name of a file relative to the image folder, from the name in the annotation file."""
         return name
 
     def _size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image, as the annotation file or else the header of the image file gives it."""
+        """(height, width) of an image, from the annotation file or else the header of the image file."""
         size = self._stated_size(index)
         return super()._size(index) if 0 in size else size
 
     def _stated_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image in the annotation file, 0 unknown."""
+        """(height, width) of an image in the annotation file, 0 if unknown."""
         height, width = self.annotations.sizes[index].tolist()
         return height, width
 
@@ -95,18 +95,18 @@ class Coco(ImageFolder):
         return Truth(torch.from_numpy(segments), *columns)
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        """Problems of the masks of an image of a size (height, width), without decoding mask files."""
+        """Problems of the masks of an image of this size, without decoding mask files."""
         raise NotImplementedError
 
     def _segments(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        """The segments of an image of a size (height, width), numbered from 1 as in the file: (L, H, W) int32."""
+        """The segments of an image of this size, numbered from 1 in the order of the file: (L, H, W) int32."""
         raise NotImplementedError
 
 
 class CocoPanoptic(Coco):
     """Things and stuff that do not overlap; masks are PNGs whose colours are segment ids.
 
-    `keep_empty` false leaves out images without a segment, or with crowds only, as Mask2Former does in training.
+    `keep_empty=False` leaves out images without a segment, or with crowds only, as Mask2Former does in training.
     """
 
     layout = "panoptic"
@@ -117,7 +117,7 @@ class CocoPanoptic(Coco):
         annotation_file: str | Path,
         mask_folder: str | Path,
         keep_empty: bool = True,
-        covered: bool = False,  # whether segments without a pixel may be listed: ADE20K's stuff under things
+        covered: bool = False,  # whether segments without a pixel may be listed, as ADE20K lists stuff under things
         report: Report = refuse,
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty, report)
@@ -126,7 +126,7 @@ class CocoPanoptic(Coco):
         self.mask_names = TextRows(locate(self.mask_folder, names, "mask_folder", report, suffix=".png"))
 
     def _mask_file(self, index: int) -> Path | None:
-        """The mask of an image; None if the annotation file lists the image but does not annotate it."""
+        """The mask file of an image; None if the image is listed but not annotated."""
         name = self.mask_names[index]
         return self.mask_folder / name if name else None
 
@@ -147,7 +147,7 @@ class CocoPanoptic(Coco):
         colors = np.asarray(mask.convert("RGB").convert("RGBA"))
         pixels = (colors.view("<u4") & 0xFFFFFF).ravel()  # R + 256 G + 65536 B
 
-        # Ids come in runs along the rows: looking up thousands of runs is many times faster than as many pixels.
+        # Ids come in runs along the rows: looking up thousands of runs is many times faster than all pixels.
         starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])
         values, places = np.unique(pixels[starts], return_inverse=True)
         numbers = self._numbers(values.tolist(), self.annotations.of(index).ids.tolist(), file, mask)
@@ -155,7 +155,7 @@ class CocoPanoptic(Coco):
         return np.repeat(numbers[places], runs).reshape(1, *size)
 
     def _numbers(self, values: list[int], ids: list[int], file: Path, mask: Image.Image) -> np.ndarray:
-        """The place of each value in ids, from 1; 0, unlabelled, stays 0. Raises DataError for other values."""
+        """The place of each value in ids, from 1; 0, void, stays 0. Raises DataError for other values."""
         drawn, listed = set(values) - {0}, set(ids)
         if drawn - listed and len(mask.getbands()) == 1 and mask.mode != "P":  # P: a palette of colours
             found = f"is an image in one channel ({mask.mode})"
@@ -175,7 +175,7 @@ class CocoPanoptic(Coco):
 
 
 class CocoInstances(Coco):
-    """Objects that may overlap; masks are polygons or run lengths in the annotation file itself."""
+    """Objects that may overlap; masks are polygons or run lengths in the annotation file."""
 
     layout = "instances"
 

@@ -21,13 +21,13 @@ ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes; values of
 
 
 class IndexMasks(ImageFolder):
-    """Image files and their masks, matched by path: below their folders and without suffix, both have the same path.
+    """Image files and their masks, matched by path: relative to their folders and without suffix, paths are equal.
 
-    Each class in a mask is one segment, and stuff. Pixels of values in `ignore` are void: not trained on, not scored.
+    Each class in a mask is one segment of stuff. Pixels with values in `ignore` are void: not trained on, not scored.
     Suffixes may be longer than a file extension: `_leftImg8bit.png`.
 
     Files without a counterpart go to `report`, and are left out if it returns. Raises FileNotFoundError or ValueError
-    if something is missing, and DataError, when a mask is read, for values neither in the class list nor ignored.
+    if something is missing; reading a mask raises DataError for values neither in the class list nor ignored.
     """
 
     def __init__(
@@ -64,13 +64,8 @@ class IndexMasks(ImageFolder):
         self.image_names = TextRows(images[key] for key in keys)
         self.mask_names = TextRows(masks[key] for key in keys)
 
-    def annotated(self, index: int) -> Truth:
-        """The annotations of an image, from its mask alone. Raises DataError for values of no class."""
-        file = self._mask_file(index)
-        return self._to_truth(read_values(file), file)
-
     def problems_of(self, index: int) -> Iterator[Problem]:
-        """Problems of an image, as far as the headers of its image and mask file tell."""
+        """Problems that the headers of the image and mask file show."""
         file = self._mask_file(index)
         try:
             yield from other_size(file, image_size(file), self._size(index), "as its image")
@@ -81,21 +76,23 @@ class IndexMasks(ImageFolder):
         return self.mask_folder / self.mask_names[index]
 
     def _learnt(self, classes: list[Category]) -> list[Category]:
-        """The classes that are learnt, with `isthing` set."""
+        """The classes to learn, with `isthing` set."""
         return [category._replace(isthing=False) for category in classes]
 
     def _class_of(self, value: int) -> tuple[int, bool]:
-        """The id in the class list that a value of a mask stands for, and whether it is a crowd."""
+        """The class id of a mask value, and whether the segment is a crowd."""
         return value, False
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
+        truth = self.annotated(index)
+        height, width = truth.segments.shape[1:]
+        refuse(other_size(self._mask_file(index), (height, width), size, "as its image"))
+        return truth
+
+    def annotated(self, index: int) -> Truth:
+        """One segment for each value of a class, from the mask alone. Raises DataError for values of no class."""
         file = self._mask_file(index)
         values = read_values(file)
-        refuse(other_size(file, values.shape, size, "as its image"))
-        return self._to_truth(values, file)
-
-    def _to_truth(self, values: np.ndarray, file: Path) -> Truth:
-        """One segment for each value (H, W) of a class."""
         counts = np.bincount(values.ravel())
         classes = {value: self._class_of(value) for value in np.flatnonzero(counts).tolist()}
         known = self.label_of.keys() | {*self.ignored}
@@ -116,7 +113,7 @@ class IndexMasks(ImageFolder):
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
-    """Names of the files below a folder that end in one of the suffixes, by the name without it, in order."""
+    """Sorted names of the files below a folder that end in one of the suffixes, by name without suffix."""
     by_key: dict[str, str] = {}
     for path in names_below(folder):
         suffix = next((suffix for suffix in suffixes if path.lower().endswith(suffix.lower())), None)
@@ -130,7 +127,7 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
 
 
 def unmatched(folder: Path, names: Mapping[str, str], others: Collection[str], lacking: str) -> Iterator[Problem]:
-    """Files without a counterpart."""
+    """Report files without a counterpart."""
     for key, name in names.items():
         if key not in others:
             file = str((folder / name).absolute())

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
+
+from src.data.targets import Category
 
 SHOWN = 5  # names that a message lists
 
@@ -116,7 +118,7 @@ def repeated_ids(file: Path, noun: str, ids: Iterable[object]) -> Iterator[Probl
             yield Problem(Kind.REPEATED, str(file), f"{noun} {id_}", f"is listed {count} times", "unique ids")
 
 
-def differing_categories(train: Sequence[Any], val: Sequence[Any]) -> Iterator[Problem]:
+def differing_categories(train: Sequence[Category], val: Sequence[Category]) -> Iterator[Problem]:
     """Report classes that differ, other than in colour, between training and validation."""
     for place, (ours, theirs) in enumerate(zip_longest(train, val)):
         if ours is None or theirs is None or ours._replace(color=theirs.color) != theirs:

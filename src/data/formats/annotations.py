@@ -124,7 +124,7 @@ class Annotations:
         span = slice(self.starts[index], self.starts[index + 1])
         return Objects(*(column[span] for column in self.objects))
 
-    def outlines_of(self, index: int) -> list[Any]:
+    def segmentations_of(self, index: int) -> list[Any]:
         """The polygons or run lengths of each object of one image."""
         return [json.loads(self.outlines[n]) for n in range(self.starts[index], self.starts[index + 1])]
 

@@ -1,4 +1,4 @@
-"""The images of a COCO JSON file and the objects of each, in either layout, whatever tool wrote the file."""
+"""The images of a COCO JSON file and the objects of each, in either layout, from any tool."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from src.data.problems import Kind, Problem, Report, fail, read_as, repeated_ids
 ImageId = int | str
 Layout = Literal["panoptic", "instances"]
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
-KEYS = {"panoptic": "segments_info", "instances": "segmentation"}  # which annotations of the other layout lack
+KEYS = {"panoptic": "segments_info", "instances": "segmentation"}  # of annotations in this layout only
 
 
 def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]:
@@ -119,7 +119,7 @@ def spelling(id_: ImageId) -> str:
 
 
 def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
-    """Number all annotations by their places if an id is not a whole number of 64 bits."""
+    """Number all annotations by their places if an id is not a 64-bit integer."""
     unusual = [entry.get("id") for entry in annotations if not is_id(entry.get("id"))]
     if not unusual:
         return []
@@ -130,7 +130,7 @@ def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
 
 
 def zero_areas(objects: list[Entry], noun: str, file: Path) -> list[Problem]:
-    """The warning about areas of 0; where the mask has pixels, these are counted instead (see `Coco._truth`)."""
+    """Warn of areas of 0; `Coco._truth` counts the pixels of these masks."""
     ids = [entry["id"] for entry in objects if entry["area"] == 0]
     if not ids:
         return []

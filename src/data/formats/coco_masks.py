@@ -113,7 +113,7 @@ class Outline(NamedTuple):
 
 def outlines_of(annotations: Annotations, index: int, size: tuple[int, int]) -> list[Outline]:
     """Return the outlines of the objects of an image of a size (height, width)."""
-    ids, shapes = annotations.of(index).ids.tolist(), annotations.outlines_of(index)
+    ids, shapes = annotations.of(index).ids.tolist(), annotations.segmentations_of(index)
     return [Outline(annotations.file, id_, shape, size) for id_, shape in zip(ids, shapes, strict=True)]
 
 

@@ -22,7 +22,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.listings: dict[str, set[str]] = {}  # listing each folder once is faster than a look at each file
+        self.listings: dict[str, set[str]] = {}  # listing each folder once is faster than looking for each file
 
     def holds(self, name: str) -> bool:
         """Whether a file has this name."""
@@ -35,14 +35,14 @@ class Folder:
 
     @cached_property
     def by_spelling(self) -> dict[Parts, list[str]]:
-        """Names of all files below, by their `spelling`."""
+        """Names of all files below the folder, by their `spelling`."""
         by_spelling: dict[Parts, list[str]] = {}
         for name in names_below(self.path):
             by_spelling.setdefault(spelling(name), []).append(name)
         return by_spelling
 
     def similar(self, name: str, suffix: str | None) -> set[str]:
-        """Files whose names differ in spelling, or in the folder before them; and in the suffix, if one is given."""
+        """Files whose names differ in spelling, in the folder before them, or in the suffix, if one is given."""
         parts, own = spelling(name), spelling(str(self.path.absolute()))[-1]
         tails = [parts, *(parts[place + 1 :] for place, part in enumerate(parts[:-1]) if part == own)]
         if suffix is not None:
@@ -50,7 +50,7 @@ class Folder:
         return {file for tail in tails for file in self.by_spelling.get(tail, [])}
 
     def elsewhere(self, name: str) -> Path | None:
-        """The folder, below or above, from where a name would be a file; None if there is not exactly one."""
+        """The one folder below, or else the folder above, that holds a file of this name; None if there is none."""
         parts = spelling(name)
         below = set()
         for file_parts, names in self.by_spelling.items():
@@ -68,7 +68,7 @@ def names_below(folder: Path) -> Iterator[str]:
 
 
 def spelling(name: str) -> Parts:
-    """The parts of a path, the same for all ways to write it."""
+    """The parts of a path, equal for all ways to write it."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
     return tuple(part for part in plain.split("/") if part not in ("", "."))
 

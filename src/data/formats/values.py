@@ -137,7 +137,7 @@ def normalize(entries: list[Entry], values: Iterable[Value], file: Path, noun: s
 def normalize_key(entries: list[Entry], value: Value, file: Path, noun: str) -> list[Problem]:
     """`normalize` for one key."""
     problems: list[Problem] = []
-    read: list[tuple[str, str]] = []  # names of entries, and how their values are read
+    read: list[tuple[str, str]] = []  # name of an entry, and how its value is read
     unusual = [(place, entry) for place, entry in enumerate(entries) if not value.fits(entry.get(value.key))]
     for place, entry in unusual:
         written, name = entry.get(value.key), entry_name(entry, place, noun)
