@@ -16,7 +16,7 @@ from src.data.instance_truth import InstanceTruth
 from src.data.problems import OF_NO_IMAGE, Problem, differing_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
-from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
+from src.data.targets import SEGMENTATIONS, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
 from src.exit_table.table import TableInfo
 from src.exit_table.writer import ExitTableWriter
@@ -171,7 +171,7 @@ class SegmentationData(LightningDataModule):
             **self.loader_settings,
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[list[Sample]]:
         batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
@@ -183,11 +183,11 @@ class SegmentationData(LightningDataModule):
         self.labelling = ExitTableWriter(folder, TableInfo(split=split, num_images=len(self.labelled), **info))
         return self.labelling
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[list[Sample]]:
         batches = self.labelling.share(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.labelled, batches)
 
-    def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[Batch]:
+    def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[list[Sample]]:
         view = Batches(View(scenes, self.resize, self.seed), batches)
         return DataLoader(dataset=view, batch_size=None, **settings, **self.loader_settings)
 
