@@ -52,14 +52,13 @@ class Coco(ImageFolder):
 
     def problems_of(self, index: int) -> Iterator[Problem]:
         """Problems that the annotation file and the headers of the image and mask file show."""
+        size = self.annotations.size_of(index)
         try:
             size = super()._size(index)
+            yield from self._other_size(index, size)
         except DataError as error:
             yield from error.problems
-            size = self._stated_size(index)
-        else:
-            yield from self._other_size(index, size)
-        if 0 not in size:
+        if size is not None:
             yield from self._mask_problems(index, size)
         if not len(self.described(index).ids):
             where = f"image {self.image_id(index)}"
@@ -71,18 +70,12 @@ class Coco(ImageFolder):
 
     def _size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, from the annotation file or else the header of the image file."""
-        size = self._stated_size(index)
-        return super()._size(index) if 0 in size else size
-
-    def _stated_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image in the annotation file, 0 if unknown."""
-        height, width = self.annotations.sizes[index].tolist()
-        return height, width
+        return self.annotations.size_of(index) or super()._size(index)
 
     def _other_size(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        stated = self._stated_size(index)
-        if 0 not in stated:
-            yield from other_size(self._image_file(index), size, stated, f"as {self.annotations.file} says")
+        """Report an image file whose size differs from that in the annotation file."""
+        stated = self.annotations.size_of(index) or size
+        return other_size(self._image_file(index), size, stated, f"as {self.annotations.file} says")
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
         refuse(self._other_size(index, size))

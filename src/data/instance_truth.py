@@ -73,8 +73,8 @@ class InstanceTruth:
     def problems_of(self, image: Identity) -> Iterator[Problem]:
         """Report a size that differs, and masks that cannot be drawn."""
         row = self.row_of[image.image_id]
-        stated = tuple(self.annotations.sizes[row].tolist())
-        if 0 not in stated and stated != image.size:
+        stated = self.annotations.size_of(row) or image.size
+        if stated != image.size:
             found = "is {} x {} (height x width) there".format(*stated)
             expected = "{} x {}, as the data has it".format(*image.size)
             yield Problem(Kind.SIZE, self.setting, f"image {image.name}", found, expected)

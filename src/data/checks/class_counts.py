@@ -13,7 +13,7 @@ from src.data.targets import Category
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels, limits of COCO's small and medium objects
 MUCH = 0.3  # share of ignored pixels that is warned of
-SIZES = ("small", "medium", "large", "unknown size")
+SIZES = ("small", "medium", "large", "unknown size", "crowd")
 
 
 def joined(images: Sequence[Objects]) -> Objects:
@@ -26,9 +26,9 @@ def joined(images: Sequence[Objects]) -> Objects:
 def count(images: Sequence[Objects], categories: Sequence[Category]) -> list[dict[str, Any]]:
     """Return a row per class: the number of images that show it, and of its objects by size; crowds are apart."""
     _, labels, crowd, areas = joined(images)
-    once = np.concatenate([np.zeros(0, np.int64), *(np.unique(objects.labels) for objects in images)])
-    sizes = np.where(crowd, 4, np.where(~(areas > 0), 3, np.digitize(areas, (SMALL, MEDIUM))))
-    columns = {"images": once[once >= 0]} | {kind: labels[sizes == n] for n, kind in enumerate((*SIZES, "crowd"))}
+    once = np.concatenate([np.zeros(0, np.int64), *(np.unique(objects.labels) for objects in images)])  # per image
+    sizes = np.select([crowd, ~(areas > 0)], [4, 3], np.digitize(areas, (SMALL, MEDIUM)))  # index into SIZES
+    columns = {"images": once[once >= 0]} | {size: labels[sizes == n] for n, size in enumerate(SIZES)}
     numbers = {name: np.bincount(classes, minlength=len(categories)) for name, classes in columns.items()}
     return [
         {"class": category.name, "thing": category.isthing}

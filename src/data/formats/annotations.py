@@ -119,6 +119,11 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def size_of(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of an image; None if the file does not give both."""
+        height, width = self.sizes[index].tolist()
+        return (height, width) if height and width else None
+
     def of(self, index: int) -> Objects:
         """The objects of one image."""
         span = slice(self.starts[index], self.starts[index + 1])

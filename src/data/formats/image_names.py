@@ -52,10 +52,8 @@ class Folder:
     def elsewhere(self, name: str) -> Path | None:
         """The one folder below, or else the folder above, that holds a file of this name; None if there is none."""
         parts = spelling(name)
-        below = set()
-        for file_parts, names in self.by_spelling.items():
-            if file_parts[-1:] == parts:
-                below |= {Path(name).parent for name in names}
+        same = (names for file_parts, names in self.by_spelling.items() if file_parts[-1:] == parts)
+        below = {Path(name).parent for names in same for name in names}
         if len(below) == 1:
             return self.path / below.pop()
         return self.path.parent if os.path.isfile(self.path.parent / name) else None  # False also for too long names
