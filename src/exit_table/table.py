@@ -175,14 +175,15 @@ def read_shard(file: Path, info: TableInfo, number: int) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged ({str(error).splitlines()[0]}); delete it and label again") from error
     schema = schema_of(info, number)
-    if not shard.schema.equals(schema) or len(shard) != len(info.shard(number)):
+    columns, expected = (dict(zip(one.names, one.types, strict=True)) for one in (shard.schema, schema))
+    if columns != expected or len(shard) != len(info.shard(number)):
         flaw = "columns or rows differ from its metadata"
     elif shard.schema.metadata.get(SHARD_NUMBER_KEY) != schema.metadata[SHARD_NUMBER_KEY]:
         flaw = "is another shard of this table under a wrong name"
     elif any(has_nulls(column) for column in shard.columns):
         flaw = "has nulls, which python -m src.label never writes"
     else:
-        return shard
+        return shard.select(schema.names)
     raise ValueError(f"{file}: {flaw}; delete it and label again")
 
 
@@ -224,7 +225,7 @@ def first_difference(info: TableInfo, other: TableInfo) -> str | None:
     `source` may differ: the same weights can be stored in several places.
     """
     for field in ("parent", "exits", "segmentation", "inputs", "split", "num_images", "shard_size"):
-        ours, theirs = (str(getattr(one, field)) for one in (info, other))
+        ours, theirs = getattr(info, field), getattr(other, field)
         if ours != theirs:
             if field == "parent":  # the start of a fingerprint is enough
                 ours, theirs = ours[:12], theirs[:12]
