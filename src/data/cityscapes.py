@@ -1,19 +1,19 @@
-"""Cityscapes: in the panoptic form that its own scripts prepare, and objects straight from its own files.
+"""Cityscapes: the panoptic form that its own scripts prepare, and objects read directly from its own files.
 
-Its classes alone need no code: they are index masks (conf/data/cityscapes_semantic.yaml).
+Semantic segmentation needs no code here: its masks are index masks (conf/data/cityscapes_semantic.yaml).
 """
 
 from src.data.coco import CocoPanoptic
 from src.data.index_masks import IndexMasks
 from src.data.targets import Category
 
-LOGIN = "Cityscapes is behind a login: put leftImg8bit and gtFine of https://www.cityscapes-dataset.com into FOLDER"
+LOGIN = "Cityscapes requires a login: put leftImg8bit and gtFine of https://www.cityscapes-dataset.com into FOLDER"
 
 
 class CityscapesPanoptic(CocoPanoptic):
-    """Street scenes: COCO's panoptic layout, with names for ids and images in a folder for each city.
+    """COCO's panoptic layout, with names as image ids and images in a folder for each city.
 
-    Categories may be numbered by label ids or by train ids, which come in the same order.
+    Categories may be numbered by label ids or by train ids, which have the same order.
     """
 
     source = f"{LOGIN}, then run `pip install '.[cityscapes]'` and `CITYSCAPES_DATASET=FOLDER csCreatePanopticImgs`."
@@ -24,10 +24,10 @@ class CityscapesPanoptic(CocoPanoptic):
 
 
 class CityscapesInstances(IndexMasks):
-    """The things of street scenes, from 16-bit masks named _gtFine_instanceIds.png.
+    """The things, from 16-bit masks named _gtFine_instanceIds.png.
 
-    A value is 1000 x label id + number of the object, or the label id alone: of stuff, and of objects that were
-    annotated as a group, which are crowds.
+    A value is 1000 x label id + number of the object. Stuff, and groups of objects, which are crowds, have the label id
+    alone.
     """
 
     source = f"{LOGIN}."

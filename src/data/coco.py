@@ -1,4 +1,4 @@
-"""COCO's two layouts, panoptic and instances, read from disk: COCO itself or data of one's own.
+"""Readers of COCO's two layouts, panoptic and instances, for COCO itself and your own data.
 
 Letters: H x W pixels, N segments of one image, L layers of its map.
 """
@@ -12,16 +12,16 @@ from PIL import Image
 
 from src.data.formats.annotations import Annotations, Objects, TextRows
 from src.data.formats.coco_file import Layout
-from src.data.formats.coco_masks import draw_mask, problems_of_masks
+from src.data.formats.coco_masks import outlines_of, problems_of_masks
 from src.data.formats.image_names import locate
 from src.data.formats.images import image_size, open_image, other_size
 from src.data.image_folder import ImageFolder
-from src.data.problems import DataError, Kind, Problem, Report, first_few, refuse
+from src.data.problems import DataError, Kind, Problem, Report, fail, first_few, refuse
 from src.data.targets import Truth, pack
 
 
 class Coco(ImageFolder):
-    """Images in a folder, annotations in a JSON file; what both layouts share."""
+    """Base class of both layouts: images in a folder, annotations in a JSON file."""
 
     layout: Layout
 
@@ -30,77 +30,76 @@ class Coco(ImageFolder):
         image_folder: str | Path,
         annotation_file: str | Path,
         keep_empty: bool = True,
-        report: Report = refuse,  # receives the problems that show before an image is read
+        report: Report = refuse,  # receives the problems found before an image is read
     ) -> None:
         super().__init__(image_folder)
         file = self._existing(annotation_file, "annotation file")
         self.annotations = Annotations(file, self.layout, keep_empty, report)
         self.categories, self.place = self.annotations.categories, str(file)
         if not len(self.annotations):
-            expected = "images" if keep_empty else "images with an object that is no crowd"
-            refuse([Problem(Kind.REFUSED, str(file), "", "has nothing to read", expected)])
+            expected = "images" if keep_empty else "images with an object that is not a crowd"
+            fail(Kind.REFUSED, file, "has nothing to read", expected)
         names = [self._image_name(name) for name in self.annotations.image_names]
-        self.image_names = located(self.image_folder, names, "image_folder", report)
+        self.image_names = TextRows(locate(self.image_folder, names, "image_folder", report))
 
     def image_id(self, index: int) -> int:
-        """The id of an image in the annotation file; its place there if ids are names."""
+        """The id of an image in the annotation file; its index if ids there are names."""
         return int(self.annotations.image_ids[index])
 
     def described(self, index: int) -> Objects:
-        """The objects of an image, as the annotation file has them."""
+        """The objects of an image in the annotation file."""
         return self.annotations.of(index)
 
     def problems_of(self, index: int) -> Iterator[Problem]:
-        """Problems of an image, as far as the annotation file and the headers of the image and mask file tell."""
+        """Problems that the annotation file and the headers of the image and mask file show."""
+        size = self.annotations.size_of(index)
         try:
             size = super()._size(index)
+            yield from self._other_size(index, size)
         except DataError as error:
             yield from error.problems
-            size = self._stated_size(index)
-        else:
-            yield from self._other_size(index, size)
-        if 0 not in size:
+        if size is not None:
             yield from self._mask_problems(index, size)
         if not len(self.described(index).ids):
             where = f"image {self.image_id(index)}"
             yield Problem(Kind.BARE, str(self.annotations.file), where, "has no object", "one")
 
     def _image_name(self, name: str) -> str:
-        """The name of a file below the image folder, from the name in the annotation file."""
+        """The name of a file relative to the image folder, from the name in the annotation file."""
         return name
 
     def _size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image, as the annotation file or else the header of the image file gives it."""
-        size = self._stated_size(index)
-        return super()._size(index) if 0 in size else size
-
-    def _stated_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image in the annotation file, 0 unknown."""
-        height, width = self.annotations.sizes[index].tolist()
-        return height, width
+        """(height, width) of an image, from the annotation file or else the header of the image file."""
+        return self.annotations.size_of(index) or super()._size(index)
 
     def _other_size(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        stated = self._stated_size(index)
-        if 0 not in stated:
-            yield from other_size(self._image_file(index), size, stated, f"as {self.annotations.file} says")
+        """Report an image file whose size differs from that in the annotation file."""
+        stated = self.annotations.size_of(index) or size
+        return other_size(self._image_file(index), size, stated, f"as {self.annotations.file} says")
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
         refuse(self._other_size(index, size))
-        return to_truth(self._segments(index, size), self.annotations.of(index))
+        segments, objects = self._segments(index, size), self.annotations.of(index)
+        areas = objects.areas
+        if not (areas > 0).all():  # NaN, or 0: count the pixels
+            counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
+            areas = np.where(areas > 0, areas, counted).astype(np.float32)
+        columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
+        return Truth(torch.from_numpy(segments), *columns)
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        """Problems of the masks of an image of a size (height, width), without decoding mask files."""
+        """Problems of the masks of an image of this size, without decoding mask files."""
         raise NotImplementedError
 
     def _segments(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        """The segments of an image of a size (height, width), numbered from 1 as in the file: (L, H, W) int32."""
+        """The segments of an image of this size, numbered from 1 in the order of the file: (L, H, W) int32."""
         raise NotImplementedError
 
 
 class CocoPanoptic(Coco):
     """Things and stuff that do not overlap; masks are PNGs whose colours are segment ids.
 
-    `keep_empty` false leaves out images without a segment, or with crowds only, as Mask2Former does in training.
+    `keep_empty=False` leaves out images without a segment, or with crowds only, as Mask2Former does in training.
     """
 
     layout = "panoptic"
@@ -111,16 +110,16 @@ class CocoPanoptic(Coco):
         annotation_file: str | Path,
         mask_folder: str | Path,
         keep_empty: bool = True,
-        covered: bool = False,  # whether segments without a pixel may be listed: ADE20K's stuff under things
+        covered: bool = False,  # whether segments without a pixel may be listed, as ADE20K lists stuff under things
         report: Report = refuse,
     ) -> None:
         super().__init__(image_folder, annotation_file, keep_empty, report)
         self.mask_folder, self.covered = self._existing(mask_folder, "mask folder"), covered
         names = list(self.annotations.mask_names)
-        self.mask_names = located(self.mask_folder, names, "mask_folder", report, suffix=".png")
+        self.mask_names = TextRows(locate(self.mask_folder, names, "mask_folder", report, suffix=".png"))
 
     def _mask_file(self, index: int) -> Path | None:
-        """The mask of an image; None if the annotation file lists the image but does not annotate it."""
+        """The mask file of an image; None if the image is listed but not annotated."""
         name = self.mask_names[index]
         return self.mask_folder / name if name else None
 
@@ -141,7 +140,7 @@ class CocoPanoptic(Coco):
         colors = np.asarray(mask.convert("RGB").convert("RGBA"))
         pixels = (colors.view("<u4") & 0xFFFFFF).ravel()  # R + 256 G + 65536 B
 
-        # Ids come in runs along the rows: looking up thousands of runs is many times faster than as many pixels.
+        # Ids come in runs along the rows: looking up thousands of runs is many times faster than all pixels.
         starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])
         values, places = np.unique(pixels[starts], return_inverse=True)
         numbers = self._numbers(values.tolist(), self.annotations.of(index).ids.tolist(), file, mask)
@@ -149,12 +148,11 @@ class CocoPanoptic(Coco):
         return np.repeat(numbers[places], runs).reshape(1, *size)
 
     def _numbers(self, values: list[int], ids: list[int], file: Path, mask: Image.Image) -> np.ndarray:
-        """The place of each value in ids, from 1; 0, unlabelled, stays 0. Raises DataError for other values."""
+        """The place of each value in ids, from 1; 0, void, stays 0. Raises DataError for other values."""
         drawn, listed = set(values) - {0}, set(ids)
-        if is_grey(mask) and drawn - listed:
+        if drawn - listed and len(mask.getbands()) == 1 and mask.mode != "P":  # P: a palette of colours
             found = f"is an image in one channel ({mask.mode})"
-            expected = "colours: a segment's id is R + 256 G + 65536 B"
-            refuse([Problem(Kind.MASK_ONLY, str(file), "", found, expected)])
+            fail(Kind.MASK_ONLY, file, found, "colours: a segment's id is R + 256 G + 65536 B")
         refuse(self._other_ids(drawn, listed, file))
         number_of = {0: 0} | {id_: number for number, id_ in enumerate(ids, 1)}
         return np.array([number_of[value] for value in values], np.int32)
@@ -170,37 +168,16 @@ class CocoPanoptic(Coco):
 
 
 class CocoInstances(Coco):
-    """Objects that may overlap; masks are polygons or run lengths in the annotation file itself."""
+    """Objects that may overlap; masks are polygons or run lengths in the annotation file."""
 
     layout = "instances"
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
-        annotations = self.annotations
-        yield from problems_of_masks(annotations.file, annotations.of(index), annotations.outlines_of(index), size)
+        return problems_of_masks(self.annotations.of(index), outlines_of(self.annotations, index, size))
 
     def _segments(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        ids, outlines = self.annotations.of(index).ids, self.annotations.outlines_of(index)
-        masks = np.zeros((len(ids), *size), bool)
-        for mask, id_, outline in zip(masks, ids.tolist(), outlines, strict=True):
-            mask[:] = draw_mask(self.annotations.file, id_, outline, size)
+        outlines = outlines_of(self.annotations, index, size)
+        masks = np.zeros((len(outlines), *size), bool)
+        for mask, outline in zip(masks, outlines, strict=True):
+            mask[:] = outline.mask()
         return pack(masks)
-
-
-def is_grey(image: Image.Image) -> bool:
-    """Whether an image has one channel, which is no palette of colours."""
-    return len(image.getbands()) == 1 and image.mode != "P"
-
-
-def located(folder: Path, names: list[str], setting: str, report: Report, suffix: str | None = None) -> TextRows:
-    """The names of the files that names stand for (see `image_names.locate`)."""
-    return TextRows(locate(folder, names, f"data.train.{setting} or data.val.{setting}", report, suffix))
-
-
-def to_truth(segments: np.ndarray, objects: Objects) -> Truth:
-    """The truth of one image; areas that the file does not give, or gives as 0, are counted."""
-    areas = objects.areas
-    if not (areas > 0).all():  # NaN, or 0
-        counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
-        areas = np.where(areas > 0, areas, counted).astype(np.float32)
-    columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
-    return Truth(torch.from_numpy(segments), *columns)

@@ -4,7 +4,7 @@ Letters: N rows with a quality, B rows of a batch, F channels of all gate inputs
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.exit_table.table import ExitTable, TableInfo, read_table
+from src.exit_table.table import ExitTable, read_table
 
 EVAL_BATCH_SIZE = 65536  # rows; a gate is small enough to score them at once
 
@@ -44,9 +44,11 @@ class GateData(LightningDataModule):
         self.table, self.batch_size, self.seed = str(table), batch_size, seed
         whole = read_table(table)
         self.info = whole.info
-        columns = exit_columns(self.info, exits, self.table)
-        self.exits = [self.info.exits[column] for column in columns]
-        self.inputs = input_channels(self.info, inputs, self.table)
+        wanted = chosen("data.exits", exits, self.info.exits, self.table)
+        self.exits = [depth for depth in self.info.exits if depth in wanted]
+        columns = [self.info.exits.index(depth) for depth in self.exits]
+        wanted_inputs = chosen("task.gate.inputs", inputs, self.info.inputs, self.table)
+        self.inputs = {name: self.info.inputs[name] for name in wanted_inputs}  # channels
         self.num_unlabelled = int((~whole.labelled).sum())
         self.rows = GateDataset(whole.rows(whole.labelled), columns, list(self.inputs))
         self.train, self.holdout = split(len(self.rows), holdout, seed, self.table)
@@ -93,7 +95,7 @@ class GateData(LightningDataModule):
         return loader(self.rows, Shuffled(self.train, self.batch_size, self.seed))
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        return loader(self.rows, InOrder(self.holdout, EVAL_BATCH_SIZE))
+        return loader(self.rows, self.holdout.split(EVAL_BATCH_SIZE))
 
 
 class GateDataset(Dataset[dict[str, Tensor]]):
@@ -113,38 +115,25 @@ class GateDataset(Dataset[dict[str, Tensor]]):
         return {name: values.index_select(0, indices) for name, values in self.tensors.items()}
 
 
-class InOrder(Sampler[Tensor]):
-    """Batches of indices (B,), in order."""
-
-    def __init__(self, indices: Tensor, batch_size: int) -> None:
-        self.indices, self.batch_size = indices, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def order(self) -> Tensor:
-        return self.indices
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.order().split(self.batch_size))
-
-
-class Shuffled(InOrder):
+class Shuffled(Sampler[Tensor]):
     """Batches of indices (B,), in an order that depends on seed and epoch only."""
 
     def __init__(self, indices: Tensor, batch_size: int, seed: int) -> None:
-        super().__init__(indices, batch_size)
-        self.seed, self.epoch = seed, 0
+        self.indices, self.batch_size, self.seed, self.epoch = indices, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
-    def order(self) -> Tensor:
-        return self.indices[permutation(len(self.indices), (self.seed, self.epoch))]
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.indices[permutation(len(self.indices), (self.seed, self.epoch))]
+        return iter(order.split(self.batch_size))
 
 
-def loader(rows: GateDataset, sampler: Sampler[Tensor]) -> DataLoader[dict[str, Tensor]]:
+def loader(rows: GateDataset, sampler: Sampler[Tensor] | Sequence[Tensor]) -> DataLoader[dict[str, Tensor]]:
     """Load whole batches as slices of tensors, without collating single rows."""
     return DataLoader(dataset=rows, sampler=sampler, batch_size=None, num_workers=0)
 
@@ -175,18 +164,11 @@ def moments(inputs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (squares / len(indices)).sqrt()
 
 
-def exit_columns(info: TableInfo, exits: Sequence[int] | None, table: str) -> list[int]:
-    """Return the columns of the wanted exits, shallowest first. Raises ValueError for exits the table lacks."""
-    wanted = info.exits if exits is None else exits
-    if not wanted or not set(wanted) <= set(info.exits):
-        raise ValueError(f"data.exits={list(wanted)}: {table} has the exits {info.exits}, expected some of them")
-    return [column for column, depth in enumerate(info.exits) if depth in wanted]
-
-
-def input_channels(info: TableInfo, inputs: Sequence[str] | None, table: str) -> dict[str, int]:
-    """Return the channels of each wanted gate input, in order. Raises ValueError for inputs the table lacks."""
-    wanted = list(info.inputs) if inputs is None else list(inputs)
-    if not wanted or not set(wanted) <= set(info.inputs):
-        available = ", ".join(info.inputs)
-        raise ValueError(f"task.gate.inputs={wanted}: {table} has the inputs {available}, expected some of them")
-    return {name: info.inputs[name] for name in wanted}
+def chosen(setting: str, wanted: Collection[Any] | None, available: Collection[Any], table: str) -> list[Any]:
+    """Return the wanted exits or inputs, None being all. Raises ValueError for those that the table lacks."""
+    if wanted is None:
+        return list(available)
+    if not wanted or not set(wanted) <= set(available):
+        noun = setting.rpartition(".")[2]
+        raise ValueError(f"{setting}={list(wanted)}: {table} has the {noun} {list(available)}, expected some of them")
+    return list(wanted)

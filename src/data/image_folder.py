@@ -1,4 +1,4 @@
-"""What all data sets on disk share: image files in a folder, read together with their annotations."""
+"""The base class of data sets on disk: image files in a folder, read together with their annotations."""
 
 from pathlib import Path
 
@@ -8,9 +8,8 @@ from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth
 
 SOURCE = (
-    "COCO, ADE20K and CamVid are fetched by `python -m scripts.prepare_coco --root FOLDER` and its siblings, "
-    "Cityscapes is behind a login; data of your own needs a layout of docs/data.md, or its own paths in the "
-    "configuration."
+    "COCO, ADE20K and CamVid are downloaded by `python -m scripts.prepare_coco --root FOLDER` and its siblings, "
+    "Cityscapes requires a login; your own data needs a layout of docs/data.md, or its own paths in the configuration."
 )
 
 
@@ -18,7 +17,7 @@ class ImageFolder(Scenes):
     """Image files in a folder; subclasses set `image_names` and read the annotations."""
 
     source = SOURCE  # how to get the data, for messages
-    image_names: TextRows  # below the image folder
+    image_names: TextRows  # relative to the image folder
 
     def __init__(self, image_folder: str | Path) -> None:
         self.image_folder = self._existing(image_folder, "image folder")
@@ -33,7 +32,7 @@ class ImageFolder(Scenes):
         return Sample(image, truth, self.image_id(index), file.name)
 
     def image_id(self, index: int) -> int:
-        """The id of an image: here its place."""
+        """The id of an image, by default its index."""
         return index
 
     def identified(self, index: int) -> Identity:
@@ -49,7 +48,7 @@ class ImageFolder(Scenes):
         return self.image_folder / self.image_names[index]
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
-        """The annotations of an image of a size (height, width)."""
+        """The annotations of an image of this size (height, width)."""
         raise NotImplementedError
 
     def _existing(self, path: str | Path, noun: str) -> Path:
@@ -57,6 +56,6 @@ class ImageFolder(Scenes):
         exists = Path(path).is_dir() if "folder" in noun else Path(path).is_file()
         if not exists:
             raise FileNotFoundError(
-                f"{noun} not found: {Path(path).absolute()}. data.root=FOLDER says where the data lies. {self.source}"
+                f"{noun} not found: {Path(path).absolute()}. Set data.root=FOLDER to where the data lies. {self.source}"
             )
         return Path(path)

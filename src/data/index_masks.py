@@ -1,9 +1,8 @@
-"""Semantic masks: PNGs with one value a pixel, which a class list explains. Benchmarks and data of one's own.
+"""Semantic masks: PNGs with one value per pixel, which a class list maps to classes.
 
 Letters: H x W pixels, N segments of one image.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,22 +11,23 @@ import torch
 
 from src.data.formats.annotations import TextRows
 from src.data.formats.categories import LARGEST, read_categories
+from src.data.formats.image_names import names_below
 from src.data.formats.images import image_size, open_image, other_size
 from src.data.image_folder import ImageFolder
-from src.data.problems import DataError, Kind, Problem, Report, refuse
+from src.data.problems import DataError, Kind, Problem, Report, fail, refuse
 from src.data.targets import Category, Truth
 
 ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes; values of P are places in its palette
 
 
 class IndexMasks(ImageFolder):
-    """Image files and their masks, matched by path: below their folders and without suffix, both have the same path.
+    """Image files and their masks, matched by path: relative to their folders and without suffix, paths are equal.
 
-    Each class in a mask is one segment, and stuff. Pixels of values in `ignore` are void: not trained on, not scored.
+    Each class in a mask is one segment of stuff. Pixels with values in `ignore` are void: not trained on, not scored.
     Suffixes may be longer than a file extension: `_leftImg8bit.png`.
 
     Files without a counterpart go to `report`, and are left out if it returns. Raises FileNotFoundError or ValueError
-    if something is missing, and DataError, when a mask is read, for values neither in the class list nor ignored.
+    if something is missing; reading a mask raises DataError for values neither in the class list nor ignored.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class IndexMasks(ImageFolder):
             if category.id in ignore:
                 raise ValueError(
                     f"ignore={list(ignore)}: {category.id} is {category.name} in {classes}, expected values that are "
-                    f"no class, for example data.val.ignore=[{LARGEST}]"
+                    f"not a class, for example data.val.ignore=[{LARGEST}]"
                 )
         self.categories = self._learnt(listed)
         self.label_of = {category.id: label for label, category in enumerate(self.categories)}
@@ -64,13 +64,8 @@ class IndexMasks(ImageFolder):
         self.image_names = TextRows(images[key] for key in keys)
         self.mask_names = TextRows(masks[key] for key in keys)
 
-    def annotated(self, index: int) -> Truth:
-        """The annotations of an image, from its mask alone. Raises DataError for values of no class."""
-        file = self._mask_file(index)
-        return self._to_truth(read_values(file), file)
-
     def problems_of(self, index: int) -> Iterator[Problem]:
-        """Problems of an image, as far as the headers of its image and mask file tell."""
+        """Problems that the headers of the image and mask file show."""
         file = self._mask_file(index)
         try:
             yield from other_size(file, image_size(file), self._size(index), "as its image")
@@ -81,21 +76,23 @@ class IndexMasks(ImageFolder):
         return self.mask_folder / self.mask_names[index]
 
     def _learnt(self, classes: list[Category]) -> list[Category]:
-        """The classes that are learnt, with `isthing` set."""
+        """The classes to learn, with `isthing` set."""
         return [category._replace(isthing=False) for category in classes]
 
     def _class_of(self, value: int) -> tuple[int, bool]:
-        """The id in the class list that a value of a mask stands for, and whether it is a crowd."""
+        """The class id of a mask value, and whether the segment is a crowd."""
         return value, False
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
+        truth = self.annotated(index)
+        height, width = truth.segments.shape[1:]
+        refuse(other_size(self._mask_file(index), (height, width), size, "as its image"))
+        return truth
+
+    def annotated(self, index: int) -> Truth:
+        """One segment for each value of a class, from the mask alone. Raises DataError for values of no class."""
         file = self._mask_file(index)
         values = read_values(file)
-        refuse(other_size(file, values.shape, size, "as its image"))
-        return self._to_truth(values, file)
-
-    def _to_truth(self, values: np.ndarray, file: Path) -> Truth:
-        """One segment for each value (H, W) of a class."""
         counts = np.bincount(values.ravel())
         classes = {value: self._class_of(value) for value in np.flatnonzero(counts).tolist()}
         known = self.label_of.keys() | {*self.ignored}
@@ -103,7 +100,7 @@ class IndexMasks(ImageFolder):
         if unknown:
             ids = f"{len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}"
             expected = f"those of the class list {self.class_list} ({ids}) or of ignore, {self.ignored}"
-            refuse([Problem(Kind.CATEGORY, str(file), "", f"has the values {unknown[:5]}", expected)])
+            fail(Kind.CATEGORY, file, f"has the values {unknown[:5]}", expected)
         segments = [value for value, (id_, _) in classes.items() if id_ in self.label_of]
         numbers = np.zeros(len(counts), np.int32)
         numbers[segments] = np.arange(1, len(segments) + 1)
@@ -116,23 +113,21 @@ class IndexMasks(ImageFolder):
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
-    """Names of the files below a folder that end in one of the suffixes, by the name without it, in order."""
+    """Sorted names of the files below a folder that end in one of the suffixes, by name without suffix."""
     by_key: dict[str, str] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), None)
-            if suffix is None or name.startswith("."):  # macOS leaves such files
-                continue
-            path = str((Path(parent) / name).relative_to(folder))
-            key = path[: -len(suffix)]
-            if key in by_key:
-                raise ValueError(f"{folder / path} and {folder / by_key[key]}: expected one file of that name, not two")
-            by_key[key] = path
+    for path in names_below(folder):
+        suffix = next((suffix for suffix in suffixes if path.lower().endswith(suffix.lower())), None)
+        if suffix is None or Path(path).name.startswith("."):  # macOS leaves such files
+            continue
+        key = path[: -len(suffix)]
+        if key in by_key:
+            raise ValueError(f"{folder / path} and {folder / by_key[key]}: expected one file of that name, not two")
+        by_key[key] = path
     return dict(sorted(by_key.items()))
 
 
 def unmatched(folder: Path, names: Mapping[str, str], others: Collection[str], lacking: str) -> Iterator[Problem]:
-    """Files without a counterpart."""
+    """Report files without a counterpart."""
     for key, name in names.items():
         if key not in others:
             file = str((folder / name).absolute())
@@ -143,10 +138,8 @@ def read_values(file: Path) -> np.ndarray:
     """The values (H, W) of a mask, unsigned. Raises DataError for an image in colours."""
     mask = open_image(file)
     if mask.mode not in ONE_CHANNEL:
-        expected = "one channel whose values are classes"
-        refuse([Problem(Kind.UNREADABLE, str(file), "", f"is an image in {mask.mode}", expected)])
+        fail(Kind.UNREADABLE, file, f"is an image in {mask.mode}", "one channel whose values are classes")
     values = np.asarray(mask)
     if mask.mode == "I" and not 0 <= values.min() <= values.max() <= LARGEST:
-        found = f"has values from {values.min()} to {values.max()}"
-        refuse([Problem(Kind.CATEGORY, str(file), "", found, f"0 to {LARGEST}")])
+        fail(Kind.CATEGORY, file, f"has values from {values.min()} to {values.max()}", f"0 to {LARGEST}")
     return values.astype(np.uint16 if mask.mode.startswith("I") else np.uint8)

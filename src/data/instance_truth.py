@@ -1,11 +1,11 @@
-"""Objects that AP is scored against where they stand in a file of their own, beside the data set's segments.
+"""The ground truth of AP, where it is in a file of its own beside the data set's segments.
 
 COCO's panoptic models are published with the AP of instances_val2017.json. Classes of the two are matched by name,
 images by id and file name; what does not match is refused before the first step.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from pycocotools import mask as mask_utils
 
 from src.data.formats.annotations import Annotations
-from src.data.formats.coco_masks import draw_mask, to_rle
+from src.data.formats.coco_masks import outlines_of
 from src.data.formats.image_names import spelling
-from src.data.problems import DataError, Kind, Problem, first_few, refuse
+from src.data.problems import DataError, Kind, Problem, fail, first_few, refuse
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Category
 
@@ -32,66 +32,57 @@ class InstanceTruth:
     """
 
     def __init__(self, file: str, categories: Sequence[Category], scenes: Scenes) -> None:
+        self.setting = f"task.instance_truth={file}"
         if not Path(file).is_file():
-            raise FileNotFoundError(f"task.instance_truth={file}: no such file")
-        self.file = Path(file)
-        self.problems: list[Problem] = []  # warnings: what is read differently than it is written
-        self.annotations = Annotations(self.file, "instances", keep_empty=True, report=self.report)
+            raise FileNotFoundError(f"{self.setting}: no such file")
+        self.problems: list[Problem] = []  # warnings: values that are read differently than written
+        self.annotations = Annotations(Path(file), "instances", keep_empty=True, report=self.report)
         self.class_of = self.match_classes(categories)  # class index by that of the file
         images = [image for image in map(scenes.identified, range(len(scenes))) if image is not None]
         if len(images) < len(scenes):
             kind = type(scenes).__name__
-            raise ValueError(f"task.instance_truth={file}: {kind} does not say which images it has (`identified`)")
+            raise ValueError(f"{self.setting}: {kind} does not say which images it has (`identified`)")
         self.row_of = self.match_images(images)  # by image id
         for image in images:
             refuse(self.problems_of(image))
         self.of = lru_cache(maxsize=16)(self.read)  # every exit asks for the same image
 
-    def report(self, problems: Any) -> None:
-        """Refuse what breaks, keep the rest to be told."""
+    def report(self, problems: Iterable[Problem]) -> None:
+        """Raise DataError for problems that break scoring; keep the warnings."""
         problems = list(problems)
         refuse(problems)
         self.problems += problems
 
     def read(self, image_id: int, size: tuple[int, int]) -> list[dict[str, Any]]:
-        """The objects of an image of a size (height, width), those whose class is scored."""
-        row = self.row_of[image_id]
-        objects, outlines = self.annotations.of(row), self.annotations.outlines_of(row)
-        found = []
-        for id_, label, crowd, area, outline in zip(*map(list, objects), outlines, strict=True):
-            if int(label) in self.class_of:
-                runs = to_rle(self.file, id_, outline, size)
-                stated = float(area) if area > 0 else float(mask_utils.area(runs))
+        """Return the objects of an image of a size (height, width), those whose class is scored."""
+        row, found = self.row_of[image_id], []
+        _, *columns = (column.tolist() for column in self.annotations.of(row))
+        for label, crowd, area, outline in zip(*columns, outlines_of(self.annotations, row, size), strict=True):
+            if label in self.class_of:
+                rle = outline.rle()
                 found.append(
                     {
-                        "category_id": self.class_of[int(label)],
+                        "category_id": self.class_of[label],
                         "iscrowd": int(crowd),
-                        "segmentation": runs,
-                        "area": stated,
+                        "segmentation": rle,
+                        "area": area if area > 0 else float(mask_utils.area(rle)),
                     }
                 )
         return found
 
     def problems_of(self, image: Identity) -> Iterator[Problem]:
-        """What keeps the objects of an image from being scored."""
+        """Report a size that differs, and masks that cannot be drawn."""
         row = self.row_of[image.image_id]
-        stated = tuple(self.annotations.sizes[row].tolist())
-        if 0 not in stated and stated != image.size:
+        stated = self.annotations.size_of(row) or image.size
+        if stated != image.size:
             found = "is {} x {} (height x width) there".format(*stated)
-            yield self.problem(
-                Kind.SIZE, f"image {image.name}", found, "{} x {}, as the data has it".format(*image.size)
-            )
-        ids, outlines = self.annotations.of(row).ids.tolist(), self.annotations.outlines_of(row)
-        for id_, outline in zip(ids, outlines, strict=True):
+            expected = "{} x {}, as the data has it".format(*image.size)
+            yield Problem(Kind.SIZE, self.setting, f"image {image.name}", found, expected)
+        for outline in outlines_of(self.annotations, row, image.size):
             try:
-                runs = to_rle(self.file, id_, outline, image.size)
-                if isinstance(outline, dict):
-                    draw_mask(self.file, id_, runs, image.size)
+                outline.checked_rle()
             except DataError as error:
                 yield from error.problems
-
-    def problem(self, kind: Kind, id_: str, found: str, expected: str) -> Problem:
-        return Problem(kind, f"task.instance_truth={self.file}", id_, found, expected)
 
     def match_classes(self, categories: Sequence[Category]) -> dict[int, int]:
         """Class index by that of the file. Raises DataError for things and annotated categories without counterpart."""
@@ -111,25 +102,24 @@ class InstanceTruth:
         others = [theirs[place].name for place in sorted(used - class_of.keys())]
         if lacking or others:
             missing, more = first_few(lacking) or "none", first_few(others) or "none"
-            said = f"has other classes; of the data's things it lacks {missing}, and has objects of {more}"
-            refuse([self.problem(Kind.CATEGORIES, "", said, "the things of the data, by name")])
+            found = f"has other classes; of the data's things it lacks {missing}, and has objects of {more}"
+            fail(Kind.CATEGORIES, self.setting, found, "the things of the data, by name")
         return class_of
 
     def match_images(self, images: Sequence[Identity]) -> dict[int, int]:
         """The row of each image in the file. Raises DataError for images that are not there, or others by that id."""
-        names = [stem(name) for name in self.annotations.image_names]
-        by_id = {id_: row for row, id_ in enumerate(self.annotations.image_ids.tolist())}
-        found = {image.image_id: by_id[image.image_id] for image in images if image.image_id in by_id}
-        if not found or any(names[found.get(i.image_id, 0)] != stem(i.name) for i in images if i.image_id in found):
-            # the file numbers images otherwise
-            ours = [stem(image.name) for image in images]
-            twice = {name for many in (names, ours) for name, count in Counter(many).items() if count > 1}
-            by_name = {name: row for row, name in enumerate(names) if name not in twice}
-            found = {i.image_id: by_name[name] for i, name in zip(images, ours, strict=True) if name in by_name}
-        if lacking := [f"{image.image_id} ({image.name})" for image in images if image.image_id not in found]:
-            said = f"lacks {len(lacking)} of the {len(images)} images that are scored: {first_few(lacking)}"
-            refuse([self.problem(Kind.UNLISTED, "", said, "every one of them, by id and file name")])
-        return found
+        theirs = [stem(name) for name in self.annotations.image_names]
+        ours = {image.image_id: stem(image.name) for image in images}
+        row_of = {id_: row for row, id_ in enumerate(self.annotations.image_ids.tolist()) if id_ in ours}
+        if not row_of or any(theirs[row] != ours[id_] for id_, row in row_of.items()):
+            # the file numbers images differently
+            twice = {name for names in (theirs, ours.values()) for name, count in Counter(names).items() if count > 1}
+            by_name = {name: row for row, name in enumerate(theirs) if name not in twice}
+            row_of = {id_: by_name[name] for id_, name in ours.items() if name in by_name}
+        if lacking := [f"{image.image_id} ({image.name})" for image in images if image.image_id not in row_of]:
+            found = f"lacks {len(lacking)} of the {len(images)} images that are scored: {first_few(lacking)}"
+            fail(Kind.UNLISTED, self.setting, found, "every one of them, by id and file name")
+        return row_of
 
 
 def plain(name: str) -> str:
@@ -138,5 +128,5 @@ def plain(name: str) -> str:
 
 
 def stem(name: str) -> str:
-    """A picture's name without folder, ending, case and Unicode form."""
+    """The name of an image file without folder, suffix, case and Unicode form."""
     return PurePosixPath(*spelling(name)).stem

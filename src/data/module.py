@@ -16,7 +16,7 @@ from src.data.instance_truth import InstanceTruth
 from src.data.problems import OF_NO_IMAGE, Problem, differing_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
-from src.data.targets import SEGMENTATIONS, Batch, Category, Sample, collate
+from src.data.targets import SEGMENTATIONS, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
 from src.exit_table.table import TableInfo
 from src.exit_table.writer import ExitTableWriter
@@ -167,12 +167,11 @@ class SegmentationData(LightningDataModule):
             dataset=view,
             sampler=sampler,
             batch_size=self.batch_size,
-            collate_fn=collate,
             persistent_workers=self.num_workers > 0,
             **self.loader_settings,
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[list[Sample]]:
         batches = share(len(self.val_scenes), self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.val_scenes, batches, persistent_workers=self.num_workers > 0)
 
@@ -180,31 +179,31 @@ class SegmentationData(LightningDataModule):
         """Open an exit table of a split for `predict` to fill; `info`: the other fields of `TableInfo`."""
         if split not in ("train", "val"):
             raise ValueError(f"split={split}: an exit table is of one split, expected train or val")
-        scenes = self.train_scenes if split == "train" else self.val_scenes
-        self.labelled = scenes
-        self.labelling = ExitTableWriter(folder, TableInfo(split=split, num_images=len(scenes), **info))
+        self.labelled = self.train_scenes if split == "train" else self.val_scenes
+        self.labelling = ExitTableWriter(folder, TableInfo(split=split, num_images=len(self.labelled), **info))
         return self.labelling
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[list[Sample]]:
         batches = self.labelling.share(self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return self._in_order(self.labelled, batches)
 
-    def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[Batch]:
+    def _in_order(self, scenes: Scenes, batches: list[list[int]], **settings: Any) -> DataLoader[list[Sample]]:
         view = Batches(View(scenes, self.resize, self.seed), batches)
-        return DataLoader(dataset=view, batch_size=None, collate_fn=unchanged, **settings, **self.loader_settings)
+        return DataLoader(dataset=view, batch_size=None, **settings, **self.loader_settings)
 
     @property
     def loader_settings(self) -> dict[str, Any]:
         """Settings that all loaders share."""
         return {
+            "collate_fn": collate,
             "num_workers": self.num_workers,
             "worker_init_fn": leave_signals_to_parent,
             "pin_memory": torch.cuda.is_available(),
         }
 
 
-class Batches(Dataset[Batch]):
-    """Batches as items: item i collates the samples of the i-th list of indices."""
+class Batches(Dataset[list[Sample]]):
+    """The samples of each batch: item i has those of the i-th list of indices."""
 
     def __init__(self, view: Dataset[Any], batches: Sequence[Sequence[int]]) -> None:
         self.view, self.batches = view, batches
@@ -212,10 +211,5 @@ class Batches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> Batch:
-        return collate([self.view[image_index] for image_index in self.batches[index]])
-
-
-def unchanged(batch: Any) -> Any:
-    """The collate function of loaders whose items are batches."""
-    return batch
+    def __getitem__(self, index: int) -> list[Sample]:
+        return [self.view[image_index] for image_index in self.batches[index]]

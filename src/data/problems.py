@@ -1,11 +1,13 @@
-"""Problems of a data set: one record for each, whether a reader refuses the data or validation lists it."""
+"""Problems of a data set, as readers refuse them and validation lists them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
+
+from src.data.targets import Category
 
 SHOWN = 5  # names that a message lists
 
@@ -23,7 +25,7 @@ class Kind(StrEnum):
     CATEGORIES = "categories of train and val differ"
     REPEATED = "repeated id"
     UNLISTED = "annotation of an unlisted image"
-    VALUE = "value that cannot be"
+    VALUE = "invalid value"
     OUTLINE = "unreadable mask"
     EMPTY = "empty mask"
     OUTSIDE = "polygon outside the image"
@@ -39,7 +41,7 @@ class Kind(StrEnum):
 
 COMMON = frozenset({Kind.OVER_EDGE, Kind.SPECK, Kind.OVERLAP, Kind.BARE})  # COCO itself has them
 WARNINGS = COMMON | {Kind.READ_AS, Kind.UNSEEN, Kind.IGNORED, Kind.UNSCORED}  # neither break nor falsify training
-OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # cannot be assigned to an image that could be skipped
+OF_NO_IMAGE = frozenset({Kind.REPEATED, Kind.UNLISTED})  # skipping an image would not remove them
 
 
 class Problem(NamedTuple):
@@ -53,12 +55,12 @@ class Problem(NamedTuple):
 
     @property
     def breaks(self) -> bool:
-        """Whether a model should not be trained or scored with it."""
+        """Whether training or scoring with it would fail or be wrong."""
         return self.kind not in WARNINGS
 
     @property
     def common(self) -> bool:
-        """Whether it is a warning that good data sets have, too."""
+        """Whether it is a warning that good data sets cause too."""
         return self.kind in COMMON
 
     def __str__(self) -> str:
@@ -78,7 +80,7 @@ class DataError(ValueError):
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """Files that are named but do not exist."""
+    """Files that do not exist."""
 
 
 def refuse(problems: Iterable[Problem]) -> None:
@@ -86,36 +88,39 @@ def refuse(problems: Iterable[Problem]) -> None:
     broken = [problem for problem in problems if problem.breaks]
     if not broken:
         return
-    message = str(broken[0])
-    if len(broken) > 1:
-        message += f" (and {len(broken) - 1} more: python -m src.validate_data lists all)"
+    more = f" (and {len(broken) - 1} more: python -m src.validate_data lists all)" if len(broken) > 1 else ""
     error = MissingDataError if broken[0].kind is Kind.MISSING else DataError
-    raise error(message, broken)
+    raise error(f"{broken[0]}{more}", broken)
+
+
+def fail(kind: Kind, file: Path | str, found: str, expected: str, id_: str = "") -> NoReturn:
+    """Raise the DataError of one problem."""
+    raise DataError(str(problem := Problem(kind, str(file), id_, found, expected)), [problem])
 
 
 def first_few(names: Sequence[object]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are, as text."""
     text = ", ".join(map(str, names[:SHOWN]))
     return f"{text} and {len(names) - SHOWN} more" if len(names) > SHOWN else text
 
 
 def read_as(file: Path, id_: str, found: str, expected: str, number: int = 1, noun: str = "annotations") -> Problem:
-    """The warning that values are read differently than written: one warning for all `number` entries."""
+    """Return the one warning that values of `number` entries are read differently than written."""
     if number > 1:
         found += f", and so on in {number} {noun}"
     return Problem(Kind.READ_AS, str(file), id_, found, expected)
 
 
 def repeated_ids(file: Path, noun: str, ids: Iterable[object]) -> Iterator[Problem]:
-    """Ids that occur more than once."""
+    """Report ids that occur more than once."""
     for id_, count in Counter(ids).items():
         if count > 1:
-            yield Problem(Kind.REPEATED, str(file), f"{noun} {id_}", f"is there {count} times", "ids that differ")
+            yield Problem(Kind.REPEATED, str(file), f"{noun} {id_}", f"is listed {count} times", "unique ids")
 
 
-def differing_categories(train: Sequence[Any], val: Sequence[Any]) -> Iterator[Problem]:
-    """Classes that differ between training and validation; colours may."""
+def differing_categories(train: Sequence[Category], val: Sequence[Category]) -> Iterator[Problem]:
+    """Report classes that differ, other than in colour, between training and validation."""
     for place, (ours, theirs) in enumerate(zip_longest(train, val)):
         if ours is None or theirs is None or ours._replace(color=theirs.color) != theirs:
-            found, expected = f"in training is {ours or 'not there'}", f"as in validation {theirs or 'none'}"
+            found, expected = f"is {ours or 'missing'} in training", f"{theirs or 'none'} as in validation"
             yield Problem(Kind.CATEGORIES, "data", f"category {place}", found, expected)

@@ -1,4 +1,4 @@
-"""The interface of data sets (`Scenes`), and a view of one: reduced to a task, then resized or augmented."""
+"""The interface of data sets (`Scenes`), and a view of one: reduced to the task, then resized or augmented."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple

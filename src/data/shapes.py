@@ -1,6 +1,6 @@
-"""Scenes of coloured shapes on sky, grass and water, drawn when asked for: nothing to download, quick to learn.
+"""Scenes of coloured shapes on sky, grass and water, drawn on demand: nothing to download, quick to learn.
 
-A scene is a pure function of (seed, index). Letters: S the side of a scene in pixels, s of a patch.
+A scene is a pure function of (seed, index).
 """
 
 import colorsys
@@ -18,22 +18,22 @@ THINGS = ("circle", "square", "triangle", "star", "ring")
 COLORS = ((150, 200, 240), (110, 160, 70), (40, 100, 150), (225, 70, 60), (240, 180, 50), (150, 80, 190),
           (250, 130, 190), (240, 240, 230))  # fmt: skip
 
-# How hard a scene is: how many things, their diameter as a share of the side, how many grounds, how much noise.
+# Ranges of the number of things, of their diameter as a share of the side, of the number of grounds; and the noise.
 LEVELS: dict[str, tuple[tuple[int, int], tuple[float, float], tuple[int, int], float]] = {
     "easy": ((1, 2), (0.32, 0.50), (1, 1), 2.0),
     "medium": ((3, 5), (0.20, 0.36), (2, 2), 5.0),
     "cluttered": ((8, 12), (0.13, 0.24), (2, 3), 12.0),
 }
-CROWD = "circle"  # what crowds are made of
+CROWD = "circle"  # the class of crowds
 SPOKES = {"square": [1.0] * 4, "triangle": [1.0] * 3, "star": [1.0, 0.45] * 5}  # corners' distances from the centre
-SMALLEST = 10  # pixels; what shows less is unlabelled
+SMALLEST = 10  # pixels of a segment; smaller ones are void
 SUPERSAMPLE = 4
 
 
 class Shapes(Scenes):
-    """`num_scenes` square scenes, `shares` of them at each level; `void` and `crowd` are the shares that have one.
+    """Square scenes; `shares` of them have each level, and shares `void` and `crowd` of them a void patch and a crowd.
 
-    Shares hold for any run of consecutive scenes, up to rounding. Scenes of another seed are other scenes.
+    Shares hold for any run of consecutive scenes, up to rounding. Another seed gives other scenes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Shapes(Scenes):
         return self.num_scenes
 
     def level(self, index: int) -> str:
-        """How hard a scene is: one of `shares`."""
+        """The level of a scene."""
         return self.levels[int(np.searchsorted(self.bounds[:-1], spread(index, 0.618034), side="right"))]
 
     def __getitem__(self, index: int) -> Sample:
@@ -78,7 +78,7 @@ class Shapes(Scenes):
 
 
 class Canvas:
-    """A picture and the map of its segments, painted from back to front."""
+    """An image and the map of its segments, painted from back to front."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
@@ -89,25 +89,25 @@ class Canvas:
         self.crowds: list[bool] = []
 
     def segment(self, name: str, is_crowd: bool = False) -> int:
-        """The number of a new segment."""
+        """Add a segment and return its number."""
         self.names.append(name)
         self.crowds.append(is_crowd)
         return len(self.names)
 
     def grounds(self, count: int, noise: float) -> None:
-        """Stuff in bands with wavy, slanted borders; noise is the standard deviation of the grain."""
+        """Paint stuff in bands with wavy, slanted borders; noise is the standard deviation of the grain."""
         self.num_grounds = count
         y, x = np.mgrid[: self.size, : self.size].astype(np.float32) / self.size
         borders = (np.arange(count) + self.rng.uniform(-0.2, 0.2, count)) / count
         for border, name in zip(borders, self.rng.permutation(STUFF)[:count], strict=True):
             wave = self.rng.uniform(-0.2, 0.2) * (x - 0.5) + 0.03 * np.sin(x * self.rng.uniform(6, 14))
-            below = (y >= border + wave) | (not self.names)  # the first band fills the picture
+            below = (y >= border + wave) | (not self.names)  # the first band fills the image
             np.copyto(self.image, self.texture(name, x, y), where=below[..., None])
             self.map[below] = self.segment(name)
         self.image += noise * self.rng.standard_normal((self.size, self.size, 1), np.float32)
 
     def texture(self, name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """A ground in its own colours and grain: sky fades and has clouds, grass has blades, water has ripples."""
+        """Return a ground in its colours and grain: sky fades and has clouds, grass has blades, water has ripples."""
         phase, light = self.rng.uniform(0, 6, 2).tolist(), self.rng.uniform(-18, 18)
         color = np.array(COLORS[STUFF.index(name)], np.float32) + light
         if name == "sky":
@@ -121,7 +121,7 @@ class Canvas:
         return color + grain[..., None]
 
     def hole(self) -> None:
-        """A patch of grey static that nobody has labelled."""
+        """Paint a void patch of grey noise."""
         top, left = self.rng.integers(0, self.size * 3 // 4, 2)
         height, width = self.rng.integers(self.size // 8, self.size // 3, 2)
         patch = np.s_[top : top + height, left : left + width]
@@ -129,28 +129,28 @@ class Canvas:
         self.map[patch] = 0
 
     def crowd(self) -> None:
-        """A heap of small shapes that count as one segment, too many to tell apart."""
+        """Paint a heap of small shapes that are one crowd segment."""
         number, color = self.segment(CROWD, True), self.color(CROWD)
         center = self.rng.uniform(0.25, 0.75, 2) * self.size
         for place in self.rng.normal(center, self.size / 12, (25, 2)):
             self.stamp(CROWD, self.size / 14, place, color * self.rng.uniform(0.8, 1.1), 0, number)
 
     def thing(self, diameter: float) -> None:
-        """One shape, nearly all of it in the picture, over what was there."""
+        """Paint one shape, nearly all of it inside the image, over what is there."""
         name = THINGS[self.rng.integers(len(THINGS))]
         places = self.rng.uniform(diameter * 0.4, self.size - diameter * 0.4, (2, 2))
-        place = min(places, key=lambda place: self.hidden(place, diameter))  # some overlap, little that is buried
+        place = min(places, key=lambda place: self.hidden(place, diameter))  # things overlap, but few are buried
         angle = self.rng.uniform(-0.3, 0.3) if name == "square" else self.rng.uniform(-0.5, 0.5)
         self.stamp(name, diameter, place, self.color(name), angle, self.segment(name))
 
     def hidden(self, place: np.ndarray, diameter: float) -> int:
-        """How many pixels of things a shape at that place would hide, about."""
+        """Return roughly how many pixels of things a shape at that place would hide."""
         top, left = (place - diameter / 2).clip(0).astype(int)
         bottom, right = (place + diameter / 2).astype(int)
         return int((self.map[top:bottom, left:right] > self.num_grounds).sum())
 
     def color(self, name: str) -> np.ndarray:
-        """A colour near that of the class, sometimes any: the shape tells the class, the colour only hints."""
+        """Return a colour near that of the class, or sometimes any hue: the shape tells the class, colour is a hint."""
         hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in COLORS[len(STUFF) + THINGS.index(name)]))
         if self.rng.random() < 0.2:
             hue, saturation = self.rng.random(), 0.7
@@ -160,7 +160,7 @@ class Canvas:
     def stamp(
         self, name: str, diameter: float, place: np.ndarray, color: np.ndarray, angle: float, number: int
     ) -> None:
-        """A shape with a dark rim, cut where the picture ends; half-covered pixels are its own."""
+        """Paint a shape with a dark rim, clipped to the image; pixels covered by half or more belong to it."""
         side = int(diameter * 1.2) + 3
         top, left = (place - side / 2).round().astype(int)
         ys, xs = (slice(max(start, 0), max(start + side, 0)) for start in (top, left))
@@ -171,7 +171,7 @@ class Canvas:
         self.map[ys, xs][whole >= 0.5] = number
 
     def truth(self) -> Truth:
-        """The segments that still show."""
+        """Return the segments that are still visible."""
         areas = np.bincount(self.map.ravel(), minlength=len(self.names) + 1)[1:]
         truth = Truth(
             torch.from_numpy(self.map[None]),
@@ -183,7 +183,7 @@ class Canvas:
 
 
 def outline(name: str, side: int, diameter: float, angle: float) -> np.ndarray:
-    """How much of each pixel of a patch a shape covers: (side, side) float32, 0 to 1."""
+    """Return the share of each pixel of a patch that a shape covers: (side, side) float32."""
     picture = Image.new("L", (side * SUPERSAMPLE, side * SUPERSAMPLE))
     draw, center, radius = ImageDraw.Draw(picture), side * SUPERSAMPLE / 2, diameter * SUPERSAMPLE / 2
     if name in ("circle", "ring"):
@@ -199,5 +199,5 @@ def outline(name: str, side: int, diameter: float, angle: float) -> np.ndarray:
 
 
 def spread(index: int, step: float) -> float:
-    """A number in [0, 1) such that those of consecutive indices fill the interval evenly (Weyl's sequence)."""
+    """Return a number in [0, 1); those of consecutive indices fill the interval evenly (Weyl's sequence)."""
     return index * step % 1

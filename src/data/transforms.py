@@ -15,10 +15,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 
 
 class LargeScaleJitter:
-    """Flip, resize by a random factor, cut or fill up to one size: COCO's recipe for Mask2Former.
+    """Flip, resize by a random factor, crop or pad to one size: Mask2Former's recipe for COCO.
 
-    The image is made to fit a box of factor x size, keeping its aspect; what is larger than size is cropped, what is
-    smaller is padded at the right and the bottom (Ghiasi et al. 2021; detectron2's ResizeScale and FixedSizeCrop).
+    The image is resized to fit a box of factor x size, keeping its aspect ratio; what exceeds size is cropped, what is
+    missing is padded at the right and the bottom (Ghiasi et al. 2021; detectron2's ResizeScale and FixedSizeCrop).
     `min_scale = max_scale = 1` and an image of that size leave only the flip.
     """
 
@@ -31,7 +31,7 @@ class LargeScaleJitter:
     ) -> None:
         if not 0 < min_scale <= max_scale:
             raise ValueError(f"scales are {min_scale} to {max_scale}, expected 0 < min_scale <= max_scale")
-        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.size = (size, size) if isinstance(size, int) else size
         self.min_scale, self.max_scale, self.flip = min_scale, max_scale, flip
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -39,18 +39,18 @@ class LargeScaleJitter:
             sample = mirror(sample)
         h, w = sample.image.shape[-2:]
         factor = rng.uniform(self.min_scale, self.max_scale)
-        scale = factor * min(self.height / h, self.width / w)
+        scale = factor * min(self.size[0] / h, self.size[1] / w)
         new_h, new_w = max(round(h * scale), 1), max(round(w * scale), 1)
         place = rng.random()  # one number for both axes, as detectron2
-        sample = crop(sample, (new_h, new_w), (self.height, self.width), (place, place))
-        return fill(sample, self.height, self.width)
+        sample = crop(sample, (new_h, new_w), self.size, (place, place))
+        return fill(sample, self.size)
 
 
 class ShortSideJitter:
-    """Resize, cut or fill up to one size, recolour, flip: Mask2Former's recipe for Cityscapes and ADE20K.
+    """Resize, crop or pad to one size, recolour, flip: Mask2Former's recipe for Cityscapes and ADE20K.
 
-    The short side becomes 0.5, 0.6, ... or 2 times `short`, unless the long side would pass `long`. What is larger than
-    size is cropped anywhere, what is smaller is padded at the right and the bottom.
+    The short side becomes 0.5, 0.6, ... or 2 times `short`, unless the long side would exceed `long`. What exceeds size
+    is cropped at a random place, what is missing is padded at the right and the bottom.
     """
 
     def __init__(
@@ -61,19 +61,21 @@ class ShortSideJitter:
         flip: float = 0.5,  # probability
         color: float = 0.5,  # probability of each change of colour
     ) -> None:
-        shorts = [int(step * 0.1 * short) for step in range(5, 21)]  # the floats, too, of Mask2Former's configs
+        shorts = [
+            int(step * 0.1 * short) for step in range(5, 21)
+        ]  # rounding errors included, as in Mask2Former's configs
         self.resizes = [ResizeShortestEdge(one, long) for one in shorts]
-        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.size = (size, size) if isinstance(size, int) else size
         self.flip, self.color = flip, color
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         h, w = sample.image.shape[-2:]
         new = self.resizes[rng.integers(len(self.resizes))].resized(h, w)
-        sample = crop(sample, new, (self.height, self.width), (rng.random(), rng.random()))
+        sample = crop(sample, new, self.size, (rng.random(), rng.random()))
         sample = sample._replace(image=recolor(sample.image, *draw_colors(self.color, rng)))
         if rng.random() < self.flip:
             sample = mirror(sample)
-        return fill(sample, self.height, self.width)
+        return fill(sample, self.size)
 
 
 class ResizeShortestEdge:
@@ -134,9 +136,9 @@ def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tup
     return sample._replace(image=image, truth=truth if seen.all() else truth.select(seen))
 
 
-def fill(sample: Sample, height: int, width: int) -> Sample:
+def fill(sample: Sample, size: tuple[int, int]) -> Sample:
     """Pad a sample at the right and the bottom with grey, void pixels."""
-    h, w = sample.image.shape[-2:]
+    (h, w), (height, width) = sample.image.shape[-2:], size
     canvas = sample.image.new_full((height, width, 3), 128).permute(2, 0, 1)  # laid out as resize() gives it
     canvas[:, :h, :w] = sample.image
     segments = pad(sample.truth.segments, (0, width - w, 0, height - h))

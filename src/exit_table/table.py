@@ -65,7 +65,7 @@ class ExitTable(NamedTuple):
 
     def rows(self, keep: Tensor) -> "ExitTable":
         """Select images by a mask (N,) bool or by indices (M,) int64."""
-        indices = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+        indices = torch.arange(len(self))[keep]
         return ExitTable(
             self.info,
             self.image_ids[indices],
@@ -100,9 +100,17 @@ def write_shard(folder: Path, number: int, batches: Sequence[LabelledBatch], inf
     }
     for name in info.inputs:
         columns[INPUT_PREFIX + name] = list_column([batch.inputs[name] for batch in batches])
-    metadata = {METADATA_KEY: json.dumps(info._asdict()), SHARD_NUMBER_KEY: str(number)}
     with atomic_write(shard_file(folder, number)) as part:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), part, write_page_checksum=True)
+        pq.write_table(pa.table(columns, schema=schema_of(info, number)), part, write_page_checksum=True)
+
+
+def schema_of(info: TableInfo, number: int) -> pa.Schema:
+    """Return the columns of a shard, with the metadata that identify it."""
+    per_exit = pa.list_(pa.float32(), len(info.exits))
+    types = {"image_id": pa.int64(), "name": pa.string(), "quality": per_exit, "cost": per_exit}
+    for name, dim in info.inputs.items():
+        types[INPUT_PREFIX + name] = pa.list_(pa.float32(), dim)
+    return pa.schema(types, {METADATA_KEY: json.dumps(info._asdict()), SHARD_NUMBER_KEY: str(number)})
 
 
 def list_column(values: Sequence[Tensor]) -> pa.FixedSizeListArray:
@@ -144,14 +152,14 @@ def read_table(folder: str | Path) -> ExitTable:
         )
     if extra := [file.name for file in files if file not in expected]:
         raise ValueError(f"table {folder}: {extra[0]} is not of this table, which has {info.num_shards} shards")
-    shards = [read_shard(file, info, number) for number, file in enumerate(expected)]
+    whole = pa.concat_tables(read_shard(file, info, number) for number, file in enumerate(expected))
     table = ExitTable(
         info,
-        torch.from_numpy(np.concatenate([shard["image_id"].to_numpy() for shard in shards])),
-        [name for shard in shards for name in shard["name"].to_pylist()],
-        column_values(shards, "quality"),
-        column_values(shards, "cost"),
-        {name: column_values(shards, INPUT_PREFIX + name) for name in info.inputs},
+        torch.tensor(whole["image_id"].to_numpy()),
+        whole["name"].to_pylist(),
+        column_values(whole["quality"]),
+        column_values(whole["cost"]),
+        {name: column_values(whole[INPUT_PREFIX + name]) for name in info.inputs},
     )
     validate_values(table, folder)
     return table
@@ -166,43 +174,29 @@ def read_shard(file: Path, info: TableInfo, number: int) -> pa.Table:
         shard = pq.read_table(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged ({str(error).splitlines()[0]}); delete it and label again") from error
-    validate_schema(shard, file, info, number)
-    return shard
-
-
-def validate_schema(shard: pa.Table, file: Path, info: TableInfo, number: int) -> None:
-    """Check columns, number of rows, shard number and nulls. Raises ValueError naming the file."""
-    column_types = {field.name: field.type for field in shard.schema}
-    if column_types != expected_types(info) or len(shard) != len(info.shard(number)):
-        raise ValueError(f"{file}: columns or rows differ from its metadata; delete it and label again")
-    if shard.schema.metadata.get(SHARD_NUMBER_KEY) != str(number).encode():
-        raise ValueError(f"{file}: is another shard of this table under a wrong name; delete it and label again")
-    if any(has_nulls(column) for column in shard.columns):
-        raise ValueError(f"{file}: has nulls, which python -m src.label never writes; delete it and label again")
-
-
-def expected_types(info: TableInfo) -> dict[str, pa.DataType]:
-    per_exit = pa.list_(pa.float32(), len(info.exits))
-    types = {"image_id": pa.int64(), "name": pa.string(), "quality": per_exit, "cost": per_exit}
-    for name, dim in info.inputs.items():
-        types[INPUT_PREFIX + name] = pa.list_(pa.float32(), dim)
-    return types
+    schema = schema_of(info, number)
+    columns, expected = (dict(zip(one.names, one.types, strict=True)) for one in (shard.schema, schema))
+    if columns != expected or len(shard) != len(info.shard(number)):
+        flaw = "columns or rows differ from its metadata"
+    elif shard.schema.metadata.get(SHARD_NUMBER_KEY) != schema.metadata[SHARD_NUMBER_KEY]:
+        flaw = "is another shard of this table under a wrong name"
+    elif any(has_nulls(column) for column in shard.columns):
+        flaw = "has nulls, which python -m src.label never writes"
+    else:
+        return shard.select(schema.names)
+    raise ValueError(f"{file}: {flaw}; delete it and label again")
 
 
 def has_nulls(column: pa.ChunkedArray) -> bool:
-    """Whether a column has a null or, where it is a column of lists, a list of it has one."""
-    if column.null_count:
-        return True
-    if not pa.types.is_fixed_size_list(column.type):
-        return False
-    return any(chunk.values.null_count for chunk in column.chunks)
+    """Whether a column, or a list in it, has a null."""
+    has_lists = pa.types.is_fixed_size_list(column.type)
+    return bool(column.null_count or (has_lists and any(chunk.values.null_count for chunk in column.chunks)))
 
 
-def column_values(shards: Sequence[pa.Table], column: str) -> Tensor:
-    """Read a column of lists as (N, C) float32."""
-    dim = shards[0].schema.field(column).type.list_size
-    values = [chunk.flatten().to_numpy() for shard in shards for chunk in shard[column].chunks]
-    return torch.from_numpy(np.concatenate(values)).view(-1, dim)
+def column_values(column: pa.ChunkedArray) -> Tensor:
+    """Return a column of N lists of C numbers as (N, C) float32."""
+    values = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+    return torch.from_numpy(values).view(-1, column.type.list_size)
 
 
 def validate_values(table: ExitTable, folder: Path) -> None:
@@ -233,14 +227,11 @@ def first_difference(info: TableInfo, other: TableInfo) -> str | None:
     for field in ("parent", "exits", "segmentation", "inputs", "split", "num_images", "shard_size"):
         ours, theirs = getattr(info, field), getattr(other, field)
         if ours != theirs:
-            return f"{field} {shortened(ours)}, there {shortened(theirs)}"
+            if field == "parent":  # the start of a fingerprint is enough
+                ours, theirs = ours[:12], theirs[:12]
+            return f"{field} {ours}, there {theirs}"
     our_settings, their_settings = flatten(info.settings), flatten(other.settings)
     for key in sorted(our_settings.keys() | their_settings.keys()):
         if our_settings.get(key) != their_settings.get(key):
             return f"{key}={our_settings.get(key)}, there {their_settings.get(key)}"
     return None
-
-
-def shortened(value: Any) -> str:
-    """Return the first 12 characters of a fingerprint, other values whole."""
-    return value[:12] if isinstance(value, str) else str(value)

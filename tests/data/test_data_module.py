@@ -191,7 +191,7 @@ def test_splits_must_have_the_same_classes():
         scenes.categories = [*scenes.categories[:3], scenes.categories[3]._replace(name="disc"), *scenes.categories[4:]]
         return scenes
 
-    with pytest.raises(ValueError, match=r"category 3 in training is .*'circle'.*, expected as in validation .*'disc'"):
+    with pytest.raises(ValueError, match=r"category 3 is .*'circle'.* in training, expected .*'disc'"):
         data(val=renamed).setup("fit")
 
 

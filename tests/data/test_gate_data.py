@@ -66,7 +66,7 @@ def test_the_facts_name_the_images(tmp_path: Path) -> None:
     [
         ({"table": None}, "data.table=null"),
         ({"exits": [3, 7]}, rf"\[3, 7\].*\[{', '.join(map(str, EXITS))}\]"),
-        ({"inputs": ["mean8"]}, "task.gate.inputs=.*mean8.*mean32, std32"),
+        ({"inputs": ["mean8"]}, "task.gate.inputs=.*mean8.*mean32.*std32"),
         ({"holdout": 0.001}, "data.holdout=.*of the 293 rows"),
         ({"holdout": 0.999}, "data.holdout=.*of the 293 rows"),
         ({"holdout": 1.0}, "below 1"),

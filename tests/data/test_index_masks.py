@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.checks.validation import Looks
+from src.data.checks.inspection import Looks
 from src.data.export import export_index_masks
 from src.data.formats.categories import read_categories
 from src.data.index_masks import IndexMasks
@@ -142,7 +142,7 @@ def test_validation_hears_of_every_fault(root: Path) -> None:
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(masks[4])
     heard: list[Problem] = []
     recipe = partial(IndexMasks, root / "val", root / "val_masks", str(root / "classes.csv"), (255,), [".png"], ".png")
-    looks = Looks(recipe(report=heard.extend), decode=True, read=frozenset())
+    looks = Looks(recipe(report=heard.extend), decoded=range(len(SCENES)))
     heard += [problem for index in range(len(looks)) for problem in looks[index].problems]
     assert [(problem.kind, Path(problem.file).name) for problem in dict.fromkeys(heard)] == [
         (Kind.MISSING, masks[0].name),

@@ -109,7 +109,7 @@ READ: list[tuple[str, tuple[str, ...], Change, str]] = [  # and what is said of 
     ("iscrowd as true and false", BOTH, each("iscrowd", bool), "has iscrowd "),
     ("no area", BOTH, drop("area"), ""),
     ("area as text", BOTH, each("area", str), "has area '"),
-    ("area 0", BOTH, each("area", lambda area: 0), "has area 0, as "),
+    ("area 0", BOTH, each("area", lambda area: 0), "has area 0, "),
     ("area beyond all pictures", BOTH, each("area", lambda area: 1e300), "has area 1e+300, read as not known"),
     ("area -1", BOTH, each("area", lambda area: -1), "has area -1, read as not known"),
     ("sizes of -1", BOTH, both(each("height", lambda v: -1, "images")), "has height -1, read as not known"),
@@ -126,7 +126,7 @@ READ: list[tuple[str, tuple[str, ...], Change, str]] = [  # and what is said of 
     ("image ids as text in the annotations", BOTH, each("image_id", str), "has image_id '0', read as 0"),
     ("image ids as text in the list", BOTH, each("id", str, "images"), "has image_id 0, read as '0'"),
     ("image ids with zeros", BOTH, each("id", lambda v: f"{v:012d}", "images"), "read as '000000000000'"),
-    ("image ids of both kinds", BOTH, mixed, "have a number for id or a name"),
+    ("image ids of both kinds", BOTH, mixed, "have numbers and names as ids"),
     ("image ids that are UUIDs", BOTH, both(each("id", wild, "images"), each("image_id", wild)), ""),
     (
         "image ids beyond 64 bits",

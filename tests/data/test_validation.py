@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from src.data.checks.class_counts import count
-from src.data.checks.inspection import described
+from src.data.checks.inspection import finding_in
 from src.data.checks.validation import Survey, Validation
 from src.data.coco import CocoInstances, CocoPanoptic
 from src.data.export import export_coco
@@ -125,17 +125,17 @@ def unknown_category(root: Path, layout: str) -> str:
 
 def image_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["images"].append(document["images"][4]))
-    return "image 4 is there 2 times"
+    return "image 4 is listed 2 times"
 
 
 def category_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["categories"].append(document["categories"][-1]))
-    return "category 8 is there 2 times"
+    return "category 8 is listed 2 times"
 
 
 def annotation_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["annotations"][3].update(id=document["annotations"][-1]["id"]))
-    return "is there 2 times"
+    return "is listed 2 times"
 
 
 def segment_twice(root: Path, layout: str) -> str:
@@ -148,7 +148,7 @@ def segment_twice(root: Path, layout: str) -> str:
 
 def unlisted(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["images"].pop(4))
-    return "image 4 is annotated, not listed"
+    return "image 4 is annotated but not listed"
 
 
 def half_a_file(root: Path, layout: str) -> str:
@@ -177,7 +177,7 @@ def run_lengths(size: list[int], counts: Any) -> Callable[[Path, str], str]:
 
 def object_twice(root: Path, layout: str) -> str:
     edit(root, layout, lambda document: document["annotations"].append(entry(document) | {"id": 777}))
-    return "annotation 777 covers what annotation"
+    return "annotation 777 has almost the mask of annotation"
 
 
 def without_objects(root: Path, layout: str) -> str:
@@ -359,7 +359,7 @@ def test_any_data_set_is_looked_over(change: Callable[[Sample], Sample], kind: K
     assert any(problem.found.startswith(found) for problem in one.problems)
     (sound,) = look(data(lambda: SCENES, lambda: SCENES), samples=1)
     assert not sound.problems
-    assert sound.counts == count([described(scene.truth) for scene in SCENES], SCENES.categories)
+    assert sound.counts == count([finding_in(scene.truth).objects for scene in SCENES], SCENES.categories)
 
 
 def test_sizes_are_those_of_coco() -> None:
@@ -369,7 +369,7 @@ def test_sizes_are_those_of_coco() -> None:
         crowd=torch.tensor([False] * 5 + [True]),
         areas=torch.tensor([1023.0, 1024.0, 9215.0, 9216.0, float("nan"), 5.0]),
     )
-    row, *others = count([described(sample), described(sample)], SCENES.categories)
+    row, *others = count(2 * [finding_in(sample).objects], SCENES.categories)
     sizes = {"small": 2, "medium": 4, "large": 2, "unknown size": 2, "crowd": 2}
     assert row == {"class": "sky", "thing": False, "images": 2} | sizes
     assert not any(other["images"] for other in others)

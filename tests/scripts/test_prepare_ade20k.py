@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scripts import prepare_ade20k
-from src.data.checks.validation import Looks
+from src.data.checks.inspection import Looks
 from src.data.coco import CocoInstances, CocoPanoptic
 from tests.scripts.served import address, files_below, serving, zipped
 
@@ -74,7 +74,7 @@ def test_things_lie_on_stuff(root: Path):
     assert truth.areas.tolist() == [5, 2, 1, 2, 2]
     with pytest.raises(ValueError, match="segment 80018 is not in the mask"):
         panoptic(root, covered=False)[0]
-    assert not Looks(scenes, decode=True, read=frozenset())[0].problems
+    assert not Looks(scenes, decoded=[0])[0].problems
 
 
 def test_objects_are_the_instances(root: Path):

@@ -1,4 +1,4 @@
-"""Data sets looked over: problems of images, counts of classes, images left out.
+"""Checks of data sets: problems of images, class counts, images to leave out.
 
-What a single file may contain is checked where it is read, in `src/data/formats`.
+The content of a single file is checked where it is read, in `src/data/formats`.
 """

@@ -1,26 +1,25 @@
-"""Scenes without those that have a flaw, and what is told of them before the first step."""
+"""What happens to scenes before the first step: those with problems are left out, and the user is warned."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from inspect import signature
-from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 
-from src.data.checks.class_counts import odd
-from src.data.checks.inspection import Finding, Looks, described, is_sound, look_at, pixels_of
+from src.data.checks.class_counts import unusual
+from src.data.checks.inspection import Finding, Looks, finding_in, inspect_all
 from src.data.formats.annotations import Objects
-from src.data.problems import DataError, Kind, Problem, Report, refuse
+from src.data.problems import DataError, Kind, Problem, Report, fail
 from src.data.scenes import Identity, Scenes
 from src.data.targets import Sample, Truth
 
-GLANCES = 64  # masks that are read before the first step, where nothing else tells what is in them
+GLANCES = 64  # masks that are read before the first step if objects are known from masks only
 
 
 class Chosen(Scenes):
-    """Some of other scenes."""
+    """A subset of other scenes."""
 
     def __init__(self, scenes: Scenes, indices: list[int]) -> None:
         self.scenes, self.indices = scenes, np.array(indices)
@@ -44,54 +43,43 @@ class Chosen(Scenes):
 
 
 def opened(make: Callable[..., Scenes], report: Report) -> Scenes:
-    """The scenes that a recipe makes; what shows before a picture is read goes to `report`, if the recipe can tell."""
+    """Make scenes; problems found before an image is read go to `report`, if `make` takes that argument."""
     return make(report=report) if "report" in signature(make).parameters else make()
 
 
 def sound(scenes: Scenes, split: str, num_workers: int) -> tuple[Scenes, list[Problem], int]:
-    """The scenes that have no flaw, the flaws of the others, and how many these are; every image is read for it.
+    """Return the scenes without problems that break training, all problems, and how many scenes are left out.
 
-    Raises DataError if none is left.
+    Decodes every image; distributed processes share the work. Raises DataError if no scene is left.
     """
-    indices = list(range(len(scenes)))
-    findings = shared(indices, lambda mine: look(scenes, mine, split, num_workers))
-    kept = [index for index, finding in zip(indices, findings, strict=True) if is_sound(finding)]
-    problems = [problem for finding in findings for problem in finding.problems]
+    distributed = dist.is_available() and dist.is_initialized()
+    rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    indices = range(len(scenes))
+    looks = Looks(scenes, decoded=indices, indices=indices[rank::num_ranks])
+    parts = [inspect_all(looks, num_workers, f"looking for flaws in {split}", progress=sys.stderr.isatty())]
+    if distributed:
+        mine, parts = parts[0], [[]] * num_ranks
+        dist.all_gather_object(parts, mine)
+    findings = [parts[index % num_ranks][index // num_ranks] for index in indices]
+    kept = [index for index in indices if findings[index].is_sound]
     if not kept:
-        wanted = "an image without (python -m src.validate_data lists them)"
-        refuse([Problem(Kind.REFUSED, scenes.place, "", f"has a flaw in each of its {len(scenes)} images", wanted)])
+        expected = "an image without one (python -m src.validate_data lists them)"
+        fail(Kind.REFUSED, scenes.place, f"has a flaw in each of its {len(scenes)} images", expected)
     num_left_out = len(scenes) - len(kept)
+    problems = [problem for finding in findings for problem in finding.problems]
     return (Chosen(scenes, kept) if num_left_out else scenes), problems, num_left_out
 
 
-def look(scenes: Scenes, indices: list[int], split: str, num_workers: int) -> list[Finding]:
-    """What comes of some images, with a bar where somebody watches."""
-    looks = Looks(scenes, True, frozenset(), indices)
-    return look_at(looks, num_workers, f"looking for flaws in {split}", sys.stderr.isatty())
-
-
-def shared(indices: list[int], work: Callable[[list[int]], list[Any]]) -> list[Any]:
-    """What comes of each index, every process doing its share of the work."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return work(indices)
-    rank, num_ranks = dist.get_rank(), dist.get_world_size()
-    parts: list[Any] = [None] * num_ranks
-    dist.all_gather_object(parts, work(indices[rank::num_ranks]))
-    return [parts[index % num_ranks][index // num_ranks] for index in indices]
-
-
 def glance(scenes: Scenes) -> Iterator[Problem]:
-    """Warnings of what is in the images, as far as it shows in seconds; broken masks are told when they are read."""
+    """Warn of unusual class counts, as far as seconds of reading show them; broken masks are reported when read."""
     if not len(scenes):
         return
     if scenes.described(0) is not None:
-        objects = [scenes.described(index) for index in range(len(scenes))]
-        yield from odd(scenes, [one for one in objects if one is not None], [], whole=True)
-        return
-    indices = sorted({*np.linspace(0, len(scenes) - 1, GLANCES).round().astype(int).tolist()})
-    truths = []
-    with suppress(DataError):
-        truths = [truth for truth in map(scenes.annotated, indices) if truth is not None]
-    if truths:
-        whole = len(truths) == len(scenes)
-        yield from odd(scenes, [described(truth) for truth in truths], [pixels_of(truth) for truth in truths], whole)
+        findings = [Finding([], scenes.described(index)) for index in range(len(scenes))]
+    else:
+        indices = sorted({*np.linspace(0, len(scenes) - 1, GLANCES).round().astype(int).tolist()})
+        findings = []
+        with suppress(DataError):
+            findings = [finding_in(truth) for truth in map(scenes.annotated, indices) if truth is not None]
+    if findings:
+        yield from unusual(scenes, findings, whole=len(findings) == len(scenes))

@@ -1,17 +1,16 @@
-"""A data set looked over before training: its problems, how much of what is in it, and some of it to see.
+"""Validation of a data set before training: its problems, counts of objects, and painted samples.
 
-Works on any Scenes, by reading them; formats that know more without reading say so by `described` and `flaws`.
+Works on any Scenes by reading them; formats that know more without reading implement `described` and `problems_of`.
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.data.checks.class_counts import count, odd
-from src.data.checks.inspection import Looks, is_sound, look_at
+from src.data.checks.class_counts import count, unusual
+from src.data.checks.inspection import Looks, inspect_all
 from src.data.checks.usable import opened
 from src.data.module import SegmentationData
 from src.data.problems import DataError, Problem, differing_categories
@@ -19,11 +18,11 @@ from src.data.scenes import Scenes
 from src.data.targets import Category, Sample
 from src.painting import paint, photo_of, true_segments
 
-PANEL = (427, 320)  # most width and height of a sample that is shown, pixels
+PANEL = (427, 320)  # largest width and height of a painted sample, pixels
 
 
 class Survey(NamedTuple):
-    """What came of one split."""
+    """The result of validating one split."""
 
     split: str
     num_images: int  # that training or evaluation reads
@@ -34,9 +33,9 @@ class Survey(NamedTuple):
 
 
 class Validation:
-    """Looks over the splits asked for: "train", "val" or "both".
+    """Validates the splits asked for: "train", "val" or "both".
 
-    Without `decode`, pictures are read only where nothing else tells what is in them, and for the samples.
+    Without `decode`, images are decoded only if their objects are not known otherwise, and for the samples.
     """
 
     def __init__(self, split: str, decode: bool, samples: int, progress: bool, seed: int) -> None:
@@ -44,11 +43,11 @@ class Validation:
         self.decode, self.samples, self.progress, self.seed = decode, samples, progress, seed
 
     def __call__(self, data: Any) -> list[Survey]:
-        """What came of each split.
+        """Return a survey of each split.
 
         Raises:
             ValueError: the data are not images.
-            FileNotFoundError: a folder or an annotation file is not there.
+            FileNotFoundError: a folder or an annotation file does not exist.
         """
         if not isinstance(data, SegmentationData):
             kind = type(data).__name__
@@ -56,49 +55,35 @@ class Validation:
         surveys, categories = [], []
         for split in self.splits:
             started = time.perf_counter()
-            scenes, problems = opened_by(data.train if split == "train" else data.val)
-            if scenes is None:
-                surveys.append(Survey(split, 0, problems, [], {}, 0.0))
+            problems: list[Problem] = []
+            try:
+                scenes = opened(data.train if split == "train" else data.val, problems.extend)
+            except DataError as error:
+                surveys.append(Survey(split, 0, [*problems, *error.problems], [], {}, 0.0))
             else:
-                surveys.append(self.look_over(scenes, split, problems, data.num_workers, started))
+                surveys.append(self.survey(scenes, split, problems, data.num_workers, started))
                 categories.append(scenes.categories)
         if len(categories) == 2:
             surveys[0].problems.extend(differing_categories(*categories))
         return surveys
 
-    def look_over(
-        self, scenes: Scenes, split: str, problems: list[Problem], num_workers: int, started: float
-    ) -> Survey:
-        """All images, in worker processes; `problems` are those known already."""
+    def survey(self, scenes: Scenes, split: str, problems: list[Problem], num_workers: int, started: float) -> Survey:
+        """Inspect all images in worker processes; `problems` are those known already."""
         chosen = np.random.default_rng(self.seed).permutation(len(scenes))[: self.samples].tolist()
-        looks = Looks(scenes, self.decode, frozenset(chosen))
-        findings = look_at(looks, num_workers, split, self.progress)
+        looks = Looks(scenes, decoded=range(len(scenes)) if self.decode else chosen)
+        findings = inspect_all(looks, num_workers, split, self.progress)
         rate = len(scenes) / (time.perf_counter() - started) * 60 / max(num_workers, 1)
         problems = [*problems, *(problem for finding in findings for problem in finding.problems)]
         objects = [finding.objects for finding in findings if finding.objects is not None]
-        if len(objects) == len(scenes):  # else a class may be in those that cannot be read
-            problems += odd(scenes, objects, [finding.pixels for finding in findings], whole=True)
-        shown = sorted(index for index in chosen if is_sound(findings[index]))
-        return Survey(
-            split,
-            len(scenes),
-            list(dict.fromkeys(problems)),
-            count(objects, scenes.categories),
-            dict(panel(split, scenes[index], scenes.categories) for index in shown),
-            rate,
-        )
-
-
-def opened_by(make: Callable[..., Scenes]) -> tuple[Scenes | None, list[Problem]]:
-    """The scenes that a recipe makes, if it can, and what it complained of."""
-    problems: list[Problem] = []
-    try:
-        return opened(make, problems.extend), problems
-    except DataError as error:
-        return None, [*problems, *error.problems]
+        if len(objects) == len(scenes):  # else an image that cannot be read may show a class that no other shows
+            problems += unusual(scenes, findings, whole=True)
+        shown = sorted(index for index in chosen if findings[index].is_sound)
+        samples = dict(panel(split, scenes[index], scenes.categories) for index in shown)
+        counts = count(objects, scenes.categories)
+        return Survey(split, len(scenes), list(dict.fromkeys(problems)), counts, samples, rate)
 
 
 def panel(split: str, sample: Sample, categories: list[Category]) -> tuple[str, Image.Image]:
-    """A sample under its segments, and its title."""
+    """Return the title of a sample, and its image under its segments."""
     photo = photo_of(sample.image, sample.image.shape[-2:])
     return f"{split}: {sample.name}", ImageOps.contain(paint(photo, true_segments(sample.truth), categories), PANEL)

@@ -1,4 +1,4 @@
 """Files of annotations and images: JSON, COCO's annotations and masks, categories, image files.
 
-What a data set makes of them is in `src/data`.
+The data sets that use them are in `src/data`.
 """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.data.formats.categories import categories_in
-from src.data.formats.coco_file import Groups, ImageId, Layout, group_annotations, images_in
+from src.data.formats.coco_file import Layout, group_annotations, images_in
 from src.data.formats.json_file import Entry, entries_of, read_json
 from src.data.formats.values import SIZES, normalize
 from src.data.problems import Kind, Problem, Report, refuse
@@ -51,7 +51,7 @@ class Annotations:
     """Images in the order of their ids, and the objects in each.
 
     Categories of instances files are things unless the file says otherwise; panoptic files must say. `keep_empty` keeps
-    images without an object, or with crowds only. Problems go to `report`: ids that repeat, annotations of images or
+    images without an object, or with crowds only. Problems go to `report`: repeated ids, annotations of images or
     categories that are not listed, values without a meaning, and values that are read differently than written. If
     `report` returns, the first of equal ids counts, and the label of an object with such a problem is -1. Raises
     DataError for another layout.
@@ -60,89 +60,78 @@ class Annotations:
     def __init__(self, file: Path, layout: Layout, keep_empty: bool, report: Report = refuse) -> None:
         self.file = file
         document = read_json(file)
-        isthing = 1 if layout == "instances" else None
-        self.categories = categories_in(document, file, report, isthing)
+        self.categories = categories_in(document, file, report, isthing=1 if layout == "instances" else None)
         by_id = images_in(document, file, report)
         groups = group_annotations(document, layout, by_id, file, report)
-        report(self._unlisted(groups.keys() - by_id.keys()))
-        images = self._ordered(by_id, groups, keep_empty, report)
-        report(self._unknown_categories(images, groups))
-        self._flatten(images, groups)
-
-    def _ordered(self, by_id: dict[ImageId, Entry], groups: Groups, keep_empty: bool, report: Report) -> list[Entry]:
-        """The images to read, by id; those without a file name are reported already."""
-        ids = sorted(by_id)
+        unlisted = sorted(groups.keys() - by_id.keys(), key=str)
+        report(
+            self._problem(Kind.UNLISTED, id_, "is annotated but not listed", "an entry in 'images'") for id_ in unlisted
+        )
+        for id_, image in by_id.items():
+            image["mask"], image["objects"] = groups.get(id_, ("", []))
         if not keep_empty:
-            learnable = {
-                id_ for id_, (_, objects) in groups.items() if not all(object_["iscrowd"] for object_ in objects)
-            }
-            report(self._left_out(id_ for id_ in by_id if id_ not in learnable))
-            ids = [id_ for id_ in ids if id_ in learnable]
-        return [by_id[id_] for id_ in ids if by_id[id_]["file_name"] is not None]
+            crowds = [id_ for id_, image in by_id.items() if all(object_["iscrowd"] for object_ in image["objects"])]
+            found, expected = "has no object to learn, so is left out", "one that is not a crowd"
+            report(self._problem(Kind.BARE, id_, found, expected) for id_ in crowds)
+            by_id = {id_: by_id[id_] for id_ in by_id.keys() - crowds}
+        images = [
+            by_id[id_] for id_ in sorted(by_id) if by_id[id_]["file_name"] is not None
+        ]  # None is reported already
+        report(self._unknown_categories(images))
+        self._flatten(images)
 
-    def _flatten(self, images: list[Entry], groups: Groups) -> None:
+    def _problem(self, kind: Kind, image_id: object, found: str, expected: str) -> Problem:
+        return Problem(kind, str(self.file), f"image {image_id}", found, expected)
+
+    def _unknown_categories(self, images: list[Entry]) -> Iterator[Problem]:
+        """Objects of a category that is not listed; None is a value that is reported already."""
+        ids = {category.id for category in self.categories}
+        expected = f"one of the file's {len(ids)}, from {min(ids)} to {max(ids)}"
+        known = {*ids, None}
+        for image in images:
+            for object_ in image["objects"]:
+                if object_["category_id"] not in known:
+                    where = f"{image['id']}, object {object_['id']}"
+                    yield self._problem(Kind.CATEGORY, where, f"has category_id {object_['category_id']}", expected)
+
+    def _flatten(self, images: list[Entry]) -> None:
         """Keep images and objects as arrays and bytes."""
         ids = [image["id"] for image in images]
-        masks_and_objects = [groups.get(id_, ("", [])) for id_ in ids]
-        objects = [object_ for _, own in masks_and_objects for object_ in own]
+        if ids and isinstance(ids[0], str):  # names, as in Cityscapes; metrics and pycocotools want whole numbers
+            ids = [*range(len(ids))]
+        objects = [object_ for image in images for object_ in image["objects"]]
         index_of = {category.id: index for index, category in enumerate(self.categories)}
 
-        self.image_ids = np.array(whole_numbers(ids), np.int64)  # (I,)
+        self.image_ids = np.array(ids, np.int64)  # (I,)
         self.sizes = np.array([(i["height"], i["width"]) for i in images], np.int32)  # (I, 2), 0 unknown
         self.image_names = TextRows(image["file_name"] for image in images)
-        self.mask_names = TextRows(mask for mask, _ in masks_and_objects)
-        self.starts = np.cumsum([0, *(len(own) for _, own in masks_and_objects)])  # (I + 1,) into the objects
+        self.mask_names = TextRows(image["mask"] for image in images)
+        self.starts = np.cumsum([0, *(len(image["objects"]) for image in images)])  # (I + 1,) into the objects
         self.objects = Objects(
             np.array([object_["id"] for object_ in objects], np.int64),
             np.array([index_of.get(object_["category_id"], -1) for object_ in objects], np.int64),
             np.array([object_["iscrowd"] for object_ in objects], bool),
             np.array([object_["area"] for object_ in objects], np.float32),
         )
-        self.outlines = TextRows(outline_text(object_) for object_ in objects)
+        # panoptic segments have no outline
+        self.outlines = TextRows(json.dumps(o["segmentation"]) if "segmentation" in o else "" for o in objects)
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def size_of(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of an image; None if the file does not give both."""
+        height, width = self.sizes[index].tolist()
+        return (height, width) if height and width else None
 
     def of(self, index: int) -> Objects:
         """The objects of one image."""
         span = slice(self.starts[index], self.starts[index + 1])
         return Objects(*(column[span] for column in self.objects))
 
-    def outlines_of(self, index: int) -> list[Any]:
+    def segmentations_of(self, index: int) -> list[Any]:
         """The polygons or run lengths of each object of one image."""
         return [json.loads(self.outlines[n]) for n in range(self.starts[index], self.starts[index + 1])]
-
-    def _unlisted(self, image_ids: set[ImageId]) -> Iterator[Problem]:
-        for id_ in sorted(image_ids, key=str):
-            found, expected = "is annotated, not listed", "it among the images"
-            yield Problem(Kind.UNLISTED, str(self.file), f"image {id_}", found, expected)
-
-    def _left_out(self, image_ids: Iterable[ImageId]) -> Iterator[Problem]:
-        for id_ in image_ids:
-            found = "has no object to learn, so is left out"
-            yield Problem(Kind.BARE, str(self.file), f"image {id_}", found, "one that is not a crowd")
-
-    def _unknown_categories(self, images: list[Entry], groups: Groups) -> Iterator[Problem]:
-        """Objects of a category that is not listed; None is a value that is reported already."""
-        ids = {category.id for category in self.categories}
-        expected = f"one of the file's {len(ids)}, from {min(ids)} to {max(ids)}"
-        known = {*ids, None}
-        for image in images:
-            for object_ in groups.get(image["id"], ("", []))[1]:
-                if object_["category_id"] not in known:
-                    where = f"image {image['id']}, object {object_['id']}"
-                    found = f"has category_id {object_['category_id']}"
-                    yield Problem(Kind.CATEGORY, str(self.file), where, found, expected)
-
-
-def outline_text(object_: Entry) -> str:
-    """The outline of an object as JSON; panoptic segments have none."""
-    return json.dumps(object_["segmentation"]) if "segmentation" in object_ else ""
-
-
-def whole_numbers(ids: list[ImageId]) -> Iterable[ImageId]:
-    """The ids, or their places if they are names, as Cityscapes has: metrics and pycocotools want whole numbers."""
-    return range(len(ids)) if ids and isinstance(ids[0], str) else ids
 
 
 def image_sizes(file: Path) -> list[tuple[int, int]]:

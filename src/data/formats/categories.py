@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from src.data.formats.json_file import Entry, entries_of, read_json
-from src.data.formats.values import CATEGORIES, ISTHING, normalize
-from src.data.problems import Kind, Problem, Report, refuse, repeated_ids
+from src.data.formats.values import CATEGORIES, HEX_COLOR, ISTHING, normalize
+from src.data.problems import Kind, Report, fail, refuse, repeated_ids
 from src.data.targets import Category
 
 BENCHMARKS = {file.stem: file for file in sorted((Path(__file__).parents[1] / "classes").glob("*.csv"))}
 LARGEST = 65535  # value of a 16-bit PNG
-HEX_COLOR = "#[0-9a-fA-F]{6}"
 Color = tuple[int, int, int]
 
 
@@ -42,47 +41,23 @@ def read_categories(source: str | list[Entry]) -> list[Category]:
 def categories_in(document: Any, file: Path, report: Report, isthing: int | None = None) -> list[Category]:
     """The classes of a JSON document, by id; `isthing` is the default, None if it is required. Raises DataError."""
     entries = entries_of(document, "categories", file)
+    if not entries:
+        fail(Kind.VALUE, file, "has no category", "one or more")
     problems = normalize(entries, [*CATEGORIES, ISTHING._replace(default=isthing)], file, "category")
     refuse(problems)  # without classes nothing else can be read
     report(problems)
     report(repeated_ids(file, "category", [entry["id"] for entry in entries]))
-    first_by_id = {entry["id"]: entry for entry in reversed(entries)}
-    try:
-        return to_categories([*first_by_id.values()])
-    except ValueError as error:
-        refuse([Problem(Kind.VALUE, str(file), "", f"cannot be read: {error}", "COCO's categories")])
-        raise
+    return to_categories([*{entry["id"]: entry for entry in reversed(entries)}.values()])  # the first of each id
 
 
 def to_categories(entries: list[Entry]) -> list[Category]:
-    """Entries of COCO's JSON files as categories, by id.
-
-    Raises ValueError for a wrong value, KeyError or TypeError for a list of something else.
-    """
-    if not entries:
-        raise ValueError("no category, expected one or more")
-    ordered = sorted(entries, key=lambda entry: entry["id"])
-    return [to_category(entry, place) for place, entry in enumerate(ordered)]
-
-
-def to_category(entry: Entry, place: int) -> Category:
-    """One entry as a category; `place` picks its colour if it has none. Raises ValueError."""
-    expect(type(entry["id"]) is int, entry, "id", "a whole number")
-    expect(isinstance(entry["name"], str), entry, "name", "text")
-    expect(entry["isthing"] in (0, 1), entry, "isthing", "0 or 1")
-    color = entry.get("color")
-    if isinstance(color, str) and re.fullmatch(HEX_COLOR, color):
-        color = from_hex(color)
-    color = color or default_color(place)
-    is_rgb = isinstance(color, list | tuple) and len(color) == 3 and all(part in range(256) for part in color)
-    expect(is_rgb, entry, "color", "three numbers from 0 to 255 or #rrggbb")
-    return Category(entry["id"], entry["name"], bool(entry["isthing"]), tuple(color))
-
-
-def expect(fits: bool, entry: Entry, key: str, expected: str) -> None:
-    """Raise ValueError unless the value of an entry fits."""
-    if not fits:
-        raise ValueError(f"category {entry['id']}: {key} is {entry[key]!r}, expected {expected}")
+    """Entries as JSON files in COCO's layout and checkpoints have them as categories, by id."""
+    categories = []
+    for place, entry in enumerate(sorted(entries, key=lambda entry: entry["id"])):
+        color = entry.get("color") or default_color(place)
+        color = from_hex(color) if isinstance(color, str) else tuple(color)
+        categories.append(Category(entry["id"], entry["name"], bool(entry["isthing"]), color))
+    return categories
 
 
 def read_table(file: Path) -> list[Category]:

@@ -1,4 +1,4 @@
-"""The images of a COCO JSON file and the objects of each, in either layout, whatever tool wrote the file."""
+"""The images of a COCO JSON file and the objects of each, in either layout, from any tool."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import Any, Literal
 from src.data.formats.json_file import Entry, brief, checked_entries, entries_of
 from src.data.formats.polygons import normalize_outlines
 from src.data.formats.values import ANNOTATIONS, IMAGES, MASKS, SEGMENTS, Value, is_id, normalize, to_whole
-from src.data.problems import Kind, Problem, Report, read_as, refuse, repeated_ids
+from src.data.problems import Kind, Problem, Report, fail, read_as, repeated_ids
 
 ImageId = int | str
 Layout = Literal["panoptic", "instances"]
 Groups = dict[ImageId, tuple[str, list[Entry]]]  # image id to its mask file and its objects
+KEYS = {"panoptic": "segments_info", "instances": "segmentation"}  # of annotations in this layout only
 
 
 def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]:
@@ -22,7 +23,7 @@ def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]
     if len({type(image["id"]) for image in images}) > 1:
         for image in images:
             image["id"] = str(image["id"])
-        report([read_as(file, "images", "have a number for id or a name, read as names", "the one or the other")])
+        report([read_as(file, "images", "have numbers and names as ids, all read as names", "only one of the two")])
     for image in images:
         image["height"] = image["height"] or 0
         image["width"] = image["width"] or 0
@@ -33,22 +34,16 @@ def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]
 def group_annotations(
     document: Any, layout: Layout, image_ids: Collection[ImageId], file: Path, report: Report
 ) -> Groups:
-    """The objects of each annotated image, of the images in `image_ids` and of others."""
+    """The objects of each annotated image, whether it is in `image_ids` or not."""
     annotations = entries_of(document, "annotations", file)
-    refuse_other_layout(annotations, layout, file)
+    for other, key in KEYS.items():
+        if annotations and KEYS[layout] not in annotations[0] and key in annotations[0]:
+            expected = f"{KEYS[layout]!r} in its annotations; data=coco_{other} or custom_{other} reads this file"
+            fail(Kind.UNREADABLE, file, f"is of COCO's {other} layout", expected)
     group = group_segments if layout == "panoptic" else group_instances
     groups, problems = group(annotations, image_ids, file)
     report(problems)
     return groups
-
-
-def refuse_other_layout(annotations: list[Entry], layout: Layout, file: Path) -> None:
-    key, other_key, other = "segments_info", "segmentation", "instances"
-    if layout == "instances":
-        key, other_key, other = other_key, key, "panoptic"
-    if annotations and key not in annotations[0] and other_key in annotations[0]:
-        expected = f"{key!r} in its annotations; data=coco_{other} or custom_{other} reads this file"
-        refuse([Problem(Kind.UNREADABLE, str(file), "", f"is of COCO's {other} layout", expected)])
 
 
 def group_segments(
@@ -59,13 +54,13 @@ def group_segments(
     annotations = [entry for entry in annotations if None not in (entry["image_id"], entry["file_name"])]
     problems += repeated_ids(file, "annotation of image", [entry["image_id"] for entry in annotations])
     segments: list[Entry] = []
-    owners: list[ImageId] = []  # image id of each segment
     for entry in annotations:
         owner = f"annotation of image {entry['image_id']}"
         own = checked_entries(entry.get("segments_info"), "segments_info", file, owner)
+        for segment in own:
+            segment["image_id"] = entry["image_id"]
         segments += own
-        owners += [entry["image_id"]] * len(own)
-    problems += normalize(segments, SEGMENTS, file, "segment", owners)
+    problems += normalize(segments, SEGMENTS, file, "segment")
     for place, segment in enumerate(segments, 1):
         if segment["id"] is None:
             segment["id"] = -place
@@ -124,7 +119,7 @@ def spelling(id_: ImageId) -> str:
 
 
 def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
-    """Number all annotations by their places if an id is not a whole number of 64 bits."""
+    """Number all annotations by their places if an id is not a 64-bit integer."""
     unusual = [entry.get("id") for entry in annotations if not is_id(entry.get("id"))]
     if not unusual:
         return []
@@ -135,9 +130,9 @@ def number_annotations(annotations: list[Entry], file: Path) -> list[Problem]:
 
 
 def zero_areas(objects: list[Entry], noun: str, file: Path) -> list[Problem]:
-    """The warning about areas of 0; where the mask has pixels, these are counted instead (see `coco.to_truth`)."""
+    """Warn of areas of 0; `Coco._truth` counts the pixels of these masks."""
     ids = [entry["id"] for entry in objects if entry["area"] == 0]
     if not ids:
         return []
-    found = f"has area 0, as {len(ids)} {noun}s in all; counted in the masks that have pixels"
-    return [read_as(file, f"{noun} {ids[0]}", found, "pixels")]
+    found = "has area 0, counted in the mask if this has pixels"
+    return [read_as(file, f"{noun} {ids[0]}", found, "pixels", len(ids), f"{noun}s")]

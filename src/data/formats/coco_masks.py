@@ -3,36 +3,118 @@
 Letters: N objects of one image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from src.data.formats.annotations import Objects
+from src.data.formats.annotations import Annotations, Objects
 from src.data.problems import DataError, Kind, Problem, refuse
 
-Polygons = list[list[float]]  # x, y, x, y ...
 Rle = dict[str, Any]  # size, (height, width), and counts
-Outline = Polygons | Rle | None  # None: the file has none, which is reported on reading
 DUPLICATE = 0.9  # intersection over union from which two objects of a class count as one
 EDGE = 1.0  # pixels by which a polygon may pass the edge, as COCO's own do
 FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes if it cannot count them
 
 
-def draw_mask(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> np.ndarray:
-    """Draw an annotation's mask, (height, width) uint8, for an image of that size. Raises DataError."""
-    if outline is None:
-        return np.zeros(size, np.uint8)
-    rle = to_rle(file, id_, outline, size)
-    with named_errors(file, id_):
-        mask = mask_utils.decode(rle)
-    if isinstance(outline, dict):
-        refuse(truncated_rle(file, id_, rle))
-    return mask
+class Outline(NamedTuple):
+    """The outline of an annotation, and the size of its image."""
+
+    file: Path
+    id: int  # of the annotation
+    shape: list[list[float]] | Rle | None  # polygons, x, y, x, y ...; None: has none, which is reported on reading
+    size: tuple[int, int]  # height, width
+
+    def rle(self) -> Rle:
+        """Return a compressed RLE; whether it covers the image, only `mask` checks. Raises DataError."""
+        with self._named_errors():
+            refuse(self._invalid())
+            if isinstance(self.shape, dict) and not isinstance(self.shape["counts"], list):
+                return self.shape
+            rle = mask_utils.frPyObjects(self.shape, *self.size)
+            return mask_utils.merge(rle) if isinstance(self.shape, list) else rle
+
+    def mask(self) -> np.ndarray:
+        """Return the mask (height, width) uint8. Raises DataError."""
+        if self.shape is None:
+            return np.zeros(self.size, np.uint8)
+        rle = self.rle()
+        with self._named_errors():
+            mask = mask_utils.decode(rle)
+        if isinstance(self.shape, dict):
+            refuse(self._truncated(rle))
+        return mask
+
+    def checked_rle(self) -> Rle:
+        """Return a compressed RLE of a mask that can be drawn. Raises DataError."""
+        if isinstance(self.shape, dict):  # the RLE of a polygon always covers the image
+            self.mask()
+        return self.rle()
+
+    def problem(self, kind: Kind, found: str, expected: str) -> Problem:
+        return Problem(kind, str(self.file), f"annotation {self.id}", found, expected)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Raise any error of pycocotools as a DataError that names the annotation."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            refuse([self.problem(Kind.OUTLINE, f"cannot be drawn ({error})", "a mask")])
+
+    def _invalid(self) -> Iterator[Problem]:
+        """Report polygons with numbers that pycocotools cannot draw, and RLEs of another size."""
+        if isinstance(self.shape, dict):
+            if tuple(self.shape["size"]) != self.size:
+                found = "has run lengths of {!r} x {!r}".format(*self.shape["size"])
+                yield self.problem(Kind.SIZE, found, "{} x {} (height x width)".format(*self.size))
+            return
+        numbers = [number for polygon in self.shape or () for number in polygon]
+        not_numbers = [number for number in numbers if not isinstance(number, int | float)]
+        if not_numbers:
+            yield self.problem(Kind.OUTLINE, f"has a polygon with {not_numbers[0]!r}", "numbers")
+        elif far := [number for number in numbers if not abs(number) <= FAR]:  # NaN too
+            yield self.problem(Kind.OUTLINE, f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
+
+    def _truncated(self, rle: Rle) -> Iterator[Problem]:
+        """Report an RLE that ends before the image does; pycocotools leaves the remaining pixels uninitialised."""
+        pixels = prod(self.size)
+        try:
+            mask_utils.decode(rle | {"size": [pixels - 1, 1]})  # an RLE that is whole does not fit a smaller image
+        except ValueError:
+            return
+        yield self.problem(Kind.OUTLINE, "has run lengths that end early", f"{pixels} pixels")
+
+    def misplaced(self) -> Iterator[Problem]:
+        """Report polygons past the edge of the image: an error if more than half of the bounding box lies outside."""
+        for polygon in self.shape if isinstance(self.shape, list) else ():
+            corners = np.array(polygon, float).reshape(-1, 2)  # x, y
+            low, high, limit = corners.min(0), corners.max(0), np.array(self.size[::-1])
+            if (low >= -EDGE).all() and (high <= limit + EDGE).all():
+                continue
+            sides = np.maximum(high - low, 1e-9)
+            inside = np.prod((np.minimum(high, limit) - np.maximum(low, 0)).clip(0) / sides)
+            box = f"spans x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}"
+            kind = Kind.OUTSIDE if inside < 0.5 else Kind.OVER_EDGE
+            yield self.problem(kind, box, f"x from 0 to {limit[0]}, y from 0 to {limit[1]}")
+
+    def empty(self, area: float) -> Problem:
+        """A mask without a pixel: only a warning if the file itself gives an `area` below one."""
+        stated = "" if np.isnan(area) else f", where the file says {area:g}"
+        kind = Kind.SPECK if area < 1 else Kind.EMPTY
+        return self.problem(kind, f"has a mask of 0 pixels{stated}", "a pixel or more")
+
+
+def outlines_of(annotations: Annotations, index: int, size: tuple[int, int]) -> list[Outline]:
+    """Return the outlines of the objects of an image of a size (height, width)."""
+    ids, shapes = annotations.of(index).ids.tolist(), annotations.segmentations_of(index)
+    return [Outline(annotations.file, id_, shape, size) for id_, shape in zip(ids, shapes, strict=True)]
 
 
 def mask_to_rle(mask: np.ndarray) -> Rle:
@@ -41,120 +123,31 @@ def mask_to_rle(mask: np.ndarray) -> Rle:
     return {"size": list(mask.shape), "counts": rle["counts"].decode()}
 
 
-def to_rle(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Rle:
-    """Convert an outline to a compressed RLE; whether this covers the image, only `draw_mask` checks.
-
-    Raises DataError.
-    """
-    with named_errors(file, id_):
-        refuse(invalid_outline(file, id_, outline, size))
-        if isinstance(outline, list):
-            return mask_utils.merge(mask_utils.frPyObjects(outline, *size))
-        return mask_utils.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline
-
-
-@contextmanager
-def named_errors(file: Path, id_: int) -> Iterator[None]:
-    """Raise any error of pycocotools as a DataError that names the annotation."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        refuse([Problem(Kind.OUTLINE, str(file), f"annotation {id_}", f"cannot be drawn ({error})", "a mask")])
-
-
-def invalid_outline(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Iterator[Problem]:
-    """Report polygons with numbers that pycocotools cannot draw, and RLEs of another size."""
-    where = (str(file), f"annotation {id_}")
-    if isinstance(outline, dict):
-        if tuple(outline["size"]) != size:
-            found = "has run lengths of {!r} x {!r}".format(*outline["size"])
-            yield Problem(Kind.SIZE, *where, found, "{} x {} (height x width)".format(*size))
-        return
-    numbers = [number for polygon in outline for number in polygon]
-    not_numbers = [number for number in numbers if not isinstance(number, int | float)]
-    if not_numbers:
-        yield Problem(Kind.OUTLINE, *where, f"has a polygon with {not_numbers[0]!r}", "numbers")
-        return
-    far = [number for number in numbers if not abs(number) <= FAR]  # NaN too
-    if far:
-        yield Problem(Kind.OUTLINE, *where, f"has a polygon at {far[0]:g}", f"pixels from {-FAR:g} to {FAR:g}")
-
-
-def truncated_rle(file: Path, id_: int, rle: Rle) -> Iterator[Problem]:
-    """Report an RLE that ends before the image does; pycocotools leaves the remaining pixels uninitialised."""
-    pixels = prod(rle["size"])
-    try:
-        mask_utils.decode(rle | {"size": [pixels - 1, 1]})  # an RLE that is whole does not fit into a smaller image
-    except ValueError:
-        return
-    yield Problem(Kind.OUTLINE, str(file), f"annotation {id_}", "has run lengths that end early", f"{pixels} pixels")
-
-
-def problems_of_masks(
-    file: Path, objects: Objects, outlines: list[Outline], size: tuple[int, int]
-) -> Iterator[Problem]:
-    """Report everything that is wrong with the masks of one image of a size (height, width)."""
+def problems_of_masks(objects: Objects, outlines: Sequence[Outline]) -> Iterator[Problem]:
+    """Report everything that is wrong with the masks of one image."""
     rles: dict[int, Rle] = {}  # by place among the objects
-    for place, (id_, outline) in enumerate(zip(objects.ids.tolist(), outlines, strict=True)):
-        if outline is None:
-            continue
+    for place, outline in enumerate(outlines):
         try:
-            rles[place] = checked_rle(file, id_, outline, size)
+            if outline.shape is not None:
+                rles[place] = outline.checked_rle()
         except DataError as error:
             yield from error.problems
-    if not rles:
-        return
-    drawn: dict[int, Rle] = {}
-    for (place, rle), area in zip(rles.items(), mask_utils.area([*rles.values()]).tolist(), strict=True):
-        id_ = int(objects.ids[place])
-        yield from misplaced_polygons(file, id_, outlines[place], size)
+    areas = mask_utils.area([*rles.values()]).tolist() if rles else []
+    drawn = []
+    for place, area in zip(rles, areas, strict=True):
+        yield from outlines[place].misplaced()
         if not area:
-            yield empty_mask(file, id_, float(objects.areas[place]))
+            yield outlines[place].empty(float(objects.areas[place]))
         elif not objects.crowd[place]:
-            drawn[place] = rle
-    yield from duplicates(file, objects, drawn)
+            drawn.append(place)
+    if len(drawn) > 1:
+        yield from duplicates([outlines[n] for n in drawn], [rles[n] for n in drawn], objects.labels[drawn])
 
 
-def checked_rle(file: Path, id_: int, outline: Polygons | Rle, size: tuple[int, int]) -> Rle:
-    """`to_rle` for outlines that can be drawn; the RLE of a polygon always can. Raises DataError."""
-    if isinstance(outline, dict):
-        draw_mask(file, id_, outline, size)
-    return to_rle(file, id_, outline, size)
-
-
-def misplaced_polygons(file: Path, id_: int, outline: Outline, size: tuple[int, int]) -> Iterator[Problem]:
-    """Report polygons past the edge of the image: an error if more than half of the bounding box lies outside."""
-    for polygon in outline if isinstance(outline, list) else ():
-        corners = np.array(polygon, float).reshape(-1, 2)  # x, y
-        low, high, limit = corners.min(0), corners.max(0), np.array(size[::-1])
-        if (low >= -EDGE).all() and (high <= limit + EDGE).all():
-            continue
-        sides = np.maximum(high - low, 1e-9)
-        inside = np.prod((np.minimum(high, limit) - np.maximum(low, 0)).clip(0) / sides)
-        box = f"spans x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}"
-        expected = f"x from 0 to {limit[0]}, y from 0 to {limit[1]}"
-        kind = Kind.OUTSIDE if inside < 0.5 else Kind.OVER_EDGE
-        yield Problem(kind, str(file), f"annotation {id_}", box, expected)
-
-
-def empty_mask(file: Path, id_: int, area: float) -> Problem:
-    """A mask without a pixel: only a warning if the file itself gives an area below one."""
-    stated = "" if np.isnan(area) else f", where the file says {area:g}"
-    kind = Kind.SPECK if area < 1 else Kind.EMPTY
-    return Problem(kind, str(file), f"annotation {id_}", f"has a mask of 0 pixels{stated}", "a pixel or more")
-
-
-def duplicates(file: Path, objects: Objects, drawn: dict[int, Rle]) -> Iterator[Problem]:
-    """Report pairs of a class whose masks nearly coincide: the same object twice."""
-    if len(drawn) < 2:
-        return
-    places, rles = np.array([*drawn]), [*drawn.values()]
+def duplicates(outlines: Sequence[Outline], rles: Sequence[Rle], labels: np.ndarray) -> Iterator[Problem]:
+    """Report pairs of a class (N,) whose masks nearly coincide: the same object twice."""
     ious = mask_utils.iou(rles, rles, [0] * len(rles))  # (N, N)
-    labels = objects.labels[places]
     same = (ious >= DUPLICATE) & (labels[:, None] == labels)
     for first, second in np.argwhere(np.triu(same, 1)).tolist():
-        first_id, second_id = objects.ids[places[[first, second]]].tolist()
-        found = f"covers what annotation {first_id} of its class covers (IoU {ious[first, second]:.2f})"
-        yield Problem(Kind.OVERLAP, str(file), f"annotation {second_id}", found, f"an IoU below {DUPLICATE}")
+        found = f"has almost the mask of annotation {outlines[first].id} of its class (IoU {ious[first, second]:.2f})"
+        yield outlines[second].problem(Kind.OVERLAP, found, f"an IoU below {DUPLICATE}")

@@ -1,7 +1,7 @@
-"""Names of image files as annotation files have them, and the files that they stand for.
+"""The image files that the names in annotation files stand for.
 
-Letter cases, Unicode forms and slashes depend on the system that wrote a file, and some tools put the image folder into
-the name. If a name is no file, the one file whose name differs in these ways alone is taken instead.
+Letter case, Unicode form and slashes depend on the system that wrote a file, and some tools put the image folder into
+the name. If no file has a name, the one file whose name differs in these ways alone is taken instead.
 """
 
 import os
@@ -22,7 +22,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.listings: dict[str, set[str]] = {}  # listing each folder once is faster than a look at each file
+        self.listings: dict[str, set[str]] = {}  # listing each folder once is faster than looking for each file
 
     def holds(self, name: str) -> bool:
         """Whether a file has this name."""
@@ -35,16 +35,14 @@ class Folder:
 
     @cached_property
     def by_spelling(self) -> dict[Parts, list[str]]:
-        """Names of all files below, by their `spelling`."""
+        """Names of all files below the folder, by their `spelling`."""
         by_spelling: dict[Parts, list[str]] = {}
-        for parent, _, files in os.walk(self.path, followlinks=True):
-            for file in files:
-                name = str((Path(parent) / file).relative_to(self.path))
-                by_spelling.setdefault(spelling(name), []).append(name)
+        for name in names_below(self.path):
+            by_spelling.setdefault(spelling(name), []).append(name)
         return by_spelling
 
     def similar(self, name: str, suffix: str | None) -> set[str]:
-        """Files whose names differ in spelling, or in the folder before them; and in the suffix, if one is given."""
+        """Files whose names differ in spelling, in the folder before them, or in the suffix, if one is given."""
         parts, own = spelling(name), spelling(str(self.path.absolute()))[-1]
         tails = [parts, *(parts[place + 1 :] for place, part in enumerate(parts[:-1]) if part == own)]
         if suffix is not None:
@@ -52,19 +50,23 @@ class Folder:
         return {file for tail in tails for file in self.by_spelling.get(tail, [])}
 
     def elsewhere(self, name: str) -> Path | None:
-        """The folder, below or above, from where a name would be a file; None if there is not exactly one."""
+        """The one folder below, or else the folder above, that holds a file of this name; None if there is none."""
         parts = spelling(name)
-        below = set()
-        for file_parts, names in self.by_spelling.items():
-            if file_parts[-1:] == parts:
-                below |= {Path(name).parent for name in names}
+        same = (names for file_parts, names in self.by_spelling.items() if file_parts[-1:] == parts)
+        below = {Path(name).parent for names in same for name in names}
         if len(below) == 1:
             return self.path / below.pop()
         return self.path.parent if os.path.isfile(self.path.parent / name) else None  # False also for too long names
 
 
+def names_below(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, relative to it."""
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (str((Path(parent) / name).relative_to(folder)) for name in names)
+
+
 def spelling(name: str) -> Parts:
-    """The parts of a path, the same for all ways to write it."""
+    """The parts of a path, equal for all ways to write it."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
     return tuple(part for part in plain.split("/") if part not in ("", "."))
 
@@ -76,7 +78,7 @@ def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffi
     are.
 
     Args:
-        setting: names the setting to change if the files lie elsewhere.
+        setting: of the folder, to change if the files lie elsewhere.
         suffix: a suffix that a file may have instead of the name's.
     """
     folder = Folder(path)
@@ -85,27 +87,15 @@ def locate(path: Path, names: Sequence[str], setting: str, report: Report, suffi
     file_of = {name: files.pop() for name, files in similar.items() if len(files) == 1}
     uses = Counter([*file_of.values(), *(set(names) - absent)])
     file_of = {name: file for name, file in file_of.items() if uses[file] == 1}
-    report(read_as_others(path, file_of))
-    report(missing_files(folder, sorted(absent - file_of.keys()), setting))
+    if file_of:
+        name, file = next(iter(file_of.items()))
+        more = f", and so are {len(file_of) - 1} more" if len(file_of) > 1 else ""
+        found = f"has no {name!r}; read as {file!r}{more}"
+        report([Problem(Kind.READ_AS, str(path), "", found, "the names of files")])
+    lost = sorted(absent - file_of.keys())
+    problems = [missing(path / name) for name in lost]
+    if lost and (place := folder.elsewhere(lost[0])) is not None:
+        expected = f"a file of that name; it is found with data.train.{setting} or data.val.{setting}={place}"
+        problems[0] = problems[0]._replace(expected=expected)
+    report(problems)
     return [file_of.get(name, name) for name in names]
-
-
-def read_as_others(path: Path, file_of: dict[str, str]) -> Iterator[Problem]:
-    """The one warning about names that are read as others."""
-    if not file_of:
-        return
-    name, file = next(iter(file_of.items()))
-    found = f"has no {name!r}; read as {file!r}"
-    if len(file_of) > 1:
-        found += f", and so are {len(file_of) - 1} more"
-    yield Problem(Kind.READ_AS, str(path), "", found, "the names of files")
-
-
-def missing_files(folder: Folder, names: Sequence[str], setting: str) -> Iterator[Problem]:
-    """Names without a file, and the folder in which the first of them is a file."""
-    for place, name in enumerate(names):
-        problem = missing(folder.path / name)
-        other = folder.elsewhere(name) if place == 0 else None
-        if other is not None:
-            problem = problem._replace(expected=f"the file that is named; it is there with {setting}={other}")
-        yield problem

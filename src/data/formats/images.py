@@ -16,7 +16,7 @@ from PIL.Image import Transpose
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from src.data.problems import DataError, Kind, Problem, refuse
+from src.data.problems import DataError, Kind, Problem, fail, refuse
 
 MAX_PIXELS = 178_956_970  # from here on Pillow suspects a decompression bomb
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow's modes; some files of 16 bits open as 32
@@ -49,13 +49,10 @@ def image_tensor(image: Any, max_pixels: int = MAX_PIXELS) -> Tensor:
         return to_tensor(Image.fromarray(image))
     if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.shape[:-2] == (3,) and image.numel():
         return image
-    details = [
-        type(image).__name__,
-        *(str(getattr(image, name)) for name in ("shape", "dtype") if hasattr(image, name)),
-    ]
+    shape_and_type = "".join(f" {getattr(image, name)}" for name in ("shape", "dtype") if hasattr(image, name))
     raise ValueError(
-        f"image: is {' '.join(details)}, expected a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W) "
-        "of uint8"
+        f"image: is {type(image).__name__}{shape_and_type}, expected a path, a Pillow image, an array (H, W, 3) or a "
+        "tensor (3, H, W) of uint8"
     )
 
 
@@ -69,19 +66,14 @@ def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An image as (3, H, W) uint8 RGB, a view of H x W x 3. Raises ValueError."""
-    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB; of 16 bits the upper 8, where Pillow would clip. Raises ValueError."""
-    if image.mode in SIXTEEN_BITS:
+    """Return an image as (3, H, W) uint8 RGB, a view of H x W x 3; of 16 bits the upper 8. Raises ValueError."""
+    if image.mode in SIXTEEN_BITS:  # Pillow would clip
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels, expected 8 or 16 bits")
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # the same colours, without a warning of Pillow
-    return image.convert("RGB")
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def open_image(file: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -110,15 +102,18 @@ def opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn of some images and refuse others
     try:
         with Image.open(file) as image:
-            if image.width * image.height > max_pixels:
-                refuse([too_large(file, image.size, max_pixels)])
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                found = f"is {image.height} x {image.width} (height x width), {pixels / 1e6:.0f} megapixels"
+                expected = f"at most {max_pixels / 1e6:.0f}; src.predict takes max_photo_pixels={pixels}"
+                fail(Kind.REFUSED, file, found, expected)
             yield image
     except FileNotFoundError:
         refuse([missing(file)])
     except DataError:
         raise
     except Exception as error:  # Pillow's parsers raise errors of any type
-        refuse([Problem(Kind.UNREADABLE, str(file), "", f"cannot be decoded ({error})", "a file that is whole")])
+        fail(Kind.UNREADABLE, file, f"cannot be decoded ({error})", "a complete file")
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -132,14 +127,7 @@ def orientation(read_tags: Callable[[], Image.Exif]) -> Any:
 
 
 def missing(file: Path) -> Problem:
-    return Problem(Kind.MISSING, str(file.absolute()), "", "no such image file", "the file that is named")
-
-
-def too_large(file: Path, size: tuple[int, int], max_pixels: int) -> Problem:
-    width, height = size
-    found = f"is {height} x {width} (height x width), {width * height / 1e6:.0f} megapixels"
-    expected = f"at most {max_pixels / 1e6:.0f}; src.predict takes max_photo_pixels={width * height}"
-    return Problem(Kind.REFUSED, str(file), "", found, expected)
+    return Problem(Kind.MISSING, str(file.absolute()), "", "no such image file", "a file of that name")
 
 
 def other_size(file: Path, size: tuple[int, int], expected: tuple[int, int], why: str) -> Iterator[Problem]:

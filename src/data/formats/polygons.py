@@ -23,8 +23,10 @@ def normalize_outlines(entries: list[Entry], file: Path) -> list[Problem]:
     bare = [entry for entry in entries if not entry.get("segmentation")]
     for entry in bare:
         entry["segmentation"] = entry["category_id"] = None
-    if bare and len(bare) == len(entries):
-        problems.append(boxes_only(entries, file))
+    if bare and len(bare) == len(entries):  # a file that was made for detection
+        content = "boxes only" if any(entry.get("bbox") for entry in entries) else "no segmentation at all"
+        found = f"has {content}, in all of its {len(entries)} annotations"
+        problems.append(Problem(Kind.OUTLINE, str(file), "", found, f"{EXPECTED}: boxes are not enough for masks"))
     else:
         problems += [invalid(entry, "has no segmentation", file) for entry in bare]
     ids_of: dict[str, list[Any]] = {}  # the annotations of each other form
@@ -57,13 +59,11 @@ def to_polygons(outline: Any) -> tuple[list[str], list[list[float]] | None]:
     """Return the other forms that an outline has, and its polygons; None if it has no meaning."""
     if not isinstance(outline, list):
         return [], None
-    forms, parts = [], outline
-    if all(map(is_number, outline)):
-        forms, parts = [FLAT], [outline]
-    elif len(outline) >= LEAST // 2 and all(map(is_pair, outline)):  # corners of one polygon: a pair alone has no area
-        forms, parts = [PAIRS], [join(outline)]
-    elif any(is_corners(part) for part in outline):
-        forms, parts = [PAIRS], [join(part) if is_corners(part) else part for part in outline]
+    is_flat = all(map(is_number, outline))
+    is_one = is_flat or (len(outline) >= LEAST // 2 and all(map(is_pair, outline)))  # a pair alone has no area
+    parts = [outline] if is_one else outline
+    forms = [FLAT] if is_flat else [PAIRS] if any(map(is_corners, parts)) else []
+    parts = [[*chain(*part)] if is_corners(part) else part for part in parts]
     if not all(isinstance(part, list) and all(map(is_number, part)) and len(part) % 2 == 0 for part in parts):
         return [], None
     polygons = [part for part in parts if len(part) >= LEAST]
@@ -72,10 +72,6 @@ def to_polygons(outline: Any) -> tuple[list[str], list[list[float]] | None]:
     if len(polygons) < len(parts):
         forms.append(DROPPED)
     return forms, polygons
-
-
-def join(corners: list[list[float]]) -> list[float]:
-    return list(chain.from_iterable(corners))
 
 
 def is_number(value: Any) -> bool:
@@ -94,15 +90,8 @@ def why_invalid(outline: Any) -> str:
     if isinstance(outline, list) and all(isinstance(part, list) for part in outline):
         for part in outline:
             if all(map(is_number, part)):
-                return f"has a polygon of {len(part)} numbers, where an even number of them from {LEAST} is needed"
+                return f"has a polygon of {len(part)} numbers, which must be even and at least {LEAST}"
     return f"has an invalid segmentation, {repr(outline)[:60]}"
-
-
-def boxes_only(entries: list[Entry], file: Path) -> Problem:
-    """The one problem of a file that was made for detection."""
-    content = "boxes only" if any(entry.get("bbox") for entry in entries) else "no segmentation at all"
-    found = f"has {content}, in all of its {len(entries)} annotations"
-    return Problem(Kind.OUTLINE, str(file), "", found, f"{EXPECTED}: boxes are not enough for masks")
 
 
 def invalid(entry: Entry, found: str, file: Path) -> Problem:
