@@ -104,10 +104,21 @@ def parameters_of(target: Any, path: str = "", allow: Sequence[str] = ()) -> dic
         raise ValueError(f"{path}._target_={target}: no such class or function{where} ({error})") from error
     if not f"{found.__module__}.".startswith(allowed):  # a name may lead to something from elsewhere
         raise ValueError(f"{path}._target_={target}: {refusal}")
+    return signature_of(found)
+
+
+def signature_of(found: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class or function; where a class of ours has `**others`, those of its base class."""
     try:
-        return dict(inspect.signature(found, eval_str=True).parameters)
+        parameters = dict(inspect.signature(found, eval_str=True).parameters)
     except NameError:  # types that are imported for type checkers only
-        return dict(inspect.signature(found).parameters)
+        parameters = dict(inspect.signature(found).parameters)
+    others = [name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD]
+    if others and inspect.isclass(found) and found.__module__.startswith("src."):
+        del parameters[others[0]]
+        owner = next(one for one in found.__mro__ if "__init__" in vars(one))
+        parameters = signature_of(owner.__mro__[1]) | parameters
+    return parameters
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

@@ -182,7 +182,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
     }
 
 
-def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, float]:
+def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, Any]:
     """Return the parts of `Cost` that the decoder and the gate compute; call it among fake tensors."""
     counts, predictions = trace(model.decoder, mask_features, levels)
     # torch counts the query-key product, the published counter does not: it is reported separately

@@ -55,6 +55,8 @@ MISSPELT = {
     "model.backbone.nam=x": "did you mean 'model.backbone.name'",
     "model.bakbone.name=x": "did you mean 'model.backbone.name'",
     "+model.pixel_decoder.dimm=3": "PixelDecoder takes no 'dimm', did you mean 'dim'",
+    "+task.aplha=1": "Segmentation takes no 'aplha', did you mean 'alpha'",
+    "+task.postproces=1": "Segmentation takes no 'postproces', did you mean 'postprocess'",  # of its base class
     "+trainer.limit_train_batch=1": "did you mean 'limit_train_batches'",
     "+trainer.foo=1": "Trainer takes no 'foo', it takes accelerator",
     "trainer.max_time=3": "write +trainer.max_time=",
@@ -176,6 +178,7 @@ def test_jobs_that_share_a_process_have_one_device(
         *("data.num_workers=-1", "data.train.num_scenes=0", "task.patience=0", "trainer.gradient_clip_val=-1"),
         *(
             "model.compile=flase",
+            "task.instance_truth=3",
             "model.decoder.num_layers=-1",
             "+trainer.max_time=60",
             "+trainer.deterministic=maybe",
