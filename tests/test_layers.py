@@ -1,6 +1,7 @@
 """Who may import whom: the table below is the architecture."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def test_no_import_goes_in_a_circle() -> None:
         for module in free:
             del left[module]
     assert not left
+
+
+def test_the_documentation_has_this_table() -> None:
+    """Row by row, all commands as one."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `?(\w+)`? \| ((?:`\w+`(?:, )?)+|nothing of ours) \|$", text, re.MULTILINE))
+    rooms = {room: used for room, used in MAY_IMPORT.items() if room not in COMMANDS}
+    expected = rooms | {"commands": USED_BY_COMMANDS}
+    assert {place: set(re.findall(r"`(\w+)`", used)) for place, used in rows.items()} == expected
 
 
 @pytest.mark.parametrize("room", sorted(file.parent for file in SRC.rglob("__init__.py")), ids=lambda room: room.name)
