@@ -16,7 +16,7 @@ from rich.console import Console
 
 from src.config.command_line import CONF, check, configure, run
 from src.config.errors import report_errors
-from src.config.overrides import expand_home, quote, spell
+from src.config.overrides import expand_home, name_of, quote, spell
 from src.config.saved_settings import saved_overrides
 from src.config.search_path import search_path
 from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
@@ -35,10 +35,6 @@ QUIET = "trainer.enable_progress_bar=false"
 def parent_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that belong to the parent."""
     return [override for override in overrides if name_of(override) not in CHAIN_ONLY]
-
-
-def name_of(override: str) -> str:
-    return override.lstrip("+~").split("=")[0]
 
 
 OmegaConf.register_new_resolver("of_parent", parent_overrides, replace=True)  # names the folder, see conf/eco.yaml
