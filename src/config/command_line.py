@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.errors import explain
@@ -88,12 +88,14 @@ def check(overrides: list[str], multirun: bool = False, primary: str = "config",
     """
     with initialized():
         with explained(overrides, primary):
-            swept = sweep_of(overrides, multirun, primary)
+            cfg = compose(primary, next(jobs(overrides)), return_hydra_config=True)
+            swept = sweep_of(cfg.hydra, overrides, multirun)
             job_overrides = [overrides] if swept is None else list(jobs(swept))
         settled: list[str] | None = None
         for job in job_overrides:
             with explained(job, primary):
-                cfg = compose(primary, job, return_hydra_config=True)
+                if swept is not None:
+                    cfg = compose(primary, job, return_hydra_config=True)
                 before, settled = settled, overrides_from_weights(cfg, job, primary)
                 if before not in (None, settled):
                     fail("model.weights: those of one sweep must be of one architecture; start a run for each")
@@ -142,8 +144,12 @@ def configure(overrides: list[str], primary: str = "config") -> DictConfig:
     """Return the configuration that these overrides compose to. Raises ValueError if they do not."""
     with initialized():  # to explain, too
         try:
-            settled = overrides_from_weights(compose(primary, overrides, return_hydra_config=True), overrides, primary)
-            return compose(primary, [*overrides, *settled])
+            cfg = compose(primary, overrides, return_hydra_config=True)
+            if settled := overrides_from_weights(cfg, overrides, primary):
+                cfg = compose(primary, [*overrides, *settled], return_hydra_config=True)
+            with flag_override(cfg, ["struct", "readonly"], False):
+                del cfg["hydra"]
+            return cfg
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, overrides, primary)) from error
 

@@ -139,8 +139,7 @@ def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list
 def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[str], list[Difference]]:
     """Return the overrides that can still be composed, and how the result differs from the kept settings."""
     with initialized():
-        composing = composable(overrides)
-        now: Any = compose("config", composing)
+        composing, now = composable(overrides)
     if "composed" in kept:
         return composing, differences(kept["composed"], OmegaConf.to_container(now), HOW)
     # an earlier version kept values only; interpolations of these groups need a run folder
@@ -149,17 +148,17 @@ def changes_since(kept: Mapping[str, Any], overrides: list[str]) -> tuple[list[s
     return composing, differences(kept["config"], values, HOW)
 
 
-def composable(overrides: list[str]) -> list[str]:
-    """The overrides without those of settings or options that no longer exist, such as an experiment."""
-    kept: list[str] = []
+def composable(overrides: list[str]) -> tuple[list[str], DictConfig]:
+    """Return the overrides whose settings and options still exist, such as an experiment, and what they compose to."""
     with suppress(HydraException, OmegaConfBaseException):
-        compose("config", overrides)
-        return overrides
+        return overrides, compose("config", overrides)
+    kept: list[str] = []
+    cfg = compose("config")
     for override in overrides:
         with suppress(HydraException, OmegaConfBaseException):
-            compose("config", [*kept, override])
+            cfg = compose("config", [*kept, override])
             kept.append(override)
-    return kept
+    return kept, cfg
 
 
 def goes_back(change: Difference, changes: Sequence[Difference], kept: Mapping[str, Any], own: Sequence[str]) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hydra import compose
 from hydra.core.override_parser.types import ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -13,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.overrides import parsed
 
 
-def sweep_of(overrides: list[str], multirun: bool, primary: str) -> list[str] | None:
+def sweep_of(hydra: DictConfig, overrides: list[str], multirun: bool) -> list[str] | None:
     """Return the overrides of a sweep, those of its file first; None if this is no sweep.
 
-    An override of the command line replaces that of the file. Raises ValueError for values that its sweeper refuses.
+    `hydra` is Hydra's own configuration, composed for one job. An override of the command line replaces that of the
+    file. Raises ValueError for values that its sweeper refuses.
     """
-    hydra = compose(primary, next(jobs(overrides)), return_hydra_config=True).hydra
     if not (multirun or hydra.mode is RunMode.MULTIRUN):
         return None
     typed = {one.get_key_element() for one in map(parsed, overrides)}
