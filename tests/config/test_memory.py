@@ -1,6 +1,5 @@
 """Where memory is short, one line says which settings to lower, with their values."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 
 from src.config.build import build_run
 from src.config.memory import memory_reason
-from tests.helpers import SMALL_MODEL, TINY_SHAPES
+from tests.helpers import PROCESSES, SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = ["+experiment=proscale_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "callbacks=[]"]
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -91,9 +90,8 @@ def test_a_worker_that_is_killed_is_named(step: str, configure: Callable[..., Di
     cfg = configure(
         *SETTINGS, "data.num_workers=1", "trainer.max_steps=500", "validate_every=1", "trainer.log_every_n_steps=0"
     )
-    fork = multiprocessing.get_context("fork")  # torch raises it again at later signals, wherever the process is then
-    reasons = fork.SimpleQueue()
-    process = fork.Process(target=kill_worker, args=(cfg, step, reasons))
+    reasons = PROCESSES.SimpleQueue()
+    process = PROCESSES.Process(target=kill_worker, args=(cfg, step, reasons))  # torch raises later signals anywhere
     process.start()
     process.join(timeout=120)
     assert not reasons.empty()
