@@ -46,7 +46,7 @@ published: setup ## print every published cost figure beside ours
 test: setup ## run all tests, or those of TESTS=path
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
-test-fast: setup ## run the tests that neither train nor start processes, within a minute or two
+test-fast: setup ## run the tests that neither train nor start processes (a minute and a half on two idle cores)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile -m "not slow" $(TESTS)
 
 check: setup ## format, lint and types, as CI checks them

@@ -40,6 +40,7 @@ def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return ask
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_its_unit(ask: Callable[..., str]) -> None:
     """Without any data at hand: the papers' Cityscapes model, for any schedule and size."""
     arguments = ["+experiment=proscale_cityscapes", "model/backbone=swin_tiny", "schedule=[1,1,1]", "format=json"]
@@ -54,6 +55,7 @@ def test_json_is_one_object_with_its_unit(ask: Callable[..., str]) -> None:
     assert figures["exits"] == {"3": figures["total"]}
 
 
+@pytest.mark.slow
 def test_csv_has_a_row_for_each_size_and_exit(ask: Callable[..., str]) -> None:
     """Two sizes and two exits: four rows, deeper and larger ones dearer."""
     text = ask(*SMALL, "exits=[4,9]", "sizes=[[64,64],[96,128]]", "format=csv")
@@ -64,6 +66,7 @@ def test_csv_has_a_row_for_each_size_and_exit(ask: Callable[..., str]) -> None:
     assert float(rows[1]["layer9"]) > 0
 
 
+@pytest.mark.slow
 def test_the_table_lists_every_part(ask: Callable[..., str]) -> None:
     """What a person reads: parts, layers, exits, and what is in no sum."""
     text = ask(*SMALL, "exits=[3,9]", "image_size=[64,64]")
@@ -71,6 +74,7 @@ def test_the_table_lists_every_part(ask: Callable[..., str]) -> None:
         assert words in text
 
 
+@pytest.mark.slow
 def test_a_data_set_is_averaged_as_its_images_are_resized(ask: Callable[..., str], tmp_path: Path) -> None:
     """From the annotation file alone: two images, resized and padded as in evaluation, answered at their own size."""
     file = tmp_path / "val.json"
@@ -86,6 +90,7 @@ def test_a_data_set_is_averaged_as_its_images_are_resized(ask: Callable[..., str
     assert 1e9 * together["postprocessing"] == pytest.approx(by_hand)
 
 
+@pytest.mark.slow
 def test_weights_are_asked_what_they_are(ask: Callable[..., str], tmp_path: Path) -> None:
     """The cost of a published checkpoint: backbone, schedule, exits and gate are read off it."""
     state = weights(published.eco_swin_tiny())
@@ -104,6 +109,7 @@ def test_weights_are_asked_what_they_are(ask: Callable[..., str], tmp_path: Path
     assert 1e9 * figures["gate"] == pytest.approx(1280)
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_are_refused(
     configure: Callable[..., DictConfig], ask: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -115,6 +121,7 @@ def test_weights_of_another_model_are_refused(
     assert "own.ckpt is of another architecture" in error_line(capsys, lambda: ask(*arguments, "num_queries=7"))
 
 
+@pytest.mark.slow
 def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], ask: Callable, tmp_path: Path) -> None:
     """Scores and hyper-parameters of a run hold what the command prints."""
     overrides = [*SHAPES, "exits=[1,3]"]
@@ -128,6 +135,7 @@ def test_training_shows_the_same_figures(configure: Callable[..., DictConfig], a
     assert count(task.model, [64, 64])[3].total == printed["total"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -169,6 +177,7 @@ def test_a_file_without_sizes_is_named(
     assert str(file) in line
 
 
+@pytest.mark.slow
 def test_a_size_that_the_model_does_not_take_is_named(
     ask: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

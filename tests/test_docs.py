@@ -136,6 +136,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+@pytest.mark.slow
 def test_the_examples_of_extending_run(tmp_path: Path) -> None:
     """The page's files in an empty folder, and its commands one after the other."""
     page = (ROOT / "docs/extending.md").read_text()

@@ -36,6 +36,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     return chain
 
 
+@pytest.mark.slow
 def test_every_step_builds_on_the_one_before(chain: Callable[..., dict[str, Job]]) -> None:
     """A parent with the settings typed, its table with what the gates look at, a gate and its scores for each beta."""
     jobs = chain(PARENT, "lr=0.1", "betas=[0.001,0.01]")
@@ -53,6 +54,7 @@ def test_every_step_builds_on_the_one_before(chain: Callable[..., dict[str, Job]
     assert len({job.folder for job in jobs.values()}) == len(jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "others",
     [
@@ -70,6 +72,7 @@ def test_another_trade_off_keeps_parent_and_table(others: list[str], chain: Call
     assert chain(PARENT, "lr=0.1", "betas=[0.01]")["parent"].folder != first["parent"].folder
 
 
+@pytest.mark.slow
 def test_a_gate_that_predicts_qualities_serves_every_beta(chain: Callable[..., dict[str, Job]]) -> None:
     """It is trained once, and its command does not change with them."""
     first, second = (chain(PARENT, betas, "gates.task.target=quality") for betas in ("betas=[0.1]", "betas=[0.0,0.01]"))
@@ -78,6 +81,7 @@ def test_a_gate_that_predicts_qualities_serves_every_beta(chain: Callable[..., d
     assert "beta=0.01" in second["scores beta=0.01"].arguments
 
 
+@pytest.mark.slow
 def test_gates_are_those_of_the_data_set(chain: Callable[..., dict[str, Job]]) -> None:
     """Unless others are named; a logger is for all, a table has what these gates look at."""
     jobs = chain("+experiment=eco_parent_coco", "logger=wandb", "data.root=/x", "betas=[0.01]")
@@ -89,6 +93,7 @@ def test_gates_are_those_of_the_data_set(chain: Callable[..., dict[str, Job]]) -
     assert "task.inputs=[std32]" in jobs["exit table"].arguments
 
 
+@pytest.mark.slow
 def test_a_parent_can_be_given(chain: Callable[..., dict[str, Job]], tmp_path: Path) -> None:
     """Its settings are those of its training, what is typed comes on top, and it is scored, not trained again."""
     settings = {"config": {}, "overrides": [PARENT, "exits=[1,3]", "name=mine"]}
@@ -120,6 +125,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", REFUSED)
 def test_a_mistake_is_one_line_before_anything_runs(
     typed: str, chain: Callable[..., dict[str, Job]], capsys: pytest.CaptureFixture[str]
@@ -142,6 +148,7 @@ def test_a_parent_on_several_gpus_is_trained_alone(
     assert "trainer.devices=2: a job of a chain has one GPU" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_chains_do_not_share_a_folder(
     chain: Callable[..., dict[str, Job]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +159,7 @@ def test_two_chains_do_not_share_a_folder(
     assert f"{folder}: a sweep is running there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_failed_is_told(chain: Callable[..., dict[str, Job]], capsys: pytest.CaptureFixture[str]) -> None:
     """What builds on it was not run; the exit status is 1, and the last line says how to look at the rest."""
     with pytest.raises(SystemExit) as stop:
@@ -165,6 +173,7 @@ def test_what_failed_is_told(chain: Callable[..., dict[str, Job]], capsys: pytes
     assert (status["gate beta=0.1"], status["scores beta=0.1"]) == ("failed", "not run")
 
 
+@pytest.mark.slow
 def test_a_chain_ends_in_scores(tmp_path: Path) -> None:
     """From nothing to what the gate brings on the validation images, beside every exit of the parent."""
     tiny = [*TINY_SHAPES, *SMALL_MODEL, "data.train.num_scenes=20", "task.postprocess.object_threshold=0.0"]

@@ -19,6 +19,8 @@ from src.models.gate import INPUTS
 from tests.helpers import ROOT, SIZES, SMALL_MODEL, TINY, TINY_SHAPES, export_custom
 from tests.tables import write_table
 
+pytestmark = pytest.mark.slow
+
 GATES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_gate_*.yaml"))  # need an exit table
 ORACLES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_oracle_*.yaml"))  # are for src.label
 OTHERS = {"finetune", *GATES, *ORACLES}  # finetune needs weights

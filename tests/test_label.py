@@ -37,6 +37,7 @@ def test_exits_the_parent_never_trained_are_refused(tmp_path: Path) -> None:
         check_trained(file, [5, 6])
 
 
+@pytest.mark.slow
 def test_a_typed_experiment_takes_the_place_of_the_parents(tmp_path: Path) -> None:
     """Its other settings stay, its name does not; without that wish a typed experiment stands alone."""
     file = trained(tmp_path, "+experiment=eco_parent_shapes", "name=mine", "dim=32")
@@ -45,6 +46,7 @@ def test_a_typed_experiment_takes_the_place_of_the_parents(tmp_path: Path) -> No
     assert saved_overrides(typed) == typed
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_equal(tmp_path: Path) -> None:
     """With kill -9 after some shards; the same command leaves the table of an unbroken run, bit for bit."""
     launch("src.train", "+experiment=eco_parent_shapes", *TINY_SHAPES, *SMALL_MODEL, f"hydra.run.dir={tmp_path}")

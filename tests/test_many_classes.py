@@ -21,6 +21,8 @@ from src.train import train
 from src.validate_data import validate_data
 from tests.helpers import SIZES, SMALL_MODEL, TINY
 
+pytestmark = pytest.mark.slow
+
 VOID = 65535
 NUM_CLASSES = {"semantic": 300, "panoptic": 300, "instances": 1203}
 SCORE = {"semantic": "miou", "panoptic": "pq", "instances": "ap"}

@@ -19,6 +19,8 @@ from src.reporting.runs import find
 from src.train import train
 from tests.helpers import SIZES, SMALL_MODEL, TINY, error_line, export_custom
 
+pytestmark = pytest.mark.slow
+
 SCORES = {"semantic": ["miou"], "panoptic": ["pq", "ap"], "instances": ["ap"]}
 
 

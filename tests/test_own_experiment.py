@@ -70,6 +70,7 @@ def test_every_spelling_is_one_override(typed: list[str], own: Path) -> None:
     assert with_search_path(["seed=1"]) == ["seed=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("primary", ["config", "evaluate", "label", "predict", "eco", "cost", "validate_data"])
 def test_every_command_finds_the_experiment(primary: str, own: Path) -> None:
     """The check before it runs, and what composes, see the folder."""
@@ -124,6 +125,7 @@ def test_jobs_of_a_sweep_get_the_folder(own: Path, monkeypatch: pytest.MonkeyPat
     assert len(folders) == 2
 
 
+@pytest.mark.slow
 def test_steps_of_a_chain_get_the_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them, and what may run."""
     seen: list[Any] = []
@@ -177,6 +179,7 @@ def test_what_is_allowed_is_that_package(
     assert message in error_line(capsys, lambda: check(settings))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_allows_nothing_by_itself(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither by its settings nor by the experiment in the folder that it names; the user's word counts."""
     plain = checkpoint(own, "data.augment._target_=own_package.Dusk", "allow=[own_package]", "++allow=[own_package]")

@@ -27,6 +27,8 @@ from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, error_line
 from tests.weights import published
 from tests.weights.published import weights
 
+pytestmark = pytest.mark.slow
+
 EXITS = [1, 2, 3]
 SETTINGS = [
     "+experiment=proscale_shapes",

@@ -25,6 +25,8 @@ from src.predict import gathered, predict
 from tests.metrics.test_panoptic_quality import obvious_counts
 from tests.test_predict import SETTINGS, load, save
 
+pytestmark = pytest.mark.slow
+
 SIDE = 160  # pixels, so that there are large objects
 CATEGORIES = Shapes(1).categories
 

@@ -64,6 +64,7 @@ def test_without_classes_there_is_no_file_of_them(runs: Path, tmp_path: Path, mo
         assert (tmp_path / "out/classes.csv").exists() == (folder == "model")
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No address in it, and every picture is inside: those that left first and last, then examples of the parent."""
     run(monkeypatch, runs, "--out", tmp_path / "out")

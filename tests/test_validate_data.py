@@ -43,6 +43,7 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_what_is_fit_ends_well(ask: Ask, tmp_path: Path) -> None:
     """With exit status 0, no problem in the file, a row for each class of each split, and a picture."""
     status, text = ask("+experiment=proscale_coco")
@@ -54,6 +55,7 @@ def test_what_is_fit_ends_well(ask: Ask, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "run" / "samples.png").width > 4 * 300
 
 
+@pytest.mark.slow
 def test_what_is_not_fit_is_said_and_kept(ask: Ask, tmp_path: Path) -> None:
     """With exit status 1: the kinds with examples on the terminal, all of it in the file."""
     for number in range(5):
@@ -90,6 +92,7 @@ def test_half_a_character_is_kept_as_unreadable(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes().splitlines()[1] == "half \ufffd,".encode() + b"\xdf,3"
 
 
+@pytest.mark.slow
 def test_warnings_do_not_fail(ask: Ask, tmp_path: Path) -> None:
     """They are said all the same."""
     file = tmp_path / "made" / "annotations" / "panoptic_val2017.json"

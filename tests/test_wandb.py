@@ -12,6 +12,8 @@ from src.loggers.wandb import KEPT
 from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 from tests.offline_runs import OfflineRun, offline_runs
 
+pytestmark = pytest.mark.slow
+
 PARENT = [
     "+experiment=eco_parent_shapes",
     *TINY_SHAPES,

@@ -63,7 +63,7 @@ class Pictures(Callback):
         for number, picture in enumerate(pictures):
             name = Path(picture.name).stem.replace(" ", "_")
             with atomic_write(self.folder / f"{number:02d}_{name}.png") as part:
-                picture.sheet(task.categories).save(part)
+                picture.sheet(task.categories).save(part, compress_level=3)  # half the time of 6, a fifth larger
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and pictures:
                 captions, masks = [picture.caption for picture in pictures], masks_of(pictures, task.categories)

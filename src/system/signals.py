@@ -36,6 +36,10 @@ class Signals:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Hold no signals, and forget those that came."""
         self.held = False
         self.received: int | None = None
         self.before: dict[int, Any] = {}  # handlers that were there
@@ -46,6 +50,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self.reset()  # a training outside such a block, as in a notebook, may have failed while it held them
         for number in (*ENDING, signal.SIGUSR2):
             handler = signal.getsignal(number)
             # background jobs of a shell keep ignoring SIGINT; SIGUSR2 only concerns a cluster's client that handles it
@@ -57,7 +62,7 @@ class Signals:
         finally:
             for signum, handler in self.before.items():
                 signal.signal(signum, handler)
-            self.held, self.received, self.before = False, None, {}
+            self.reset()
 
     def watch(self) -> None:
         """Become the handler, again if a library has set its own since."""

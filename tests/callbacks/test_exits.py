@@ -5,11 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from src.callbacks.exits import ExitList
 from src.tasks.evaluation import ImagePrediction
+
+pytestmark = pytest.mark.slow
 
 IMAGES = [(7, "c", 2, 1.25), (3, "a", 4, 2.5), (5, "b", 2, 1.0), (12, "d", 1, 0.5), (4, "e", 3, 2.0)]
 

@@ -38,6 +38,7 @@ def test_the_median_over_rounds_of_the_mean_over_images() -> None:
     assert turns == [(name, image) for image in (0, 1) for _ in range(4) for name in "ab"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["[default,latency]", "[latency,default]"])
 def test_latencies_stand_beside_the_scores(order: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """In whatever order the callbacks are named; no image is kept."""

@@ -90,6 +90,7 @@ def test_the_same_classes_may_be_written_otherwise(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_renamed_classes_and_says_so(learnt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a place stands for may change where it is learnt on; with a new class head there is nothing to say."""
     name_classes(learnt.parent, SWAPPED)
@@ -113,6 +114,7 @@ def test_a_run_does_not_go_on_with_other_classes(learnt: Path) -> None:
     made(learnt, "config")
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_name_their_classes_are_scored(learnt: Path, tmp_path: Path) -> None:
     """There is nothing to compare; only the number has to be right."""
     torch.save(torch.load(learnt, weights_only=True)["state_dict"], file := tmp_path / "plain.pth")
@@ -124,6 +126,7 @@ def test_weights_that_do_not_name_their_classes_are_scored(learnt: Path, tmp_pat
         made(learnt, "evaluate", *weights)
 
 
+@pytest.mark.slow
 def test_predictions_have_the_names_that_were_learnt(learnt: Path, tmp_path: Path) -> None:
     """Whatever the data are called now, and however the checkpoint is named; `categories` names them otherwise."""
     name_classes(learnt.parent, SWAPPED)

@@ -95,6 +95,7 @@ def test_every_value_of_a_sweep_is_checked_first(sweep: str, message: str, capsy
 PARAMS = "+hydra.sweeper.params"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -118,6 +119,7 @@ def test_the_values_of_a_sweep_file_are_checked_first(
     assert message in error_line(capsys, lambda: check(["+sweep=schedule", *overrides]))
 
 
+@pytest.mark.slow
 def test_what_is_typed_stands_for_the_values_of_a_file() -> None:
     """Which are not checked then."""
     check(["+sweep=schedule", f"{PARAMS}.seed='-1,-2'", "seed=1,2"])
@@ -146,6 +148,7 @@ def test_jobs_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     check(["seed=1,2"], multirun=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "gpus"),
     [
@@ -167,6 +170,7 @@ def test_jobs_that_share_a_process_have_one_device(
     check(["seed=1,2", "hydra/launcher=basic", "trainer.devices=1"], multirun=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -246,6 +250,7 @@ def test_a_config_calls_only_what_belongs_here(target: str, capsys: pytest.Captu
     assert "_target_" in error_line(capsys, lambda: check([f"+callbacks.more._target_={target}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bad_image_names_itself(
@@ -310,6 +315,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named(
     assert f"ckpt_path={path}" in error_line(capsys, lambda: report_errors(find_checkpoint)(cfg))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_model_only(
     configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -332,6 +338,7 @@ def test_a_run_goes_on_with_its_own_model_only(
     assert f"ckpt_path={file} is of another architecture" in line
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_the_last(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Every validation writes last.ckpt, also when nothing got better."""
     task, data, trainer = build_run(configure(*SHAPES, "trainer.max_steps=3", "task.postprocess.object_threshold=1.0"))
@@ -344,6 +351,7 @@ def find_step(file: Path) -> int:
     return torch.load(file, weights_only=True)["global_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [train, evaluate])
 def test_help_shows_dials_experiments_and_commands(
     entry: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -368,6 +376,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds)
 
 
+@pytest.mark.slow
 def test_a_run_warns_of_nothing(tmp_path: Path) -> None:
     """Neither torch nor Lightning, with worker processes and accumulated batches."""
     several = ["batch_size_per_device=1", "data.num_workers=1", f"paths.runs={tmp_path}"]
@@ -376,6 +385,7 @@ def test_a_run_warns_of_nothing(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_in_one_line_and_a_status() -> None:
     """The command itself exits with 2 and writes a single line to stderr."""
     process = start("src.train", "experiment=proscal_coco")
@@ -392,6 +402,7 @@ def test_nothing_to_evaluate_is_said(
     assert "give ckpt_path=FILE" in error_line(capsys, lambda: run(evaluate, arguments))
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_value(tmp_path: Path) -> None:
     """`-m`, wherever it stands, trains a model for each schedule, in a folder of that name, and tabulates scores."""
     schedules = ["schedule=[1,1,1]", "schedule=[2,1,1]"]
@@ -408,6 +419,7 @@ def test_a_sweep_runs_every_value(tmp_path: Path) -> None:
         assert {name: str(value) for name, value in scores.items()} == {name: row[name] for name in scores}
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_saved(tmp_path: Path) -> None:
     """Interrupted, a run ends in one line, which says the step that is kept."""
     process = start("src.train", *SHAPES, f"paths.runs={tmp_path}", "trainer.max_steps=100000", "validate_every=2")
@@ -432,6 +444,7 @@ def proscale(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_weights_settle_what_nobody_asked_for(proscale: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Schedule, pixel embedding and the published re-calibration follow the file, and it is said."""
     expected = [
@@ -474,6 +487,7 @@ def test_a_checkpoint_gives_settings_and_no_flags(tmp_path: Path) -> None:
     assert saved_overrides([f"ckpt_path={tmp_path / 'last.ckpt'}"]) == ["dim=64", f"ckpt_path={tmp_path / 'last.ckpt'}"]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_weights_of_one_architecture(
     proscale: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -485,6 +499,7 @@ def test_a_sweep_has_weights_of_one_architecture(
     assert "num_queries=50, but model.weights=" in error_line(capsys, lambda: check(asked, multirun=True))
 
 
+@pytest.mark.slow
 def test_published_weights_can_be_trained_on_with_other_classes(
     proscale: Path, configure: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

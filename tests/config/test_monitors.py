@@ -23,6 +23,7 @@ def fit(cfg: DictConfig) -> tuple[Any, Any]:
     return task, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmentation", ["panoptic", "instance", "semantic"])
 def test_the_names_of_scores_are_those_that_are_logged(segmentation: str, configure: Callable[..., DictConfig]) -> None:
     """By every exit; a score of a size that no object has is nan, and logged all the same."""
@@ -62,6 +63,7 @@ def test_what_cannot_be_gone_by_is_refused_before_training(
         build_run(configure(*SETTINGS, *typed))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_elsewhere_keeps_the_best(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Its file is there with its score, so that a worse one does not take its place."""
     settings = [*SETTINGS, "task.scheduler.total_iters=4", "validate_every=1"]

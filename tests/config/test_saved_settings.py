@@ -53,6 +53,7 @@ def decisive(overrides: list[str]) -> dict:
     return {name: settings[name] for name in ("schedule", "dim", "lr", "model", "data", "segmentation")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["nothing", "a value", "another group", "something more", "the experiment is gone", "an older checkpoint"]
 )
@@ -89,6 +90,7 @@ def test_an_evaluation_is_of_the_settings_of_the_training(
     assert (said in lines[0] and len(lines) == 1) if how != "nothing" else not lines
 
 
+@pytest.mark.slow
 def test_what_is_typed_wins(conf: Path, tmp_path: Path) -> None:
     """Over what the checkpoint keeps."""
     file = trained(tmp_path / "run", "+experiment=proscale_shapes")
@@ -98,6 +100,7 @@ def test_what_is_typed_wins(conf: Path, tmp_path: Path) -> None:
     assert saved_overrides(again) == again  # as processes do that are started with the whole command line
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_the_settings_of_its_checkpoint(conf: Path, tmp_path: Path) -> None:
     """Callbacks and loggers too; an experiment that is typed stands alone."""
     file = trained(tmp_path / "run", "+experiment=proscale_shapes", "callbacks=[default,ema]", "dim=32")
@@ -134,6 +137,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [*REFUSED, *TAKEN])
 def test_a_run_goes_on_as_the_run_that_it_is(
     typed: str, configure: Callable[..., DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -181,6 +185,7 @@ def test_a_sweep_does_not_mix_settings(
     assert "lr was 0.001 and is 0.5 now" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["C:\\data\\", "it's", "\\'", "${dim}", "a: {b}, 'c'", "", "true", ["\\", {"k": "'"}]]
 )
@@ -195,6 +200,7 @@ def test_a_setting_is_brought_back_whatever_it_contains(value: Any, conf: Path, 
     assert OmegaConf.to_container(cfg, resolve=False)["extra"] == value  # type: ignore[call-overload, index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("above", ["", "model.backbone.options.drop_path_rate=0.1"])
 def test_a_setting_that_files_have_only_now_is_left_out(
     above: str, conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -94,6 +94,7 @@ def test_a_row_for_every_job(pretend: Path) -> None:
     assert json.loads((pretend / "sweep" / "x=bb" / "scores.json").read_text())["exits"]["2"]["pq"] == 2 / 3
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_runs_what_is_missing(pretend: Path) -> None:
     """Nothing that is finished, and everything else; the table is that of one sweep."""
     launch(pretend, "a", "bb")
@@ -102,6 +103,7 @@ def test_the_same_sweep_again_runs_what_is_missing(pretend: Path) -> None:
     assert [row["x"] for row in rows(pretend)] == ["a", "bb", "ccc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_failure_is_told_and_the_others_run(at_once: int, pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit status is 1, the last line of the job says why, and it runs again the next time."""
@@ -142,6 +144,7 @@ def test_two_sweeps_do_not_share_a_folder(pretend: Path, capsys: pytest.CaptureF
     assert ran(pretend) == ["a"]
 
 
+@pytest.mark.slow
 def test_jobs_end_with_a_sweep_that_is_killed(pretend: Path) -> None:
     """By kill -9 too; the same sweep then ends as an unbroken one, and what was finished did not run twice."""
     script = f"import sys; sys.path[:0] = ['{ROOT}']\n"
@@ -161,6 +164,7 @@ def test_jobs_end_with_a_sweep_that_is_killed(pretend: Path) -> None:
     assert (pretend / "bb" / "scores.json").exists()
 
 
+@pytest.mark.slow
 def test_batches_are_one_sweep(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has the jobs of all, none runs twice, and what failed is told at the end, not before."""
     made = launcher(pretend, "a", "bad", "ccc")
@@ -177,6 +181,7 @@ def test_batches_are_one_sweep(pretend: Path, capsys: pytest.CaptureFixture[str]
     assert "1 of 3 jobs failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_pareto_set_is_told_and_marked(pretend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Equals stand together; a job without scores is neither on it nor beaten."""
     with pytest.raises(SystemExit):

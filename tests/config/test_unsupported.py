@@ -107,6 +107,7 @@ def test_nothing_is_saved_without_a_callback_that_saves(configure: Callable[...,
     assert trainer.loggers == []
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_min_steps_and_no_longer(configure: Callable[..., DictConfig]) -> None:
     """Though training on images is one epoch, which ends with the run."""
     stop = (

@@ -381,6 +381,7 @@ def test_what_has_no_images_is_refused() -> None:
         look(object())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="needs the sample of real COCO files")
 @pytest.mark.parametrize("layout", BOTH)
 def test_real_files_are_fit(layout: str) -> None:

@@ -43,6 +43,7 @@ def test_what_is_done_is_not_run_again(log: Path) -> None:
     assert log.read_text() == "abx"
 
 
+@pytest.mark.slow
 def test_what_is_made_from_something_that_runs_anew_runs_anew(log: Path) -> None:
     """However they are listed."""
     jobs = [job(log, "c", "b"), job(log, "b", "a"), job(log, "a")]
@@ -83,6 +84,7 @@ def test_a_training_goes_on_from_its_last_checkpoint(log: Path) -> None:
         assert last.exists() == (begun == one.line)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_requeued_goes_on(log: Path) -> None:
     """Called in a process that a cluster gave, it is the command that a process of its own would be."""
     one = Job("t", ["show", "steps=2"], log.parent / "seed=0")
@@ -102,6 +104,7 @@ def test_a_job_that_is_requeued_goes_on(log: Path) -> None:
     assert said == ["steps=2\n", "steps=2 ckpt_path=auto\n"]
 
 
+@pytest.mark.slow
 def test_the_signals_to_requeue_are_for_one(log: Path) -> None:
     """Neither Lightning, which takes USR1, nor workers that the job forks requeue it too."""
     (log.parent / "ask.py").write_text(

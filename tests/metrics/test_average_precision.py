@@ -217,6 +217,7 @@ def annotated(split):
     return annotations, sorted(annotations.cats)
 
 
+@pytest.mark.slow
 @SPLITS
 @SAMPLE
 def test_coco_against_itself_is_one(split):

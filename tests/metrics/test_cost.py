@@ -55,6 +55,7 @@ def make_published(backbone: str, schedule: list[int], num_classes: int, light: 
         )
 
 
+@pytest.mark.slow
 def test_an_encoder_layer_costs_what_its_formula_says() -> None:
     """N (2 d^2 + 96 L d + 2 d 1024) + 10 d N multiply-adds for N tokens of L levels, d = 256."""
     schedule = [1, 1, 1]
@@ -82,6 +83,7 @@ def test_other_parts_cost_what_their_formulas_say() -> None:
     assert {name: round(1e9 * value) for name, value in cost.parts().items() if name in by_hand} == by_hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "schedule", "num_classes", "light", "size", "expected"),
     [
@@ -102,6 +104,7 @@ def test_published_costs(
     assert parts == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resized", "original", "expected"),
     [((800, 800), (640, 640), 170.84), ((800, 1067), (480, 640), 226.48), ((800, 1333), (384, 640), 276.69)],
@@ -114,6 +117,7 @@ def test_real_images_are_padded_and_answered_at_their_own_size(
     assert costs[6].total == pytest.approx(expected, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_a_survey_is_the_mean_of_its_images() -> None:
     """Images that share a padded size are counted once, and weigh as many as they are."""
     model = make_model([1, 1, 1])
@@ -133,6 +137,7 @@ def test_the_total_is_the_sum_of_its_parts() -> None:
     assert cost.total == 2047
 
 
+@pytest.mark.slow
 def test_cost_grows_with_depth_and_with_schedule() -> None:
     """One more layer costs more wherever it is, and a layer with more levels alive costs more than one with fewer."""
     schedules = [[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1], [1, 2, 1], [1, 1, 2], [0, 0, 4]]
@@ -159,6 +164,7 @@ def test_a_gate_costs_next_to_nothing() -> None:
     assert round(1e9 * cost.gate) == 1280
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["eco_parent_coco", "eco_parent_shapes", "eco_proscale_shapes"])
 def test_a_gate_takes_less_than_a_thousandth(experiment: str) -> None:
     """Of the multiply-adds of the shallowest exit, with every input there is and a layer in between."""

@@ -263,6 +263,7 @@ def test_sum_of_halves_is_the_whole():
     assert whole.compute()["pq"] == pytest.approx(float(class_quality(total)[:, 0].nanmean()), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 @pytest.mark.skipif(not COCO.exists(), reason="needs the COCO sample")
 def test_coco_against_itself_is_one(split):

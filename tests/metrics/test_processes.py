@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -5,6 +6,8 @@ import torch.multiprocessing as mp
 from src.metrics.average_precision import MaskAP
 from src.metrics.mean_iou import MeanIoU
 from src.metrics.panoptic_quality import PanopticQuality
+
+pytestmark = pytest.mark.slow
 
 IMAGES = range(5)  # an odd number, so that the two processes have unequal shares
 

@@ -8,6 +8,7 @@ from src.models.backbone import STRIDES, Backbone
 SWIN = {"strict_img_size": False, "always_partition": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 96), (75, 101)])
 def test_features_come_at_their_strides(size: tuple[int, int]) -> None:
     """A Swin at sizes it was not made for: a map per stride, rounded up, in the channels it announces."""

@@ -87,6 +87,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return theirs, ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(128, 160), (101, 150)])
 @torch.no_grad()
 def test_all_predictions_agree(pair, size: tuple[int, int]) -> None:

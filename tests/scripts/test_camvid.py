@@ -21,6 +21,7 @@ def write(place: Path, exits: Sequence[int], miou: float, gate: float | None = N
     (place / "scores.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_jobs_are_commands_that_compose(tmp_path: Path) -> None:
     """Each model is trained with its seed, then scored on the test split; a parent has its gates trained and scored."""
     for name, model in camvid.MODELS.items():
@@ -36,6 +37,7 @@ def test_jobs_are_commands_that_compose(tmp_path: Path) -> None:
         assert any(f"{run}/train/checkpoints/last.ckpt" in argument for argument in test.arguments)
 
 
+@pytest.mark.slow
 def test_the_table_has_every_seed_exit_and_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return str(stop.value.code)
 
 
+@pytest.mark.slow
 def test_a_model_zoo_file_becomes_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The report names kind, parts and terms; weights and configuration lie side by side; both say the same."""
     arrays = {name: value.numpy() for name, value in weights(published.mask2former_swin_tiny()).items()}
@@ -39,6 +40,7 @@ def test_a_model_zoo_file_becomes_ours(tmp_path: Path, capsys: pytest.CaptureFix
     assert read(str(tmp_path / "new" / "ours.safetensors")).settings() == read(str(tmp_path / "zoo.pkl")).settings()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin", "resnet"])
 def test_transformers_takes_back_what_it_gave(name: str, tmp_path: Path) -> None:
     """From its folder to ours and to a new folder of its: every tensor is equal, and `from_pretrained` misses none."""
@@ -70,6 +72,7 @@ def test_transformers_takes_back_what_it_gave(name: str, tmp_path: Path) -> None
     assert torch.equal(*(output.class_queries_logits for output in outputs))
 
 
+@pytest.mark.slow
 def test_names_of_transformers_in_memory_are_known(tmp_path: Path) -> None:
     """Version 5 calls its modules otherwise than its files do; a state dict saved by hand reads the same."""
     stages = ["stage1", "stage2", "stage3", "stage4"]
@@ -84,6 +87,7 @@ def test_names_of_transformers_in_memory_are_known(tmp_path: Path) -> None:
     assert all(torch.equal(folder[key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_transformers_cannot_say_what_the_papers_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """PRO-SCALE does not become a folder of transformers, and none is begun."""
     torch.save({"model": weights(published.proscale_resnet50())}, tmp_path / "proscale.pth")
@@ -93,6 +97,7 @@ def test_transformers_cannot_say_what_the_papers_add(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A weight too few, one too many and one of another shape are listed, and nothing is written."""
     state = weights(published.mask2former_resnet50())
@@ -114,6 +119,7 @@ def test_a_target_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Capt
     )
 
 
+@pytest.mark.slow
 def test_the_configuration_beside_is_an_experiment(tmp_path: Path) -> None:
     """Values nest as our configuration does, and plain JSON can hold them."""
     torch.save({"model": weights(published.eco_swin_tiny())}, tmp_path / "eco.pth")
@@ -126,6 +132,7 @@ def test_the_configuration_beside_is_an_experiment(tmp_path: Path) -> None:
     json.dumps(config)
 
 
+@pytest.mark.slow
 def test_nothing_of_anybody_else_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that happens to have the name of our configuration stays, and so does all else; our own are renewed."""
     torch.save({"model": weights(published.mask2former_resnet50())}, tmp_path / "m2f.pth")

@@ -14,6 +14,8 @@ from nbclient.exceptions import CellExecutionError
 
 from tests.helpers import ROOT, launch
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = ["batch_size=2", "trainer.accelerator=cpu", "data.val.num_scenes=9", "task.criterion.num_points=64"]
 

@@ -24,6 +24,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_exit_and_gate_is_timed(
     models: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +49,7 @@ def test_every_exit_and_gate_is_timed(
     assert "2 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_mistakes_end_in_one_line(models: list[str], photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A broken image is left out while others are left; nothing to time is an error."""
     (photos / "broken").mkdir()

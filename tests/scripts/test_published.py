@@ -5,6 +5,7 @@ import pytest
 from scripts.published import COUNTED, EXITS, MODELS, PIXEL_DECODERS, PRINTED, Row, counted, papers, parts
 
 
+@pytest.mark.slow
 def test_every_row_is_compared_with_what_is_counted() -> None:
     """Given the right counts, all differences vanish; each model of the table is one that is counted."""
     assert COUNTED.keys() | PIXEL_DECODERS.keys() | PRINTED.keys() <= MODELS.keys()

@@ -69,6 +69,7 @@ def results(run: Path) -> tuple[Any, ...]:
     return logged(run), {name: value for name, value in scores.items() if name != "made_by"}, states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "last", "why"),
     [
@@ -91,6 +92,7 @@ def test_a_run_ends_with_its_last_step(
     assert why in why_it_ended(trainer)
 
 
+@pytest.mark.slow
 def test_without_validations_there_is_a_checkpoint(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Of the last step, and no scores."""
     fit(configure(*SETTINGS, "trainer.max_steps=3", "trainer.limit_val_batches=0"))
@@ -120,6 +122,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("unbroken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(
     place: str, configure: Callable[..., DictConfig], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +150,7 @@ def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(
     assert results(tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_what_fails_between_two_steps_loses_none(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +170,7 @@ def test_what_fails_between_two_steps_loses_none(
         assert step_of(tmp_path / "run") == kept
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_between_validations(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +206,14 @@ def test_signals_wait_while_they_are_held_and_the_second_does_not() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_signals_that_a_failed_training_held_are_heard_again() -> None:
+    """By the next command of the same process."""
+    ours = Signals()
+    ours.hold()
+    with ours.caught(), pytest.raises(Interrupted, match="SIGTERM"):
+        signal.raise_signal(signal.SIGTERM)
+
+
 def test_the_signal_to_requeue_waits_for_the_step_too() -> None:
     """Then the cluster's client does what it wanted to do; of other signals it hears nothing."""
     ours, heard = Signals(), list[int]()
@@ -234,6 +247,7 @@ def test_a_run_is_finished_when_its_folder_says_so(scores: str | None, expected:
     assert not finished(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_sweep_that_is_ended_ends_its_jobs_and_goes_on(name: str, status: int, tmp_path: Path) -> None:
     """With their steps kept, in one line; the same command then has the results of one that nobody ended."""

@@ -26,6 +26,7 @@ def diverge(cfg: DictConfig) -> Any:
     return task
 
 
+@pytest.mark.slow
 def test_a_bad_step_is_replayed(
     configure: Callable[..., DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_bad_step_is_replayed(
     assert "first gradient of a parameter that is not finite: model." in shown
 
 
+@pytest.mark.slow
 def test_a_replay_is_the_step(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Run from what is kept, a step has the loss that it had in training."""
     task, data, trainer = build_run(configure(*BROKEN, "trainer.max_steps=1", "lr=1e-3", "batch_size_per_device=1"))
@@ -65,6 +67,7 @@ def test_a_replay_is_the_step(configure: Callable[..., DictConfig], tmp_path: Pa
     assert torch.equal(torch.stack(losses), torch.stack([loss for _, loss in parts]))
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_end_the_training(
     configure: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

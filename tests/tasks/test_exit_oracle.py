@@ -52,6 +52,7 @@ def label(run: Experiment, folder: Path, **about: Any) -> ExitTable:
     return read_table(folder)
 
 
+@pytest.mark.slow
 def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:
     """The PQ of single images, as evaluation of one exit has it; costs and inputs are those of the model."""
     task: Any = run.task.eval()
@@ -71,6 +72,7 @@ def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:
             evaluation.reset()
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_the_batch(run: Experiment) -> None:
     """Images of different sizes side by side are labelled as they are alone."""
     batch = batch_of(run, range(3))
@@ -100,6 +102,7 @@ def test_other_tasks_have_a_quality_too(segmentation: str, configure: Callable[.
     assert ((quality >= 0) & (quality <= 1)).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_equal(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

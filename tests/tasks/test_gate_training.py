@@ -35,6 +35,7 @@ def report(tmp_path: Path) -> dict[str, Any]:
     return json.loads((tmp_path / "run" / "gate.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["exit", "soft", "quality"])
 def test_every_target_beats_chance(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
     """On images not trained on, and by far; the numbers are kept."""
@@ -54,6 +55,7 @@ def test_every_target_beats_chance(target: str, configure: Configure, table: Pat
     assert scores["images"]["split"] == "train"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Path, tmp_path: Path) -> None:
     """Plain values, weights and moments; and of a gate of qualities, what turns another beta into other exits."""
     train(configure, table, "task.target=quality", "task.gate.hidden=32", "beta=0.02")
@@ -79,6 +81,7 @@ def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Pat
     assert depths[0] > depths[1] > depths[3] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["exit", "quality"])
 def test_a_budget_is_kept_to(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
     """The beta found for it is kept, and the gate's mean cost is near."""

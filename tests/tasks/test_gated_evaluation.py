@@ -29,6 +29,8 @@ from src.tasks.gated_evaluation import load_gate
 from src.weights.checkpoint import fingerprint
 from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES
 
+pytestmark = pytest.mark.slow
+
 EXITS = [1, 2, 3, 4]
 INPUTS = ["mean32", "std16"]
 BETA = 0.05

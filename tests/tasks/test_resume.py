@@ -48,6 +48,7 @@ def resume(runs: Path, checkpoint: str) -> Losses:
     return read(max(runs.glob("*/*"), key=lambda run: run.stat().st_mtime))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", ["at its last step", "in between"])
 def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """Losses, gradients and learning rates of a resumed run are those of the unbroken one, digit by digit."""
@@ -69,6 +70,7 @@ def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., Dic
     assert resumed == {step: expected[step] for step in resumed}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_own_folder(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     """With `ckpt_path=auto`: begun anew first, then continued to the end of the unbroken run; one table has it all."""
     unbroken, run = tmp_path / "unbroken", tmp_path / "seed=0,schedule=[1,1,1]"

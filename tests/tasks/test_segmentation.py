@@ -83,6 +83,7 @@ def fit(run: Experiment, *callbacks: lightning.Callback) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["gradient", "logits"])
 def test_a_step_that_is_not_finite_is_counted_and_changes_nothing(
     what: str, configure: Callable[..., DictConfig]
@@ -96,6 +97,7 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing(
     assert all(parameters.isfinite().all() for parameters in poison.after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["gradient", "logits"])
 def test_training_stops_when_it_has_diverged(what: str, configure: Callable[..., DictConfig]) -> None:
     """After `patience` such steps in a row an error names what one may change."""
@@ -106,6 +108,7 @@ def test_training_stops_when_it_has_diverged(what: str, configure: Callable[...,
     assert len(poison.after) == 1 + 4  # the last of five steps did not end
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_now_and_then_are_borne(configure: Callable[..., DictConfig]) -> None:
     """The patience is for steps in a row."""
     run = build_run(configure(*SETTINGS, "trainer.max_steps=6", "task.patience=2"))
@@ -163,6 +166,7 @@ class Watch(lightning.Callback):
         self.gradients.append([float(layer.linear1.weight.grad.abs().sum()) for layer in layers])
 
 
+@pytest.mark.slow
 def test_a_step_draws_one_exit_and_trains_the_layers_up_to_it(configure: Callable[..., DictConfig]) -> None:
     """Every exit comes up; layers beyond the one drawn have a gradient too, for processes wait for it, and it is 0."""
     run = build_run(configure(*PARENT, "trainer.max_steps=24", "validate_every=24"))
@@ -172,6 +176,7 @@ def test_a_step_draws_one_exit_and_trains_the_layers_up_to_it(configure: Callabl
         assert [gradient > 0 for gradient in gradients] == [depth <= exit_ for depth in range(1, 5)]
 
 
+@pytest.mark.slow
 def test_the_exit_of_a_step_does_not_depend_on_the_process(configure: Callable[..., DictConfig]) -> None:
     """It comes from seed and step; accumulated batches of one step share it."""
     run = build_run(configure(*PARENT, "trainer.max_steps=6", "batch_size=4", "batch_size_per_device=2"))
@@ -183,6 +188,7 @@ def test_the_exit_of_a_step_does_not_depend_on_the_process(configure: Callable[.
     assert other.exits == watch.exits[::2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "weight"), [("1", 1.0), ("k", 3.0), ("k*k/10", 0.9)])
 def test_an_exit_weighs_by_its_depth(alpha: str, weight: float, configure: Callable[..., DictConfig]) -> None:
     """The loss at exit 3 is that of weight 1 times alpha of 3."""
@@ -193,6 +199,7 @@ def test_an_exit_weighs_by_its_depth(alpha: str, weight: float, configure: Calla
     assert losses[alpha] == pytest.approx(weight * losses["1"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_all_exits_can_be_supervised_in_one_step(configure: Callable[..., DictConfig]) -> None:
     """Their weighted losses add, from one pass through the backbone."""
     run = build_run(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1"))

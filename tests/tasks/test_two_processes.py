@@ -15,6 +15,8 @@ from src.config.saved_settings import saved_overrides
 from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 from tests.offline_runs import offline_runs
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "+experiment=proscale_shapes",
     *TINY_SHAPES,

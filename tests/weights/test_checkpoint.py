@@ -52,6 +52,7 @@ def build(architecture: Architecture) -> Mask2Former:
         return sketch(compose("config", [*settings, "paths.run=."]), architecture.num_classes).model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", CASES)
 def test_published_weights_are_recognised_and_fit(words: str, tmp_path: Path) -> None:
     """Kind, backbone, schedule, classes and queries come from names and shapes; no name is left over on either side."""
@@ -66,6 +67,7 @@ def test_published_weights_are_recognised_and_fit(words: str, tmp_path: Path) ->
     assert read_in_all == sum(value.numel() for name, value in state.items() if not name.endswith(unused))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words in CASES if "swin_large" not in words and "101" not in words])
 def test_converted_weights_survive_saving_and_loading(words: str, tmp_path: Path) -> None:
     """Written as ours and read back, every tensor is equal, and so is what it says of its model and terms."""
@@ -79,6 +81,7 @@ def test_converted_weights_survive_saving_and_loading(words: str, tmp_path: Path
     assert all(torch.equal(back.state[name], value) for name, value in checkpoint.state.items())
 
 
+@pytest.mark.slow
 def test_the_layout_of_a_published_recalibration_is_set_by_itself(tmp_path: Path) -> None:
     """Released PRO-SCALE weights want the published operation, also after they were converted; new ones do not."""
     checkpoint = read(save(weights(published.proscale_resnet50()), tmp_path / "model.pth"))
@@ -109,6 +112,7 @@ def test_a_gate_comes_with_its_exits(tmp_path: Path) -> None:
     torch.testing.assert_close(gate([coarsest]), expected)
 
 
+@pytest.mark.slow
 def test_names_of_before_version_2_are_known(tmp_path: Path) -> None:
     """Old checkpoints have no pixel_decoder in their names and call the queries static."""
     state = weights(published.mask2former_resnet50())

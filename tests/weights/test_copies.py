@@ -96,6 +96,7 @@ def test_wrappers_of_parts_are_taken_off(wrapper: str, tmp_path: Path) -> None:
     assert same(read(str(tmp_path / "model.pth")).state, to_ours(plain("detectron2"), "detectron2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [torch.compile, AveragedModel, torch.nn.DataParallel, lambda model: [model]])
 def test_wrappers_of_torch_are_taken_off(wrap: Callable, tmp_path: Path) -> None:
     """As torch itself names them."""
@@ -216,6 +217,7 @@ def test_a_part_of_a_model_is_not_taken_for_it(tmp_path: Path) -> None:
     assert same(read(str(tmp_path / "model.pth")).state, to_ours(plain("detectron2"), "detectron2"))
 
 
+@pytest.mark.slow
 def test_another_copy_can_be_converted(tmp_path: Path) -> None:
     """By the name that was said."""
     shapes = published.mask2former_swin_tiny()
