@@ -27,7 +27,8 @@ NOT_USED = (*RUN, "logger", "callbacks", "task=")  # nor does a command with a t
 HOW = (
     *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "allow", "task._target_", "task.model"),
     *("model.weights", "model.drop_class_head", "model.backbone.pretrained", "model.compile"),
-    *("model.activation_checkpointing", "data.num_workers", "batch_size_per_device"),
+    *("model.activation_checkpointing", "model.pixel_decoder.encoder.sampling"),
+    *("data.num_workers", "batch_size_per_device"),
     *(f"trainer.{name}" for name in ("accelerator", "devices", "strategy", "num_nodes", "plugins", "profiler")),
     *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_model_summary", "default_root_dir")),
 )

@@ -178,7 +178,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
         "stride4_path": added(counts, "lateral") + added(counts, "pixel_embedding"),
         "mask_convolution": added(counts, "mask_features"),
         "upsampling": counts[""][aten.upsample_bilinear2d] - resized_in_recalibration,
-        "sampling": counts[""][aten.grid_sampler_2d],
+        "sampling": sum(counts[""].get(operation, 0.0) for operation in SAMPLING),
     }
 
 
@@ -213,7 +213,7 @@ def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
 
 def added(counts: Counts, name: str) -> float:
     """Sum the GFLOPs of a submodule without deformable sampling; 0 if it is absent or does not compute."""
-    return sum(n for operation, n in counts.get(name, {}).items() if operation != aten.grid_sampler_2d)
+    return sum(n for operation, n in counts.get(name, {}).items() if operation not in SAMPLING)
 
 
 def query_key_product(decoder: Any, levels: Sequence[Tensor]) -> float:
@@ -247,6 +247,13 @@ def per_element(multiply_adds: int) -> Any:
     return rule
 
 
+def per_row(table: Tensor, rows: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Return the count of weighted sums of rows: four per bilinear sample, as for grid sampling."""
+    return 2 * rows.numel() * table.shape[1]
+
+
+per_row._get_raw = True  # type: ignore[attr-defined]
+SAMPLING = (aten.grid_sampler_2d, aten._embedding_bag_forward_only, aten._embedding_bag)  # the forms of one operation
 RULES = {
     aten.native_layer_norm: per_element(5),
     aten.native_group_norm: per_element(5),
@@ -255,4 +262,6 @@ RULES = {
     aten.cudnn_batch_norm: per_element(2),
     aten.upsample_bilinear2d: per_element(4),
     aten.grid_sampler_2d: per_element(4),
+    aten._embedding_bag_forward_only: per_row,
+    aten._embedding_bag: per_row,
 }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = tuple[int, int]
+from src.models.sampling import FORMS, Size, form_on
 
 
 def check_heads(dim: int, num_heads: int) -> None:
@@ -22,10 +22,10 @@ def check_heads(dim: int, num_heads: int) -> None:
 class DeformableAttention(nn.Module):
     """Each token samples a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
 
-    def __init__(self, dim: int, num_levels: int, num_heads: int = 8, num_points: int = 4):
+    def __init__(self, dim: int, num_levels: int, num_heads: int = 8, num_points: int = 4, sampling: str = "auto"):
         super().__init__()
         check_heads(dim, num_heads)
-        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.num_heads, self.num_levels, self.num_points, self.sampling = num_heads, num_levels, num_points, sampling
         self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
         self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(dim, dim)
@@ -59,35 +59,12 @@ class DeformableAttention(nn.Module):
         """
         heads = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*heads, 2))  # (B, N, M, L, P, 2), in pixels
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)  # (B, N, M, L * P)
-        scale = reference.new_tensor([[w, h] for h, w in sizes])[:, None]  # (L, 1, 2)
-        locations = reference[:, None, None, None] + offsets / scale  # (B, N, M, L, P, 2), in 0..1
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1).unflatten(-1, heads[1:])
+        centre = reference[:, None] * reference.new_tensor([[w, h] for h, w in sizes]) - 0.5  # (N, L, 2), in pixels
+        x, y = (centre[:, None, :, None] + offsets).unbind(-1)  # (B, N, M, L, P)
         values = self.value_proj(value).unflatten(-1, (self.num_heads, -1))  # (B, S, M, D)
-        return self.output_proj(deformable_sample(values, sizes, locations, weights.unflatten(-1, heads[1:])))
-
-
-def deformable_sample(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples, zero outside the map; in float32, since bfloat16 cannot tell pixels apart.
-
-    Args:
-        value: (B, S, M, D), the levels one after the other.
-        sizes: (h, w) of each of the L levels.
-        locations: (B, N, M, L, P, 2), (x, y) in 0..1.
-        weights: (B, N, M, L, P).
-
-    Returns:
-        (B, N, M * D)
-    """
-    grid = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (L, B * M, P, N, 2)
-    weights = weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]  # (L, B * M, 1, P, N)
-    levels = value.float().split([h * w for h, w in sizes], 1)
-    sums: list[Tensor] = []
-    for level, (h, w), places, weight in zip(levels, sizes, grid, weights, strict=True):
-        image = level.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (h, w))  # (B * M, D, h, w)
-        sampled = F.grid_sample(image, places, align_corners=False)  # (B * M, D, P, N)
-        sums.append((sampled * weight).sum(2))
-    total = torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]  # (B * M, D, N)
-    return total.unflatten(0, (len(value), -1)).permute(0, 3, 1, 2).flatten(2)
+        sample = FORMS[form_on(query.device, self.sampling)]
+        return self.output_proj(sample(values, sizes, x, y, weights))
 
 
 class Attention(nn.Module):

@@ -38,9 +38,11 @@ def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
 class EncoderLayer(nn.Module):
     """Deformable self-attention over the active levels, then a feed-forward network, each followed by its norm."""
 
-    def __init__(self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int):
+    def __init__(
+        self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int, sampling: str = "auto"
+    ):
         super().__init__()
-        self.self_attn = DeformableAttention(dim, num_levels, num_heads, num_points)
+        self.self_attn = DeformableAttention(dim, num_levels, num_heads, num_points, sampling)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
@@ -51,7 +53,7 @@ class EncoderLayer(nn.Module):
     def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Map tokens (B, N, C) to (B, N, C); `pos` (N, C), reference points (N, 2), sizes of the active levels."""
         tokens = self.norm1(tokens + self.self_attn(tokens + pos, tokens, reference, sizes))
-        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
+        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens), inplace=True)))
 
 
 class TokenRecalibration(nn.Module):
@@ -87,6 +89,7 @@ class Encoder(nn.Module):
     Args:
         schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
         recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
+        sampling: form of deformable sampling, "grid" or "rows" (`src/models/sampling.py`); "auto": by the device.
     """
 
     def __init__(
@@ -97,11 +100,12 @@ class Encoder(nn.Module):
         num_points: int = 4,
         dim_feedforward: int = 1024,
         recalibrate: nn.Module | None = None,
+        sampling: str = "auto",
     ):
         super().__init__()
         self.active_levels = expand_schedule(schedule)  # of each layer
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, active, num_heads, num_points, dim_feedforward) for active in self.active_levels
+            EncoderLayer(dim, active, num_heads, num_points, dim_feedforward, sampling) for active in self.active_levels
         )
         self.recalibrate = recalibrate
 

@@ -41,7 +41,7 @@ class DecoderLayer(nn.Module):
         queries = self.norm1(queries + self.cross_attn(queries + query_pos, memory + pos, memory, attend))
         placed = queries + query_pos
         queries = self.norm2(queries + self.self_attn(placed, placed, queries))
-        return self.norm3(queries + self.linear2(F.relu(self.linear1(queries))))
+        return self.norm3(queries + self.linear2(F.relu(self.linear1(queries), inplace=True)))
 
 
 class MLP(nn.Sequential):
