@@ -74,10 +74,10 @@ def summary(survey: Any) -> str:
     if not survey.num_images:
         return f"{survey.split}: cannot be read"
     sizes = {name: sum(row[name] for row in survey.counts) for name in survey.counts[0] if name in SIZES}
-    objects = ", ".join(f"{number} {name}" for name, number in sizes.items() if number)
+    objects = ", ".join(f"{number} {name}" for name, number in sizes.items() if number) or "none in sound images"
     present = sum(row["images"] > 0 for row in survey.counts)
     return (
-        f"{survey.split}: {survey.num_images} images, objects: {objects or 'none'}; {present} of {len(survey.counts)} "
+        f"{survey.split}: {survey.num_images} images, objects: {objects}; {present} of {len(survey.counts)} "
         f"classes; {survey.rate:.0f} images per minute and process"
     )
 

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -44,18 +45,28 @@ def run(entry: Callable[[], None], arguments: list[str] | None = None, primary: 
     typed = [
         quote_path(add_plus(expand_home(argument))) for argument in (sys.argv[1:] if arguments is None else arguments)
     ]
-    typed.sort(key=lambda argument: argument not in ("-m", "--multirun"))  # Hydra wants flags first
-    flags = get_args_parser().parse_args(typed)
-    if not (flags.help or flags.hydra_help or flags.info or flags.shell_completion):
+    asked, _, _ = parse_flags(typed)
+    if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
         with explained(typed, primary):
             typed = with_search_path(typed)
-        typed += check(get_args_parser().parse_args(typed).overrides, flags.multirun, primary, claims=True)
+        _, flags, overrides = parse_flags(typed)
+        typed = [*flags, *overrides, *check(overrides, asked.multirun, primary, claims=not asked.cfg)]  # flags first
     sys.argv[1:] = typed
     try:
         with signals.caught():
             entry()
     except Interrupted as end:
         fail(f"{end}; {end.kept}".removesuffix("; "), end.status)
+
+
+def parse_flags(arguments: list[str]) -> tuple[Namespace, list[str], list[str]]:
+    """Return Hydra's flags as parsed and as given, and the overrides; exit with one line for an unknown flag."""
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    parsed, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        fail(f"{unknown[0]}: no such flag; settings are written NAME=VALUE, for example +experiment=proscale_shapes")
+    return parsed, [one for one in arguments if one not in parsed.overrides], parsed.overrides
 
 
 def add_plus(argument: str) -> str:

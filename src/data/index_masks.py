@@ -99,7 +99,7 @@ class IndexMasks(ImageFolder):
         unknown = [value for value, (id_, _) in classes.items() if id_ not in known]
         if unknown:
             ids = f"{len(self.label_of)} from {min(self.label_of)} to {max(self.label_of)}"
-            expected = f"those of the class list {self.class_list} ({ids}) or of ignore, {self.ignored}"
+            expected = f"those of the class list {self.class_list} ({ids}) or of data.val.ignore, {self.ignored}"
             fail(Kind.CATEGORY, file, f"has the values {unknown[:5]}", expected)
         segments = [value for value, (id_, _) in classes.items() if id_ in self.label_of]
         numbers = np.zeros(len(counts), np.int32)

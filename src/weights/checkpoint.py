@@ -20,7 +20,7 @@ from src.weights.files import made, records, tensors
 from src.weights.folders import locate
 from src.weights.layouts import State, to_ours
 
-SHOWN = 20  # names that an error lists
+SHOWN = 3  # names that an error lists
 COUNTER = "num_batches_tracked"  # of batch norms; no forward pass reads it, and frozen ones have none
 NOTE = "ecoscale"  # metadata of our safetensors files
 
@@ -207,6 +207,7 @@ def check_state(state: State, expected: State, source: str) -> None:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(
             f"{source} is of another architecture than the model asked for ({len(problems)} of {len(expected)} keys "
-            "disagree; compare backbone, schedule, dim, num_queries and the number of classes): "
+            "disagree; compare backbone, schedule, dim, num_queries and the number of classes; weights trained here "
+            "need the settings of that training): "
             f"{'; '.join(sorted(problems)[:SHOWN])}{more}"
         )

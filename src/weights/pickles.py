@@ -128,7 +128,7 @@ class PlainDict(dict, metaclass=FixedClass):
     """An ordered dictionary, without the attributes in which torch keeps versions."""
 
     def __setstate__(self, state: object) -> None:
-        """Drop the attributes."""
+        pass  # drop the attributes
 
 
 class Storage(NamedTuple):

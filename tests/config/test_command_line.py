@@ -351,6 +351,38 @@ def find_step(file: Path) -> int:
     return torch.load(file, weights_only=True)["global_step"]
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--cfg", "job", "+experiment=proscale_shapes", "lr=0.5"],
+        ["+experiment=proscale_shapes", "lr=0.5", "--cfg", "job"],
+        ["+experiment=proscale_shapes", "--cfg", "job", "lr=0.5"],
+    ],
+    ids=" ".join,
+)
+def test_flags_may_stand_anywhere(
+    typed: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before, between and after overrides; asked for settings, a command makes no folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["src.train", *typed])
+    run(train)
+    shown = capsys.readouterr().out
+    assert "name: proscale_shapes" in shown
+    assert "lr: 0.5" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("typed", ["--experiment", "--lr=3", "-x"])
+def test_a_flag_that_there_is_not_is_refused(
+    typed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the form that settings have."""
+    monkeypatch.setattr(sys, "argv", ["src.train", typed, "proscale_coco"])
+    line = error_line(capsys, lambda: run(train))
+    assert f"error: {typed}: no such flag; settings are written NAME=VALUE" in line
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", [train, evaluate])
 def test_help_shows_dials_experiments_and_commands(

@@ -215,3 +215,18 @@ def test_a_setting_that_files_have_only_now_is_left_out(
     said = capsys.readouterr().err
     assert above or "model.backbone.options.drop_path_rate was not there and is 0.5 now; the checkpoint's" in said
     assert "trained without are used: task.mine was not there and is 2 now" in said
+
+
+def test_settings_of_another_data_set_are_left_out(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that it does not take, which is reported; sizes that both have stay."""
+    own = ["data=custom_semantic", "data.root=mine", "data.val.ignore=[11]", "+data.num_classes=5"]
+    file = trained(tmp_path, "+experiment=proscale_camvid", *own, "data.eval_batch_size=3")
+    overrides = saved_overrides([f"ckpt_path={file}", "data=shapes"])
+    said = capsys.readouterr().err
+    assert "trained with data.root=mine, data.val.ignore=[11]" in said
+    assert "which data=shapes does not take" in said
+    assert "data.eval_batch_size=3" in overrides
+    data = compose_as_typed(overrides, "evaluate").data
+    assert (data.eval_batch_size, data.train._target_) == (3, "src.data.shapes.Shapes")
