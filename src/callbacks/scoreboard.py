@@ -141,6 +141,7 @@ def effective(trainer: Trainer, task: Any, costs: dict[int, Cost], image_size: l
         "device": str(trainer.strategy.root_device),
         "parameters": f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.2f} M",
         "active levels per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.active_levels)),
+        "deformable sampling": task.model.pixel_decoder.encoder.form_on(trainer.strategy.root_device),
         "exits": ", ".join(map(str, task.model.exits)),
         **{
             f"GFLOPs at {size}, exit {depth}": f"total {cost.total:.4g}, backbone {cost.backbone:.4g}, "

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.sampling import FORMS, Size, form_on
+from src.models.sampling import FORMS, Size, form_on, softmax
 
 
 def check_heads(dim: int, num_heads: int) -> None:
@@ -59,12 +59,12 @@ class DeformableAttention(nn.Module):
         """
         heads = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*heads, 2))  # (B, N, M, L, P, 2), in pixels
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1).unflatten(-1, heads[1:])
+        weights = softmax(self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)))  # (B, N, M, L * P)
         centre = reference[:, None] * reference.new_tensor([[w, h] for h, w in sizes]) - 0.5  # (N, L, 2), in pixels
         x, y = (centre[:, None, :, None] + offsets).unbind(-1)  # (B, N, M, L, P)
         values = self.value_proj(value).unflatten(-1, (self.num_heads, -1))  # (B, S, M, D)
         sample = FORMS[form_on(query.device, self.sampling)]
-        return self.output_proj(sample(values, sizes, x, y, weights))
+        return self.output_proj(sample(values, sizes, x, y, weights.unflatten(-1, heads[1:])))
 
 
 class Attention(nn.Module):

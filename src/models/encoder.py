@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.models.attention import DeformableAttention, Size
 from src.models.position import reference_points
+from src.models.sampling import form_on
 
 
 def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
@@ -108,10 +109,15 @@ class Encoder(nn.Module):
             EncoderLayer(dim, active, num_heads, num_points, dim_feedforward, sampling) for active in self.active_levels
         )
         self.recalibrate = recalibrate
+        self.sampling = sampling
 
     @property
     def depth(self) -> int:
         return len(self.layers)
+
+    def form_on(self, device: torch.device) -> str:
+        """Return the form of deformable sampling that runs on a device."""
+        return form_on(device, self.sampling)
 
     def forward(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.models.sampling import FORMS, sample_by_grid, sample_by_rows
+from src.models.sampling import FORMS, sample_by_grid, sample_by_rows, softmax
 
 SIZES = [(2, 3), (4, 6), (8, 11)]
 NUM_TOKENS = sum(h * w for h, w in SIZES)
@@ -65,3 +65,13 @@ def test_half_precision_is_sampled_in_float32() -> None:
         half = sample(value.bfloat16(), SIZES, x, y, weights)
         assert half.dtype == torch.float32
         torch.testing.assert_close(half, sample(value.bfloat16().float(), SIZES, x, y, weights))
+
+
+def test_the_short_softmax_is_torchs() -> None:
+    """With its gradient, also for large scores."""
+    scores = (torch.randn(2, 5, 3, 12) * 50).requires_grad_()
+    factors = torch.randn(2, 5, 3, 12)
+    ours, expected = softmax(scores), scores.softmax(-1)
+    torch.testing.assert_close(ours, expected)
+    gradients = [torch.autograd.grad((one * factors).sum(), scores)[0] for one in (ours, expected)]
+    torch.testing.assert_close(*gradients)
