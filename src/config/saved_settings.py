@@ -109,13 +109,13 @@ def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list
     Unless the arguments name a search path, the checkpoint's is used, but allows no classes. Messages name `source`.
     """
     saved = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(left_out) and one not in arguments]
-    saved = without_other_data(saved, arguments, source)
     folders = [] if names_search_path(arguments) else remembered(kept["overrides"], source)
+    search = folders or [one for one in arguments if names_search_path([one])]
+    saved = without_other_data(saved, arguments, search, source)
     own = [name_of(one).replace("/", ".") for one in arguments]
     allowed = ["allow=[]"] if folders and "allow" not in own else []
     if not kept.get("config"):
         return [*folders, *saved, *allowed, *arguments]
-    search = folders or [one for one in arguments if names_search_path([one])]
     composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
     gone = [one for one in saved if one not in composing]
     restored, new = [], []
@@ -138,15 +138,15 @@ def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list
     return [*folders, *saved, *map(pinned, restored), *allowed, *arguments]
 
 
-def without_other_data(saved: list[str], arguments: list[str], source: str) -> list[str]:
+def without_other_data(saved: list[str], arguments: list[str], search: list[str], source: str) -> list[str]:
     """Return the saved overrides without those of `data.` that a data set among the arguments does not take."""
     chosen = [one for one in arguments if name_of(one) == "data"]
     if not chosen:
         return saved
-    search = [one for one in arguments if names_search_path([one])]
+    of_data = [one for one in saved if name_of(one).startswith("data.")]
     with initialized():
-        taken, _ = composable([*search, *chosen, *(one for one in saved if name_of(one).startswith("data."))])
-    gone = [one for one in saved if name_of(one).startswith("data.") and one not in taken]
+        taken, _ = composable([*search, *chosen, *of_data])
+    gone = [one for one in of_data if one not in taken]
     if gone:
         print(f"{source}: trained with {', '.join(gone)}, which {chosen[-1]} does not take", file=sys.stderr)
     return [one for one in saved if one not in gone]

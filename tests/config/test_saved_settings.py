@@ -230,3 +230,16 @@ def test_settings_of_another_data_set_are_left_out(
     assert "data.eval_batch_size=3" in overrides
     data = compose_as_typed(overrides, "evaluate").data
     assert (data.eval_batch_size, data.train._target_) == (3, "src.data.shapes.Shapes")
+
+
+def test_a_data_set_in_the_checkpoints_folder_keeps_its_settings(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is found there, as the experiments are that lie beside it."""
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / "mine.yaml").write_text("defaults: [custom_semantic]\n")
+    there = f"hydra.searchpath=['file://{tmp_path / 'own'}']"
+    file = trained(tmp_path, there, "+experiment=proscale_camvid", "data=mine", "data.root=x", "data.val.ignore=[11]")
+    overrides = saved_overrides([f"ckpt_path={file}", "data=mine", "allow=[]"])
+    assert "data.val.ignore=[11]" in overrides
+    assert "does not take" not in capsys.readouterr().err
