@@ -6,26 +6,18 @@ and pooling count nothing. fvcore does not see deformable sampling and the query
 masked attention: they are counted here too, but reported separately.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs every error that it raises
-aten = torch.ops.aten
-GIGA = 1e9
+from src.metrics.operation_counts import GIGA, SAMPLING, Counts, added, aten, counting, trace
 
 Size = Sequence[int]
-Counts = dict[str, dict[Any, float]]  # module name: {operation: GFLOPs}
 
 
 class Cost(NamedTuple):
@@ -131,8 +123,7 @@ def count(
     """
     depths, padded = model.exits if exits is None else exits, model.padded(size)
     try:
-        # fake tensors take no memory, and yet have a device
-        with eval_mode(model), FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with counting(model):
             backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
             encoded = {depth: trace(model.pixel_decoder, features, [depth]) for depth in depths}
             mask_features, levels = encoded[depths[0]][1][depths[0]]  # of the same shapes at every exit
@@ -155,18 +146,6 @@ def count(
     }
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode, and each of its modules back in its own mode afterwards."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-
-
 def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str, Any]:
     """Return the parts of `Cost` that the pixel decoder computes up to an exit."""
     # resizing inside token re-calibration is part of `recalibration` already
@@ -183,7 +162,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
 
 
 def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, Any]:
-    """Return the parts of `Cost` that the decoder and the gate compute; call it among fake tensors."""
+    """Return the parts of `Cost` that the decoder and the gate compute; call it while `counting`."""
     counts, predictions = trace(model.decoder, mask_features, levels)
     # torch counts the query-key product, the published counter does not: it is reported separately
     product = query_key_product(model.decoder, levels)
@@ -194,26 +173,6 @@ def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> di
         "gate": 0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
         "query_key_product": product,
     }
-
-
-def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
-    """Return GFLOPs by submodule ("" is the module itself) and operation, and the output; needs fake tensors."""
-    weights = [*module.named_parameters(), *module.named_buffers()]
-    state = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in weights}
-    counter = FlopCounterMode(display=False, custom_mapping=RULES)
-    with counter:
-        output = torch.func.functional_call(module, state, inputs)
-    root = type(module).__name__
-    counts = {name: operations for name, operations in counter.get_flop_counts().items() if name != "Global"}
-    return {
-        name.removeprefix(root).removeprefix("."): {operation: n / 2 / GIGA for operation, n in operations.items()}
-        for name, operations in counts.items()
-    }, output
-
-
-def added(counts: Counts, name: str) -> float:
-    """Sum the GFLOPs of a submodule without deformable sampling; 0 if it is absent or does not compute."""
-    return sum(n for operation, n in counts.get(name, {}).items() if operation not in SAMPLING)
 
 
 def query_key_product(decoder: Any, levels: Sequence[Tensor]) -> float:
@@ -234,34 +193,3 @@ def postprocessing(model: Any, padded: int, original: float, segmentation: str) 
         return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
     summed = num_queries * num_classes * original if segmentation == "panoptic" else 0
     return (4 * num_queries * (padded + original) + summed) / GIGA
-
-
-def per_element(multiply_adds: int) -> Any:
-    """Return a counting rule of `multiply_adds` per element of the first output."""
-
-    def rule(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
-        first = out_val[0] if isinstance(out_val, tuple) else out_val
-        return 2 * multiply_adds * first.numel()  # the counter's unit is half a multiply-add
-
-    rule._get_raw = True  # type: ignore[attr-defined]
-    return rule
-
-
-def per_row(table: Tensor, rows: Tensor, *args: Any, **kwargs: Any) -> int:
-    """Return the count of weighted sums of rows: four per bilinear sample, as for grid sampling."""
-    return 2 * rows.numel() * table.shape[1]
-
-
-per_row._get_raw = True  # type: ignore[attr-defined]
-SAMPLING = (aten.grid_sampler_2d, aten._embedding_bag_forward_only, aten._embedding_bag)  # the forms of one operation
-RULES = {
-    aten.native_layer_norm: per_element(5),
-    aten.native_group_norm: per_element(5),
-    aten.native_batch_norm: per_element(2),
-    aten._native_batch_norm_legit_no_training: per_element(2),
-    aten.cudnn_batch_norm: per_element(2),
-    aten.upsample_bilinear2d: per_element(4),
-    aten.grid_sampler_2d: per_element(4),
-    aten._embedding_bag_forward_only: per_row,
-    aten._embedding_bag: per_row,
-}
