@@ -8,13 +8,12 @@ import sys
 from itertools import groupby
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from src.config.command_line import CONF, run
+from src.config.command_line import CONF, parse_flags, run
 from src.config.errors import report_errors
 from src.config.overrides import quote
 from src.config.saved_settings import saved_overrides
@@ -50,7 +49,7 @@ def predict(cfg: DictConfig) -> None:
 
 def gathered(arguments: list[str]) -> list[str]:
     """Return a command line with its files, folders and patterns joined into one setting, `photos`."""
-    words = get_args_parser().parse_intermixed_args(arguments).overrides
+    _, _, words = parse_flags(arguments)
     sources = [word for word in words if os.path.exists(word) or ("=" not in word and not word.startswith("~"))]
     rest = [argument for argument in arguments if argument not in sources]
     return [*rest, f"photos=[{','.join(map(quote, sources))}]"] if sources else rest

@@ -4,6 +4,7 @@ Letters: B images, C channels, h x w the pixels of a level, N the tokens of all 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from src.models.attention import DeformableAttention, Size
 from src.models.position import reference_points
-from src.models.sampling import form_on
+from src.models.sampling import form_on, split
 
 
 def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
@@ -109,7 +110,6 @@ class Encoder(nn.Module):
             EncoderLayer(dim, active, num_heads, num_points, dim_feedforward, sampling) for active in self.active_levels
         )
         self.recalibrate = recalibrate
-        self.sampling = sampling
 
     @property
     def depth(self) -> int:
@@ -117,7 +117,8 @@ class Encoder(nn.Module):
 
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device."""
-        return form_on(device, self.sampling)
+        layer: Any = self.layers[0]
+        return form_on(device, layer.self_attn.sampling)
 
     def forward(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
@@ -191,5 +192,5 @@ class Encoder(nn.Module):
 
 def split_levels(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """Split tokens (B, N, C) into one map (B, C, h, w) per level."""
-    parts = tokens.split([h * w for h, w in sizes], 1)
+    parts = split(tokens, sizes)
     return [part.transpose(1, 2).unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]

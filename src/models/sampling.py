@@ -27,7 +27,7 @@ def sample_by_grid(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, w
     """The reference: torch's grid sampling, one level after the other."""
     weights = weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]  # (L, B * M, 1, P, N)
     places = torch.stack([x, y], -1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (L, B * M, P, N, 2)
-    levels = value.float().split([h * w for h, w in sizes], 1)
+    levels = split(value.float(), sizes)
     sums: list[Tensor] = []
     for level, (h, w), place, weight in zip(levels, sizes, places, weights, strict=True):
         image = level.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (h, w))  # (B * M, D, h, w)
