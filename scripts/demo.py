@@ -93,9 +93,9 @@ def time_interleaved(models: Mapping[str, Any], scenes: Any, num_scenes: int) ->
 def segment(task: Any, image: torch.Tensor, depth: int) -> None:
     """Run an image (3, h, w) up to one exit, including panoptic post-processing."""
     images = task.model.preprocess([image])
-    (predictions,) = task.model(images, [depth]).values()
+    ((prediction,),) = task.model(images, [depth], last_only=True).values()
     frame = Frame(padded=images.shape[-2:], resized=image.shape[-2:], original=image.shape[-2:])
-    task.evaluations[f"exit{depth}"].postprocess.panoptic(predictions[-1], 0, frame)
+    task.evaluations[f"exit{depth}"].postprocess.panoptic(prediction, 0, frame)
 
 
 def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, float]) -> Table:

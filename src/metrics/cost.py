@@ -163,22 +163,34 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
 
 def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, Any]:
     """Return the parts of `Cost` that the decoder and the gate compute; call it while `counting`."""
-    counts, predictions = trace(model.decoder, mask_features, levels)
-    # torch counts the query-key product, the published counter does not: it is reported separately
-    product = query_key_product(model.decoder, levels)
+    decoder = model.decoder
+    counts, predictions = trace(decoder, mask_features, levels)
+    modules = ["norm", "mask_embed", *(f"layers.{i}" for i in range(len(decoder.layers)))]
     # every decoder layer predicts class logits here, but inference needs only those of the last
-    unused_class_logits = added(counts, "class_embed") * (1 - 1 / len(predictions))
+    class_logits = added(counts, "class_embed") / len(predictions)
+    read = [levels[i % len(levels)] for i in range(len(decoder.layers))]
+    num_queries = decoder.query_feat.num_embeddings
+    # torch counts the query-key product, the published counter does not: it is reported separately
+    product = num_queries * sum(level.numel() for level in read) / GIGA
     return {
-        "decoder": added(counts, "") - product - unused_class_logits,
+        "decoder": sum(added(counts, name) for name in modules)
+        + class_logits
+        - product
+        + published_masks(num_queries, mask_features, read),
         "gate": 0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
         "query_key_product": product,
     }
 
 
-def query_key_product(decoder: Any, levels: Sequence[Tensor]) -> float:
-    """Return GFLOPs of comparing all queries with all tokens of a level (1, C, h, w); layer i reads level i mod 3."""
-    read = [levels[i % len(levels)] for i in range(len(decoder.layers))]
-    return sum(decoder.query_feat.num_embeddings * level.numel() for level in read) / GIGA
+def published_masks(num_queries: int, mask_features: Tensor, read: Sequence[Tensor]) -> float:
+    """Return GFLOPs of all masks, computed in full for every prediction and resized to the level that is read next.
+
+    Published decoders work like this. Ours computes the same masks at the size of the level, and in full only those
+    that it returns; like other short cuts, this does not change the cost.
+    """
+    num_predictions = len(read) + 1
+    resized = sum(4 * level[0, 0].numel() for level in read)
+    return num_queries * (num_predictions * mask_features.numel() + resized) / GIGA
 
 
 def postprocessing(model: Any, padded: int, original: float, segmentation: str) -> float:

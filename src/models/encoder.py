@@ -168,7 +168,7 @@ class Encoder(nn.Module):
         `running` has one entry per layer to run: the layer sees that many images, the first ones of the batch.
         """
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
-        all_pos = torch.cat([p.flatten(1) for p in pos], 1).T  # (N, C)
+        all_pos = torch.cat([p.flatten(1).T for p in pos])  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
         num_images, dim = levels[0].shape[:2]
         tokens = levels[0].new_empty(num_images, 0, dim)  # no level is active yet

@@ -68,21 +68,24 @@ class Mask2Former(nn.Module):
         if compile:
             self.compile()
 
-    def forward(self, images: Tensor, exits: Sequence[int] | None = None) -> dict[int, list[Prediction]]:
+    def forward(
+        self, images: Tensor, exits: Sequence[int] | None = None, last_only: bool = False
+    ) -> dict[int, list[Prediction]]:
         """Return {depth: one Prediction per decoder layer}; the last layer's is the final prediction.
 
         Args:
             images: (B, 3, H, W), normalised.
             exits: depths; null: the model's own.
+            last_only: return the final prediction alone, as inference needs no other.
         """
         features = self.backbone(images)
         memories = self.pixel_decoder(features, self.exits if exits is None else exits)
-        return {depth: self.decoder(*memory) for depth, memory in memories.items()}
+        return {depth: self.decoder(*memory, last_only) for depth, memory in memories.items()}
 
     def leave(
         self, images: Tensor, choose: Callable[[list[Tensor]], list[int]] | None = None
-    ) -> tuple[list[Prediction], list[int]]:
-        """Return one Prediction per decoder layer and the depth (B,) at which each image left the encoder.
+    ) -> tuple[Prediction, list[int]]:
+        """Return the final prediction and the depth (B,) at which each image left the encoder.
 
         Args:
             images: (B, 3, H, W), normalised.
@@ -97,7 +100,8 @@ class Mask2Former(nn.Module):
                 )
             choose = self.gate.choose
         memory, depths = self.pixel_decoder.leave(self.backbone(images), choose)
-        return self.decoder(*memory), depths
+        (prediction,) = self.decoder(*memory, last_only=True)
+        return prediction, depths
 
     @staticmethod
     def padded(size: Sequence[int]) -> tuple[int, ...]:

@@ -104,11 +104,18 @@ class PixelDecoder(nn.Module):
 
     @contextmanager
     def precision(self, features: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
-        """A context with the precision of the pixel decoder, and the features in it."""
+        """A context with the precision of the pixel decoder, and the features in it, in memory (B, h, w, C).
+
+        Channels last is the layout of tokens, so that levels become tokens without a copy; pooling, convolutions and
+        resizes are as fast or faster in it (the light pixel embedding four times).
+        """
         device_type = features[4].device.type
         enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
         with torch.autocast(device_type, enabled=enabled):
-            yield features if enabled else {stride: feature.float() for stride, feature in features.items()}
+            yield {
+                stride: (feature if enabled else feature.float()).contiguous(memory_format=torch.channels_last)
+                for stride, feature in features.items()
+            }
 
     def project(self, features: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Levels (B, C, h, w), coarsest first, and the position of each (C, h, w)."""
@@ -120,5 +127,6 @@ class PixelDecoder(nn.Module):
 
     def fuse(self, lateral: Tensor, finest: Tensor) -> Tensor:
         """The stride 4 map plus the encoded stride 8 level, as mask features (B, C, H/4, W/4)."""
-        upsampled = F.interpolate(finest.contiguous(), lateral.shape[-2:], mode="bilinear", align_corners=False)
+        finest = finest.clone(memory_format=torch.channels_last)  # a level among others has gaps between images
+        upsampled = F.interpolate(finest, lateral.shape[-2:], mode="bilinear", align_corners=False)
         return self.mask_features(self.pixel_embedding(lateral + upsampled))

@@ -19,10 +19,10 @@ def sine_position(level: Tensor, temperature: float = 10000.0) -> Tensor:
     def embed(length: int) -> Tensor:
         place = torch.arange(1, length + 1, device=device, dtype=torch.float32) / (length + 1e-6) * 2 * math.pi
         angle = place[:, None] * frequency  # (length, C/2)
-        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], -1).flatten(1).T  # (C/2, length)
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], -1).flatten(1)  # (length, C/2)
 
-    rows, columns = embed(height), embed(width)
-    return torch.cat([rows[:, :, None].expand(-1, -1, width), columns[:, None, :].expand(-1, height, -1)])
+    rows, columns = embed(height)[:, None].expand(-1, width, -1), embed(width).expand(height, -1, -1)
+    return torch.cat([rows, columns], -1).permute(2, 0, 1)  # in memory (h, w, C), as tokens are
 
 
 def reference_points(height: int, width: int, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ Letters: B images, Q queries, K classes, C channels, h x w the pixels of a level
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,9 +37,15 @@ class DecoderLayer(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, queries: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor, attend: Tensor) -> Tensor:
-        """Queries (B, Q, C), memory (B, h * w, C) and where each query may look (B, Q, h * w) to (B, Q, C)."""
-        queries = self.norm1(queries + self.cross_attn(queries + query_pos, memory + pos, memory, attend))
+    def forward(self, queries: Tensor, query_pos: Tensor, keys: Tensor, values: Tensor, attend: Tensor) -> Tensor:
+        """Map queries (B, Q, C) to (B, Q, C).
+
+        Args:
+            query_pos: (Q, C).
+            keys, values: the tokens of a level with and without their position, (B, h * w, C).
+            attend: where each query may look, (B, Q, h * w) bool.
+        """
+        queries = self.norm1(queries + self.cross_attn(queries + query_pos, keys, values, attend))
         placed = queries + query_pos
         queries = self.norm2(queries + self.self_attn(placed, placed, queries))
         return self.norm3(queries + self.linear2(F.relu(self.linear1(queries), inplace=True)))
@@ -73,31 +80,57 @@ class TransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(dim, num_classes + 1)
         self.mask_embed = MLP(dim)
 
-    def forward(self, mask_features: Tensor, levels: Sequence[Tensor]) -> list[Prediction]:
-        """Mask features (B, C, H/4, W/4) and levels (B, C, h, w) to one Prediction before and after each layer."""
-        memories = [
+    def forward(self, mask_features: Tensor, levels: Sequence[Tensor], last_only: bool = False) -> list[Prediction]:
+        """Return one Prediction before and after each layer.
+
+        Args:
+            mask_features: (B, C, H/4, W/4).
+            levels: (B, C, h, w) each, coarsest first.
+            last_only: return the last prediction alone, which is all that inference needs.
+        """
+        values = [
             level.flatten(2).transpose(1, 2) + embed
             for level, embed in zip(levels, self.level_embed.weight, strict=True)
         ]  # (B, h * w, C)
-        pos = [sine_position(level).flatten(1).T for level in levels]
+        keys = [value + sine_position(level).flatten(1).T for value, level in zip(values, levels, strict=True)]
+        small = [shrunk(mask_features, level) for level in levels]
         queries = self.query_feat.weight.expand(len(mask_features), -1, -1)  # (B, Q, C)
-        predictions = [self.predict(queries, mask_features)]
+        outputs = [self.read(queries)]
         for i, layer in enumerate(self.layers):
             i = i % len(levels)
-            attend = attention_mask(predictions[-1].mask_logits, levels[i])
-            queries = layer(queries, self.query_embed.weight, memories[i], pos[i], attend)
-            predictions.append(self.predict(queries, mask_features))
-        return predictions
+            attend = attention_mask(outputs[-1][1], small[i])
+            queries = layer(queries, self.query_embed.weight, keys[i], values[i], attend)
+            outputs.append(self.read(queries))
+        return [self.predict(*output, mask_features) for output in (outputs[-1:] if last_only else outputs)]
 
-    def predict(self, queries: Tensor, mask_features: Tensor) -> Prediction:
-        """The prediction of queries (B, Q, C) for mask features (B, C, H/4, W/4)."""
+    def read(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of the queries (B, Q, C), which classes are read from, and the kernels (B, Q, C) of their masks."""
         queries = self.norm(queries)
-        masks = (self.mask_embed(queries) @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
+        return queries, self.mask_embed(queries)
+
+    def predict(self, queries: Tensor, kernels: Tensor, mask_features: Tensor) -> Prediction:
+        """The prediction of what `read` returns, for mask features (B, C, H/4, W/4)."""
+        masks = (kernels @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
         return Prediction(self.class_embed(queries), masks)
 
 
-def attention_mask(mask_logits: Tensor, level: Tensor) -> Tensor:
-    """Where a query may look (B, Q, h * w) bool: inside its mask at the level's size, everywhere if that is empty."""
-    resized = F.interpolate(mask_logits.detach(), level.shape[-2:], mode="bilinear", align_corners=False)
-    inside = resized.flatten(2) >= 0  # sigmoid >= 0.5
+@torch.no_grad()
+def shrunk(mask_features: Tensor, level: Tensor) -> Tensor:
+    """Mask features (B, C, H/4, W/4) at the size of a level: (B, C, h, w).
+
+    Masks are linear in them, so masks of shrunk features are shrunk masks. Shrinking the features once is less work
+    than shrinking all masks after each layer, and only the masks that are returned are computed in full.
+    """
+    return F.interpolate(mask_features, level.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def attention_mask(kernels: Tensor, mask_features: Tensor) -> Tensor:
+    """Where a query may look (B, Q, h * w) bool: inside its mask, or everywhere if that is empty.
+
+    Args:
+        kernels: of the masks, (B, Q, C).
+        mask_features: at the size of the level, (B, C, h, w).
+    """
+    inside = kernels @ mask_features.flatten(2) >= 0  # sigmoid >= 0.5
     return inside | ~inside.any(-1, keepdim=True)

@@ -74,11 +74,12 @@ class BaseTask(lightning.LightningModule):
 
     def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
         """Return for each row that is scored the last prediction of the batch and the depth (B,) of each image."""
-        return {f"exit{depth}": (layers[-1], [depth] * len(images)) for depth, layers in self.model(images).items()}
+        by_exit = self.model(images, last_only=True)
+        return {f"exit{depth}": (prediction, [depth] * len(images)) for depth, (prediction,) in by_exit.items()}
 
     def ways(self) -> dict[str, Callable[[Tensor], Any]]:
         """Return for each row a function from preprocessed images to predictions, for timing."""
-        return {f"exit{depth}": partial(self.model, exits=[depth]) for depth in self.model.exits}
+        return {f"exit{depth}": partial(self.model, exits=[depth], last_only=True) for depth in self.model.exits}
 
     def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Score every exit; return the predictions of the deepest one."""
@@ -111,8 +112,8 @@ class BaseTask(lightning.LightningModule):
         """Predict an image (3, h, w) RGB in 0..255 at every exit; maps have the original's size (H, W)."""
         images = self.model.preprocess([image])
         frame = Frame(images.shape[-2:], image.shape[-2:], size)
-        by_exit = self.model(images)
-        return [self.evaluation.answer(layers[-1], 0, frame)._replace(exit=depth) for depth, layers in by_exit.items()]
+        by_exit = self.model(images, last_only=True)
+        return [self.evaluation.answer(last, 0, frame)._replace(exit=depth) for depth, (last,) in by_exit.items()]
 
     def score_names(self) -> list[str]:
         """Return the scores that checkpoints and early stopping may monitor."""

@@ -76,7 +76,7 @@ class ExitOracle(EvaluationTask):
         inputs = {name: values.cpu() for name, values in gate_inputs(levels, self.inputs).items()}
         quality = torch.full((len(places), len(self.model.exits)), torch.nan)
         for column, memory in enumerate(memories.values()):
-            prediction = self.model.decoder(*memory)[-1]
+            (prediction,) = self.model.decoder(*memory, last_only=True)
             for row, place in enumerate(places):
                 truth, size = batch.truths[place], batch.images[place].shape[-2:]
                 if bool((~truth.crowd).any()):

@@ -59,8 +59,7 @@ class GatedEvaluation(EvaluationTask):
         """Return the prediction of each image at the exit that the gate chose, and these depths (B,)."""
         if not self.gated:
             return super().rows(images)
-        predictions, depths = self.model.leave(images)
-        return {"gate": (predictions[-1], depths)}
+        return {"gate": self.model.leave(images)}
 
     def ways(self) -> dict[str, Callable[[Tensor], Any]]:
         """Return for each exit and the gate a function from preprocessed images to predictions."""

@@ -90,8 +90,8 @@ class PredictionTask(GatedEvaluation):
         for places in like_sized(images):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
             fixed = None if exits is None else [exits[place] for place in places]
-            layers, left = self.model.leave(batch, chooser(fixed))
-            for place, depth, scores, masks in zip(places, left, *layers[-1], strict=True):
+            prediction, left = self.model.leave(batch, chooser(fixed))
+            for place, depth, scores, masks in zip(places, left, *prediction, strict=True):
                 view = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
                 seen[place] = view, depth
         in_order = [seen[place] for place in range(len(images))]

@@ -39,22 +39,22 @@ def model(images: Tensor, configure: Callable[..., DictConfig]) -> Mask2Former:
 def test_a_gated_batch_is_eight_single_runs(model: Mask2Former, images: Tensor) -> None:
     """Exits are equal and logits within 1e-5, though exits are mixed."""
     with torch.no_grad():
-        predictions, depths = model.leave(images)
+        prediction, depths = model.leave(images)
         assert len(set(depths)) > 2
         for image, depth in enumerate(depths):
             single, (alone,) = model.leave(images[image : image + 1])
             assert alone == depth
-            for ours, expected in zip(predictions[-1], single[-1], strict=True):
+            for ours, expected in zip(prediction, single, strict=True):
                 torch.testing.assert_close(ours[image : image + 1], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_leaving_at_an_exit_is_that_exit(model: Mask2Former, images: Tensor) -> None:
     """What is chosen for all images alike is what `forward` gives for it."""
     with torch.no_grad():
-        predictions, depths = model.leave(images, lambda levels: [2] * len(levels[0]))
+        prediction, depths = model.leave(images, lambda levels: [2] * len(levels[0]))
         expected = model(images, [2])[2]
     assert depths == [2] * 8
-    torch.testing.assert_close(predictions[-1].mask_logits, expected[-1].mask_logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(prediction.mask_logits, expected[-1].mask_logits, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_chooses_without_a_gate(model: Mask2Former, images: Tensor) -> None:
