@@ -91,7 +91,7 @@ class Encoder(nn.Module):
     Args:
         schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
         recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
-        sampling: form of deformable sampling: "grid", "rows" or "triton" (`src/models/sampling.py`), "auto" by the device.
+        sampling: form of sampling: "grid", "rows" or "triton" (`src/models/sampling.py`), "auto" by the device.
     """
 
     def __init__(
