@@ -154,10 +154,15 @@ def check_form(device: torch.device, sampling: str) -> str:
     return f"grid ({reason})" if sampling == "auto" and form == "grid" else form
 
 
-@cache
 @torch.compiler.assume_constant_result
 def why_no_triton(device: torch.device) -> str | None:
     """Return why Triton's kernel cannot run on a device; None: it can, and a trial gave what the reference gives."""
+    return tried(device)
+
+
+@cache
+def tried(device: torch.device) -> str | None:
+    """As `why_no_triton`, once per device; torch.compile takes its result as it is."""
     if device.type != "cuda":
         return f"triton runs on GPUs, not on {device.type}"
     if find_spec("triton") is None:

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 
 from src.models import sampling
 from src.models.encoder import Encoder
-from src.models.sampling import check_form, form_on, sample_by_grid, sample_by_rows, sample_by_triton, why_no_triton
+from src.models.sampling import check_form, form_on, sample_by_grid, sample_by_rows, sample_by_triton, tried
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -174,9 +174,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr("src.models.sampling.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr("src.models.sampling.agrees", lambda device: True)
-    why_no_triton.cache_clear()
+    tried.cache_clear()
     yield monkeypatch
-    why_no_triton.cache_clear()
+    tried.cache_clear()
 
 
 def fail(device: torch.device) -> bool:
