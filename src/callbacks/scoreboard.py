@@ -35,7 +35,8 @@ class Scoreboard(ScoreFile):
         self.started = 0.0
 
     def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
-        """Count the cost of every exit."""
+        """Count the cost of every exit. Raises ValueError if sampling is set to a form that the device cannot run."""
+        task.model.pixel_decoder.encoder.form_on(trainer.strategy.root_device)
         if trainer.is_global_zero and not self.costs:
             self.costs = task.cost_of.parts(self.image_size, prod(self.image_size))
 

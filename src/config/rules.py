@@ -77,7 +77,7 @@ RULES = {
     "alpha": Rule("1, k or k*k/10", lambda value: type(value) in (int, str) and str(value) in ("1", "k", "k*k/10")),
     "exits_per_step": Rule("a whole number from 1, or all", lambda value: COUNT.holds(value) or value == "all"),
     "deterministic": Rule("true, false, warn or null", lambda value: value in (True, False, "warn", None)),
-    "sampling": one_of("auto", "grid", "rows"),
+    "sampling": one_of("auto", "grid", "rows", "triton"),
     "segmentation": one_of("panoptic", "instance", "semantic"),
     "target": one_of("exit", "soft", "quality"),
     "split": one_of("train", "val", "both"),

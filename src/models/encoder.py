@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from src.models.attention import DeformableAttention, Size
 from src.models.position import reference_points
-from src.models.sampling import form_on, split
+from src.models.sampling import check_form, split
 
 
 def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
     Args:
         schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
         recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
-        sampling: form of deformable sampling, "grid" or "rows" (`src/models/sampling.py`); "auto": by the device.
+        sampling: form of sampling: "grid", "rows" or "triton" (`src/models/sampling.py`), "auto" by the device.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class Encoder(nn.Module):
         return len(self.layers)
 
     def form_on(self, device: torch.device) -> str:
-        """Return the form of deformable sampling that runs on a device."""
+        """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
         layer: Any = self.layers[0]
-        return form_on(device, layer.self_attn.sampling)
+        return check_form(device, layer.self_attn.sampling)
 
     def forward(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None

@@ -1,8 +1,8 @@
-"""Deformable sampling: weighted sums of bilinear samples of several maps, in two forms that compute the same.
+"""Deformable sampling: weighted sums of bilinear samples of several maps, in three forms that compute the same.
 
 Letters: B images, N query tokens, S sampled tokens, M heads, D channels of a head, L levels, P points.
 
-Both forms take
+All forms take
     value: (B, S, M, D), the levels one after the other, each row by row;
     sizes: (h, w) of each of the L levels;
     x, y: (B, N, M, L, P), places in pixels of their level, 0 at the centre of its first pixel;
@@ -11,12 +11,15 @@ and return (B, N, M * D) in float32, since bfloat16 cannot tell pixels apart. Ou
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Size = tuple[int, int]
 Sample = Callable[[Tensor, Sequence[Size], Tensor, Tensor, Tensor], Tensor]
@@ -70,6 +73,20 @@ def sample_by_rows(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, w
     return sums.view(num_images, -1, num_heads * dim)
 
 
+def sample_by_triton(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """The form for GPUs: one kernel, which keeps no sample, in `src/models/triton_sampling.py`.
+
+    Costs are counted on a CPU without numbers; there the reference stands in, which does as many operations.
+    Raises ValueError for a device without Triton.
+    """
+    if value.device.type == "cpu" and isinstance(value, FakeTensor):
+        return sample_by_grid(value, sizes, x, y, weights)
+    check_form(value.device, "triton")
+    from src.models.triton_sampling import sample
+
+    return sample(value, sizes, x, y, weights)
+
+
 def split(value: Tensor, sizes: Sequence[Size]) -> Sequence[Tensor]:
     """Split tokens (B, S, ...) into those of each level."""
     return value.split([h * w for h, w in sizes], 1)
@@ -113,9 +130,63 @@ def softmax(scores: Tensor) -> Tensor:
     return shares / shares.sum(-1, keepdim=True)
 
 
-FORMS: dict[str, Sample] = {"grid": sample_by_grid, "rows": sample_by_rows}
+FORMS: dict[str, Sample] = {"grid": sample_by_grid, "rows": sample_by_rows, "triton": sample_by_triton}
 
 
 def form_on(device: torch.device, sampling: str) -> str:
     """Return the form to use on a device for a setting: itself, or the fastest one for `auto`."""
-    return ("rows" if device.type == "cpu" else "grid") if sampling == "auto" else sampling
+    if sampling != "auto":
+        return sampling
+    if device.type == "cpu":
+        return "rows"
+    return "grid" if why_no_triton(device) else "triton"
+
+
+def check_form(device: torch.device, sampling: str) -> str:
+    """Return the form to use on a device, with the reason if `auto` cannot use Triton on it.
+
+    Raises ValueError if the setting asks for Triton where it cannot run.
+    """
+    form = form_on(device, sampling)
+    reason = None if form == "rows" else why_no_triton(device)
+    if form == "triton" and reason:
+        raise ValueError(f"model.pixel_decoder.encoder.sampling=triton: {reason}; expected auto, grid or rows")
+    return f"grid ({reason})" if sampling == "auto" and form == "grid" else form
+
+
+@torch.compiler.assume_constant_result
+def why_no_triton(device: torch.device) -> str | None:
+    """Return why Triton's kernel cannot run on a device; None: it can, and a trial gave what the reference gives."""
+    return tried(device)
+
+
+@cache
+def tried(device: torch.device) -> str | None:
+    """As `why_no_triton`, once per device; torch.compile takes its result as it is."""
+    if device.type != "cuda":
+        return f"triton runs on GPUs, not on {device.type}"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return "triton needs a GPU of compute capability 7.0"
+    try:  # it also needs a C compiler and Python's headers
+        return None if agrees(device) else "triton gave other sums than the reference in a trial on this GPU"
+    except Exception as error:
+        return (
+            f"triton failed in a trial on this GPU: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+        )
+
+
+def agrees(device: torch.device) -> bool:
+    """Whether Triton's kernel gives the sums and gradients of the reference for a few places in small maps."""
+    from src.models.triton_sampling import sample
+
+    sizes, results = [(2, 3), (3, 3)], []
+    for form, where in ((sample_by_grid, torch.device("cpu")), (sample, device)):
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(where.type, enabled=False):
+            value = torch.linspace(-1, 1, 2 * 15 * 2 * 8).cos().view(2, 15, 2, 8)
+            x, y, weights = (torch.linspace(start, 3.3, 2 * 5 * 2 * 2 * 3).view(2, 5, 2, 2, 3) for start in (-2, -1, 0))
+            inputs = [one.to(where).requires_grad_() for one in (value, x, y.flip(1), weights)]
+            sums = form(inputs[0], sizes, *inputs[1:])
+            results.append([one.detach().cpu() for one in (sums, *torch.autograd.grad(sums.square().sum(), inputs))])
+    return all(torch.allclose(a, b, atol=1e-4, rtol=1e-4) for a, b in zip(*results, strict=True))

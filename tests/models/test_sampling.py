@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.models.sampling import FORMS, sample_by_grid, sample_by_rows, softmax
+from src.models.sampling import sample_by_grid, sample_by_rows, softmax
 
 SIZES = [(2, 3), (4, 6), (8, 11)]
+FORMS = {"grid": sample_by_grid, "rows": sample_by_rows}
 NUM_TOKENS = sum(h * w for h, w in SIZES)
 
 
