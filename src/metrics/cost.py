@@ -157,7 +157,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
         "stride4_path": added(counts, "lateral") + added(counts, "pixel_embedding"),
         "mask_convolution": added(counts, "mask_features"),
         "upsampling": counts[""][aten.upsample_bilinear2d] - resized_in_recalibration,
-        "sampling": sum(counts[""].get(operation, 0.0) for operation in SAMPLING),
+        "sampling": counts[""].get(SAMPLING, 0.0),
     }
 
 

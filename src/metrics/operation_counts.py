@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs every error that it raises
 aten = torch.ops.aten
+SAMPLING = aten.grid_sampler_2d  # deformable sampling, whose cost is counted by its reference
 GIGA = 1e9
 
 Counts = dict[str, dict[Any, float]]  # module name: {operation: GFLOPs}
@@ -55,7 +56,7 @@ def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
 
 def added(counts: Counts, name: str) -> float:
     """Sum the GFLOPs of a submodule without deformable sampling; 0 if it is absent or does not compute."""
-    return sum(n for operation, n in counts.get(name, {}).items() if operation not in SAMPLING)
+    return sum(n for operation, n in counts.get(name, {}).items() if operation != SAMPLING)
 
 
 def per_element(multiply_adds: int) -> Any:
@@ -69,13 +70,6 @@ def per_element(multiply_adds: int) -> Any:
     return rule
 
 
-def per_row(table: Tensor, rows: Tensor, *args: Any, **kwargs: Any) -> int:
-    """Return the count of weighted sums of rows: four per bilinear sample, as for grid sampling."""
-    return 2 * rows.numel() * table.shape[1]
-
-
-per_row._get_raw = True  # type: ignore[attr-defined]
-SAMPLING = (aten.grid_sampler_2d, aten._embedding_bag_forward_only, aten._embedding_bag)  # the forms of one operation
 RULES = {
     aten.native_layer_norm: per_element(5),
     aten.native_group_norm: per_element(5),
@@ -83,7 +77,5 @@ RULES = {
     aten._native_batch_norm_legit_no_training: per_element(2),
     aten.cudnn_batch_norm: per_element(2),
     aten.upsample_bilinear2d: per_element(4),
-    aten.grid_sampler_2d: per_element(4),
-    aten._embedding_bag_forward_only: per_row,
-    aten._embedding_bag: per_row,
+    SAMPLING: per_element(4),
 }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.sampling import FORMS, Size, form_on, softmax
+from src.models.sampling import Size, form_for, softmax
 
 
 def check_heads(dim: int, num_heads: int) -> None:
@@ -57,14 +57,24 @@ class DeformableAttention(nn.Module):
             reference: (N, 2), (x, y) of each query in 0..1.
             sizes: (h, w) of each of the L sampled levels.
         """
-        heads = (self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).float().unflatten(-1, (*heads, 2))  # (B, N, M, L, P, 2), in pixels
+        x, y = (self.locate(query, axis, reference[:, axis], [size[1 - axis] for size in sizes]) for axis in (0, 1))
         weights = softmax(self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)))  # (B, N, M, L * P)
-        centre = reference[:, None] * reference.new_tensor([[w, h] for h, w in sizes]) - 0.5  # (N, L, 2), in pixels
-        x, y = (centre[:, None, :, None] + offsets).unbind(-1)  # (B, N, M, L, P)
         values = self.value_proj(value).unflatten(-1, (self.num_heads, -1))  # (B, S, M, D)
-        sample = FORMS[form_on(query.device, self.sampling)]
-        return self.output_proj(sample(values, sizes, x, y, weights.unflatten(-1, heads[1:])))
+        sample = form_for(values, self.sampling)
+        return self.output_proj(sample(values, sizes, x, y, weights.view_as(x)))
+
+    def locate(self, query: Tensor, axis: int, reference: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Coordinates x (axis 0) or y of each query's places in pixels of each level, (B, N, M, L, P).
+
+        One axis at a time keeps memory contiguous for what follows. `reference` (N,) in 0..1, lengths of the L levels.
+        """
+        projection = self.sampling_offsets
+        weight, bias = projection.weight[axis::2], projection.bias[axis::2].contiguous()
+        offsets = F.linear(query, weight, bias).float()  # in pixels
+        length = reference.new_tensor(lengths).repeat_interleave(self.num_points)  # (L * P,)
+        centre = reference[:, None] * length - 0.5  # (N, L * P)
+        places = offsets.unflatten(-1, (self.num_heads, -1)) + centre[:, None]
+        return places.unflatten(-1, (self.num_levels, self.num_points))
 
 
 class Attention(nn.Module):

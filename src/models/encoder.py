@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from src.models.attention import DeformableAttention, Size
 from src.models.position import reference_points
-from src.models.sampling import check_form, split
+from src.models.sampling import describe_form
+from src.models.sampling_operation import split
 
 
 def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
@@ -118,7 +119,7 @@ class Encoder(nn.Module):
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
         layer: Any = self.layers[0]
-        return check_form(device, layer.self_attn.sampling)
+        return describe_form(device, layer.self_attn.sampling)
 
     def forward(
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None

@@ -10,20 +10,17 @@ All forms take
 and return (B, N, M * D) in float32, since bfloat16 cannot tell pixels apart. Outside of a map everything is zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from itertools import accumulate
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-Size = tuple[int, int]
-Sample = Callable[[Tensor, Sequence[Size], Tensor, Tensor, Tensor], Tensor]
-MARGIN = 2  # zero pixels on each side of a map; all four neighbours of a place at least a pixel outside lie there
+from src.models.row_sampling import sample_by_rows
+from src.models.sampling_operation import Sample, Size, split
 
 
 def sample_by_grid(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -40,88 +37,6 @@ def sample_by_grid(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, w
     return total.unflatten(0, (len(value), -1)).permute(0, 3, 1, 2).flatten(2)
 
 
-def sample_by_rows(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """The form for CPUs: one weighted sum over rows of a table, four rows per place, with no copy per sample.
-
-    Each map gets a margin of zeros and places are clamped to it, so that no place needs a test of its own.
-    """
-    num_images, num_heads, dim = len(value), value.shape[2], value.shape[3]
-    maps = [level.unflatten(1, size) for level, size in zip(split(value.float(), sizes), sizes, strict=True)]
-    table = torch.cat([F.pad(one, (0, 0, 0, 0, *[MARGIN] * 4)).flatten(1, 2) for one in maps], 1)  # (B, S', M, D)
-
-    height, width = torch.tensor(sizes, device=x.device).T[:, :, None]  # (L, 1) each
-    stride = width + 2 * MARGIN
-    areas = [(h + 2 * MARGIN) * (w + 2 * MARGIN) for h, w in sizes]
-    start = torch.tensor([0, *accumulate(areas)][:-1], device=x.device)[:, None]  # (L, 1)
-    origin = (start + MARGIN * stride + MARGIN).int()  # place in the table of a level's first pixel
-
-    x = x.clamp(min=-MARGIN).minimum(width.float())
-    y = y.clamp(min=-MARGIN).minimum(height.float())
-    left, top = x.floor(), y.floor()
-    place = ((top * stride + left).int() + origin).clamp_(min=0)  # (B, N, M, L, P); a NaN may become any integer
-    image = torch.arange(num_images, device=x.device, dtype=torch.int32)[:, None, None, None, None]
-    head = torch.arange(num_heads, device=x.device, dtype=torch.int32)[:, None, None]
-    row = (image * table.shape[1] + place) * num_heads + head
-    below = stride.int() * num_heads  # from a pixel to the one below it
-    rows = torch.stack([row, row + num_heads, row + below, row + below + num_heads], -1)
-
-    bottom = weights * (y - top)
-    above = weights - bottom
-    right, bottom_right = above * (x - left), bottom * (x - left)
-    shares = torch.stack([above - right, right, bottom - bottom_right, bottom_right], -1)
-    sums = SumOfRows.apply(table.flatten(0, 2), rows.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1))
-    return sums.view(num_images, -1, num_heads * dim)
-
-
-def sample_by_triton(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """The form for GPUs: one kernel, which keeps no sample, in `src/models/triton_sampling.py`.
-
-    Costs are counted on a CPU without numbers; there the reference stands in, which does as many operations.
-    Raises ValueError for a device without Triton.
-    """
-    if value.device.type == "cpu" and isinstance(value, FakeTensor):
-        return sample_by_grid(value, sizes, x, y, weights)
-    check_form(value.device, "triton")
-    from src.models.triton_sampling import sample
-
-    return sample(value, sizes, x, y, weights)
-
-
-def split(value: Tensor, sizes: Sequence[Size]) -> Sequence[Tensor]:
-    """Split tokens (B, S, ...) into those of each level."""
-    return value.split([h * w for h, w in sizes], 1)
-
-
-class SumOfRows(torch.autograd.Function):
-    """Weighted sums of rows of a table (R, D), for rows and weights (N, K) each: (N, D).
-
-    The gradient of the table sorts the rows and sums them like the forward, which is faster than torch's own scatter.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(table, rows, weights)
-        return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        table, rows, weights = ctx.saved_tensors
-        (num_bags, size), flat, grad = rows.shape, rows.flatten(), grad.contiguous()
-        of_table = of_weights = None
-        if ctx.needs_input_grad[0]:
-            ordered, order = flat.sort()
-            starts = torch.searchsorted(ordered, torch.arange(len(table), device=rows.device, dtype=rows.dtype))
-            bags, shares = order.div(size, rounding_mode="floor"), weights.flatten()[order]
-            of_table = F.embedding_bag(bags, grad, starts, per_sample_weights=shares, mode="sum")
-        if ctx.needs_input_grad[2]:
-            first = torch.arange(0, len(flat), size, device=rows.device, dtype=rows.dtype)
-            bag = torch.arange(num_bags, device=rows.device, dtype=rows.dtype).repeat_interleave(size)
-            product = torch.ops.aten._embedding_bag_per_sample_weights_backward
-            of_weights = product(grad, table, flat, first, bag, 0).view_as(weights)  # 0: the mode is "sum"
-        return of_table, None, of_weights
-
-
 def softmax(scores: Tensor) -> Tensor:
     """The softmax over a last axis of a dozen scores, for which torch's own is slow on CPUs."""
     if scores.device.type != "cpu":
@@ -130,28 +45,44 @@ def softmax(scores: Tensor) -> Tensor:
     return shares / shares.sum(-1, keepdim=True)
 
 
-FORMS: dict[str, Sample] = {"grid": sample_by_grid, "rows": sample_by_rows, "triton": sample_by_triton}
+def sample_by_triton(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """The form for GPUs: one kernel, which keeps no sample, in `src/models/triton_sampling.py`."""
+    from src.models.triton_sampling import sample_by_triton as sample  # triton is not there on every system
+
+    return sample(value, sizes, x, y, weights)
+
+
+FORMS: dict[str, Sample] = {"rows": sample_by_rows, "triton": sample_by_triton, "grid": sample_by_grid}  # fastest first
 
 
 def form_on(device: torch.device, sampling: str) -> str:
-    """Return the form to use on a device for a setting: itself, or the fastest one for `auto`."""
-    if sampling != "auto":
-        return sampling
-    if device.type == "cpu":
-        return "rows"
-    return "grid" if why_no_triton(device) else "triton"
+    """Return the form to use on a device for a setting: the one that it names, or the fastest one for `auto`.
 
-
-def check_form(device: torch.device, sampling: str) -> str:
-    """Return the form to use on a device, with the reason if `auto` cannot use Triton on it.
-
-    Raises ValueError if the setting asks for Triton where it cannot run.
+    Raises ValueError for a form that cannot run there.
     """
+    if sampling == "auto":
+        return next(form for form in FORMS if why_not(form, device) is None)
+    if reason := why_not(sampling, device):
+        raise ValueError(f"model.pixel_decoder.encoder.sampling={sampling}: {reason}; expected auto or grid")
+    return sampling
+
+
+def describe_form(device: torch.device, sampling: str) -> str:
+    """As `form_on`, with the reason why a GPU has only the reference."""
     form = form_on(device, sampling)
-    reason = None if form == "rows" else why_no_triton(device)
-    if form == "triton" and reason:
-        raise ValueError(f"model.pixel_decoder.encoder.sampling=triton: {reason}; expected auto, grid or rows")
-    return f"grid ({reason})" if sampling == "auto" and form == "grid" else form
+    return f"grid ({why_not('triton', device)})" if sampling == "auto" and form == "grid" else form
+
+
+def form_for(value: Tensor, sampling: str) -> Sample:
+    """Return the form to use for a tensor. Costs are counted by the reference, on tensors that have shapes alone."""
+    return sample_by_grid if isinstance(value, FakeTensor) else FORMS[form_on(value.device, sampling)]
+
+
+def why_not(form: str, device: torch.device) -> str | None:
+    """Return why a form cannot run on a device; None: it can."""
+    if form == "rows" and device.type != "cpu":
+        return f"rows runs on CPUs, not on {device.type}"
+    return why_no_triton(device) if form == "triton" else None
 
 
 @torch.compiler.assume_constant_result
@@ -179,10 +110,10 @@ def tried(device: torch.device) -> str | None:
 
 def agrees(device: torch.device) -> bool:
     """Whether Triton's kernel gives the sums and gradients of the reference for a few places in small maps."""
-    from src.models.triton_sampling import sample
+    from src.models.triton_sampling import sample_by_triton
 
     sizes, results = [(2, 3), (3, 3)], []
-    for form, where in ((sample_by_grid, torch.device("cpu")), (sample, device)):
+    for form, where in ((sample_by_grid, torch.device("cpu")), (sample_by_triton, device)):
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(where.type, enabled=False):
             value = torch.linspace(-1, 1, 2 * 15 * 2 * 8).cos().view(2, 15, 2, 8)
             x, y, weights = (torch.linspace(start, 3.3, 2 * 5 * 2 * 2 * 3).view(2, 5, 2, 2, 3) for start in (-2, -1, 0))

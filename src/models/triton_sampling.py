@@ -2,13 +2,13 @@
 
 triton comes with torch's wheels for Linux. Only `src/models/sampling.py` imports this file, when a GPU runs this form.
 Arguments and letters are explained there. Here R = B * N * M rows of the result, one for each query and head, are
-divided among blocks. As a custom operation of torch's, it is one node for autograd and for `torch.compile`.
+divided among blocks.
 """
 
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,80 +16,40 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from src.models.sampling_operation import Size, operation
+
 TILE = 512  # rows x channels of a block: four numbers, one read of 16 bytes, for each of its 128 threads
 VARYING = ["num_rows", "rows_per_image", "num_tokens"]  # compiling again for some of their values would gain nothing
 
 
-def sample(value: Tensor, sizes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Arguments and result are those of `sample_by_grid`; a place that is not finite makes its own sum NaN.
+def weighted_sums(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """The sums (B, N, M * D) in float32; a place that is not finite makes its own sum NaN.
 
-    Values and gradients may be in half precision, all sums are in float32.
+    Values may be in half precision.
     """
-    return weighted_sums(value, [*chain(*sizes)], x, y, weights)
-
-
-@torch.library.custom_op(
-    "ecoscale::weighted_sums",
-    mutates_args=(),
-    schema="(Tensor value, SymInt[] sizes, Tensor x, Tensor y, Tensor weights) -> Tensor",
-)
-def weighted_sums(value: Tensor, sizes: Sequence[int], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Launch the forward kernel; `sizes` are h, w of the first level, h, w of the second, ..."""
     value, x, y, weights = (one.contiguous() for one in (value, x, y, weights))
-    sums = no_sums(value, sizes, x, y, weights)
+    sums = x.new_empty(*x.shape[:2], value.shape[2] * value.shape[3], dtype=torch.float32)
     launch(forward_kernel, value, sizes, x, y, weights, sums)
     return sums
 
 
-@torch.library.custom_op(
-    "ecoscale::weighted_sums_backward",
-    mutates_args=(),
-    schema="(Tensor value, SymInt[] sizes, Tensor x, Tensor y, Tensor weights, Tensor grad) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-)
 def gradients(
-    value: Tensor, sizes: Sequence[int], x: Tensor, y: Tensor, weights: Tensor, grad: Tensor
-) -> tuple[Tensor, ...]:
-    """Launch the backward kernel: the gradients of value, x, y and weights."""
+    value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor, weights: Tensor, grad: Tensor
+) -> list[Tensor]:
+    """The gradients of value, x, y and weights from that of the sums, added up in float32."""
     if torch.are_deterministic_algorithms_enabled():
         say_not_deterministic()
     value, x, y, weights, grad = (one.contiguous() for one in (value, x, y, weights, grad))
     of_value = torch.zeros_like(value, dtype=torch.float32)
     others = [torch.empty_like(one) for one in (x, y, weights)]
     launch(backward_kernel, value, sizes, x, y, weights, grad, of_value, *others)
-    return of_value.to(value.dtype), *others
+    return [of_value.to(value.dtype), *others]
 
 
-def no_sums(value: Tensor, sizes: Sequence[int], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Return the result without its numbers."""
-    return x.new_empty(*x.shape[:2], value.shape[2] * value.shape[3], dtype=torch.float32)
+sample_by_triton = operation("sample_by_triton", weighted_sums, gradients)
 
 
-def no_gradients(
-    value: Tensor, sizes: Sequence[int], x: Tensor, y: Tensor, weights: Tensor, grad: Tensor
-) -> tuple[Tensor, ...]:
-    """Return the gradients without their numbers."""
-    return tuple(one.new_empty(one.shape) for one in (value, x, y, weights))
-
-
-def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """Keep the arguments, and nothing per sample."""
-    value, ctx.sizes, x, y, weights = inputs
-    ctx.save_for_backward(value, x, y, weights)
-
-
-def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, x, y, weights = ctx.saved_tensors
-    of_value, of_x, of_y, of_weights = gradients(value, ctx.sizes, x, y, weights, grad)
-    return of_value, None, of_x, of_y, of_weights
-
-
-weighted_sums.register_fake(no_sums)
-weighted_sums.register_autograd(backward, setup_context=keep)
-gradients.register_fake(no_gradients)
-
-
-def launch(kernel: Any, value: Tensor, sizes: Sequence[int], x: Tensor, *others: Tensor) -> None:
+def launch(kernel: Any, value: Tensor, sizes: Sequence[Size], x: Tensor, *others: Tensor) -> None:
     """Run a kernel on contiguous tensors, a block for every few rows."""
     num_rows, num_channels = x.shape[:3].numel(), value.shape[3]
     width = triton.next_power_of_2(num_channels)
@@ -102,18 +62,18 @@ def launch(kernel: Any, value: Tensor, sizes: Sequence[int], x: Tensor, *others:
 
 
 @lru_cache(maxsize=256)
-def levels_on(device: torch.device, sizes: tuple[int, ...]) -> Tensor:
+def levels_on(device: torch.device, sizes: tuple[Size, ...]) -> Tensor:
     """Return height, width and first token of each level (L, 3), int32. Kept, since a copy to a GPU waits for it."""
-    heights, widths = sizes[::2], sizes[1::2]
-    starts = accumulate((h * w for h, w in zip(heights, widths, strict=True)), initial=0)
-    return torch.tensor([*zip(heights, widths, starts, strict=False)], dtype=torch.int32, device=device)
+    starts = accumulate((h * w for h, w in sizes), initial=0)
+    levels = [(h, w, start) for (h, w), start in zip(sizes, starts, strict=False)]
+    return torch.tensor(levels, dtype=torch.int32, device=device)
 
 
 def say_not_deterministic() -> None:
     """Raise ValueError or warn, as `trainer.deterministic` asks: blocks add to a value's gradient in any order."""
     said = "the gradient of model.pixel_decoder.encoder.sampling=triton is summed in an order that varies"
     if not torch.is_deterministic_algorithms_warn_only_enabled():
-        raise ValueError(f"trainer.deterministic=true: {said}; expected sampling=rows, or trainer.deterministic=warn")
+        raise ValueError(f"trainer.deterministic=true: {said}; expected trainer.deterministic=warn")
     warnings.warn(said, stacklevel=2)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.models import row_sampling
 from src.models.sampling import sample_by_grid, sample_by_rows, softmax
 
 SIZES = [(2, 3), (4, 6), (8, 11)]
@@ -27,8 +28,14 @@ def inputs(num_images: int = 2, num_queries: int = 7, sizes: list[tuple[int, int
 
 @pytest.mark.parametrize("sizes", [SIZES, [(1, 1)], [(1, 5), (7, 1)]], ids=str)
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_rows_are_the_grid(sizes: list[tuple[int, int]], num_images: int) -> None:
-    """Sums and all gradients, with places outside of the maps."""
+@pytest.mark.parametrize("mkl", [True, False], ids=["mkl", "no mkl"])
+def test_rows_are_the_grid(
+    sizes: list[tuple[int, int]], num_images: int, mkl: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums and all gradients, with places outside of the maps, in pieces that end within an image and at its end."""
+    monkeypatch.setattr(row_sampling, "PIECE", 6)
+    if not mkl:
+        monkeypatch.setattr("torch.backends.mkl.is_available", lambda: False)
     value, x, y, weights = inputs(num_images, 9, sizes)
     results = []
     for sample in FORMS.values():
@@ -57,6 +64,20 @@ def test_places_that_are_not_finite_read_nothing_else(bad: float) -> None:
     expected = sample_by_rows(value, SIZES, x, y, weights)
     x[0, 3], y[0, 3] = bad, bad
     torch.testing.assert_close(sample_by_rows(value, SIZES, x, y, weights)[:, 4:], expected[:, 4:])
+
+
+def test_rows_are_a_proper_operation() -> None:
+    """Torch's own checks of its schema, shapes and gradients pass, and it compiles into one graph."""
+    value, x, y, weights = inputs()
+    flat = [side for size in SIZES for side in size]
+    torch.library.opcheck(torch.ops.ecoscale.sample_by_rows.default, (value, flat, x, y, weights))
+    compiled = torch.compile(sample_by_rows, fullgraph=True, backend="aot_eager")
+    gradients = [
+        torch.autograd.grad(form(value, SIZES, x, y, weights).square().sum(), (value, x, y, weights))
+        for form in (sample_by_rows, compiled)
+    ]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_half_precision_is_sampled_in_float32() -> None:

@@ -17,7 +17,15 @@ from torch._subclasses import FakeTensorMode
 
 from src.models import sampling
 from src.models.encoder import Encoder
-from src.models.sampling import check_form, form_on, sample_by_grid, sample_by_rows, sample_by_triton, tried
+from src.models.sampling import (
+    describe_form,
+    form_for,
+    form_on,
+    sample_by_grid,
+    sample_by_rows,
+    sample_by_triton,
+    tried,
+)
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -49,19 +57,13 @@ def assert_equal(ours: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def kernel(*arguments: object) -> Tensor:
-    from src.models.triton_sampling import sample
-
-    return sample(*arguments)  # type: ignore[arg-type]
-
-
 @interpreted
 @pytest.mark.parametrize("dim", [8, 12, 16, 32])
 @pytest.mark.parametrize(("sizes", "num_points"), [(SIZES, 3), ([(5, 7)], 1), ([(1, 1)], 2)], ids=str)
 def test_the_kernel_is_the_grid(sizes: list[tuple[int, int]], num_points: int, dim: int) -> None:
     """Sums and all gradients, with places outside of the maps."""
     tensors = inputs(sizes, num_points, dim)
-    assert_equal(results(kernel, sizes, tensors), results(sample_by_grid, sizes, tensors))
+    assert_equal(results(sample_by_triton, sizes, tensors), results(sample_by_grid, sizes, tensors))
 
 
 @interpreted
@@ -69,8 +71,10 @@ def test_whole_places_are_those_of_rows() -> None:
     """Gradients too, on and around the border; the grid's way to places and back may round a place to the left."""
     tensors = inputs()
     tensors[1:3] = [one.detach().clamp(-3, 9).round().requires_grad_() for one in tensors[1:3]]
-    assert_equal(results(kernel, SIZES, tensors), results(sample_by_rows, SIZES, tensors))
-    torch.testing.assert_close(kernel(tensors[0], SIZES, *tensors[1:]), sample_by_grid(tensors[0], SIZES, *tensors[1:]))
+    assert_equal(results(sample_by_triton, SIZES, tensors), results(sample_by_rows, SIZES, tensors))
+    torch.testing.assert_close(
+        sample_by_triton(tensors[0], SIZES, *tensors[1:]), sample_by_grid(tensors[0], SIZES, *tensors[1:])
+    )
 
 
 @interpreted
@@ -82,7 +86,8 @@ def test_tensors_may_be_views() -> None:
     assert not any(one.is_contiguous() for one in (value, x, y, weights))
     tensors = [one.requires_grad_() for one in (value, x, y, weights)]
     ours, expected = (
-        torch.autograd.grad(form(value, SIZES, x, y, weights).sum(), tensors) for form in (kernel, sample_by_grid)
+        torch.autograd.grad(form(value, SIZES, x, y, weights).sum(), tensors)
+        for form in (sample_by_triton, sample_by_grid)
     )
     assert_equal([*ours], [*expected])
 
@@ -94,7 +99,7 @@ def test_half_precision_is_sampled_in_float32(dtype: torch.dtype) -> None:
     value, *others = inputs()
     tensors = [value.detach().to(dtype).requires_grad_(), *others]
     with torch.autocast("cpu", torch.bfloat16):
-        ours, expected = (results(form, SIZES, tensors) for form in (kernel, sample_by_grid))
+        ours, expected = (results(form, SIZES, tensors) for form in (sample_by_triton, sample_by_grid))
     assert [one.dtype for one in ours] == [torch.float32, dtype, *[torch.float32] * 3]
     torch.testing.assert_close(ours[1], expected[1], atol=2e-2, rtol=2e-2)
     assert_equal([ours[0], *ours[2:]], [expected[0], *expected[2:]])
@@ -105,9 +110,9 @@ def test_half_precision_is_sampled_in_float32(dtype: torch.dtype) -> None:
 def test_a_place_that_is_not_finite_spoils_its_own_sum(bad: float) -> None:
     """It reads nothing, and other queries are as before."""
     value, x, y, weights = (one.detach() for one in inputs())
-    expected = kernel(value, SIZES, x, y, weights)
+    expected = sample_by_triton(value, SIZES, x, y, weights)
     x[0, 3, 0, 1, 1] = bad
-    sums = kernel(value, SIZES, x, y, weights)
+    sums = sample_by_triton(value, SIZES, x, y, weights)
     assert sums[0, 3, :8].isnan().all()
     sums[0, 3, :8] = expected[0, 3, :8]
     assert sums.equal(expected)
@@ -116,12 +121,11 @@ def test_a_place_that_is_not_finite_spoils_its_own_sum(bad: float) -> None:
 @interpreted
 def test_it_compiles_and_is_a_proper_operation() -> None:
     """As one graph, with gradients; torch's own checks of its schema and shapes pass."""
-    from src.models.triton_sampling import weighted_sums
-
     tensors = inputs([(4, 5)], 2)
-    torch.library.opcheck(weighted_sums, (tensors[0], [4, 5], *tensors[1:]))
-    compiled = torch.compile(kernel, fullgraph=True, backend="aot_eager")
-    assert_equal(results(compiled, [(4, 5)], tensors), results(kernel, [(4, 5)], tensors))
+    sample_by_triton(tensors[0], [(4, 5)], *tensors[1:])  # makes the operation
+    torch.library.opcheck(torch.ops.ecoscale.sample_by_triton.default, (tensors[0], [4, 5], *tensors[1:]))
+    compiled = torch.compile(sample_by_triton, fullgraph=True, backend="aot_eager")
+    assert_equal(results(compiled, [(4, 5)], tensors), results(sample_by_triton, [(4, 5)], tensors))
 
 
 @interpreted
@@ -130,11 +134,11 @@ def test_gradients_are_not_said_to_be_deterministic() -> None:
     tensors = inputs([(4, 5)], 2)
     try:
         torch.use_deterministic_algorithms(True)
-        with pytest.raises(ValueError, match="expected sampling=rows"):
-            results(kernel, [(4, 5)], tensors)
+        with pytest.raises(ValueError, match=r"expected trainer\.deterministic=warn"):
+            results(sample_by_triton, [(4, 5)], tensors)
         torch.use_deterministic_algorithms(True, warn_only=True)
         with pytest.warns(UserWarning, match="order that varies"):
-            results(kernel, [(4, 5)], tensors)
+            results(sample_by_triton, [(4, 5)], tensors)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -144,7 +148,9 @@ def test_the_trial_takes_the_kernel_and_no_other(monkeypatch: pytest.MonkeyPatch
     """Whatever the mode at that time is; of another kernel it says no."""
     with torch.inference_mode():
         assert sampling.agrees(CPU)
-    monkeypatch.setattr("src.models.triton_sampling.sample", lambda *arguments: 2 * sample_by_grid(*arguments))
+    monkeypatch.setattr(
+        "src.models.triton_sampling.sample_by_triton", lambda *arguments: 2 * sample_by_grid(*arguments)
+    )
     assert not sampling.agrees(CPU)
 
 
@@ -198,17 +204,19 @@ def test_a_gpu_without_triton_gets_the_grid_and_the_reason(
     """In the run table; Triton by name is refused with the same reason."""
     gpu.setattr(name, value)
     assert form_on(CUDA, "auto") == "grid"
-    assert check_form(CUDA, "auto").startswith(f"grid ({reason}")
+    assert describe_form(CUDA, "auto").startswith(f"grid ({reason}")
     with pytest.raises(ValueError, match=f"^model.pixel_decoder.encoder.sampling=triton: {reason}.*expected auto"):
-        check_form(CUDA, "triton")
+        form_on(CUDA, "triton")
 
 
 def test_each_device_has_its_form(gpu: pytest.MonkeyPatch) -> None:
-    """A form that is set is kept."""
+    """The reference runs everywhere; rows on a GPU are refused."""
     assert [form_on(device, "auto") for device in (CPU, CUDA, MPS)] == ["rows", "triton", "grid"]
-    assert [check_form(device, "auto") for device in (CPU, CUDA)] == ["rows", "triton"]
-    assert check_form(MPS, "auto") == "grid (triton runs on GPUs, not on mps)"
-    assert [check_form(device, form) for device in (CPU, CUDA) for form in ("grid", "rows")] == ["grid", "rows"] * 2
+    assert [describe_form(device, "auto") for device in (CPU, CUDA)] == ["rows", "triton"]
+    assert describe_form(MPS, "auto") == "grid (triton runs on GPUs, not on mps)"
+    assert [form_on(device, "grid") for device in (CPU, CUDA, MPS)] == ["grid"] * 3
+    with pytest.raises(ValueError, match="sampling=rows: rows runs on CPUs, not on cuda; expected auto or grid"):
+        form_on(CUDA, "rows")
 
 
 def test_on_a_cpu_it_is_refused() -> None:
@@ -216,11 +224,11 @@ def test_on_a_cpu_it_is_refused() -> None:
     with pytest.raises(ValueError, match="triton runs on GPUs, not on cpu"):
         Encoder([1], dim=32, sampling="triton").form_on(CPU)
     with pytest.raises(ValueError, match="triton runs on GPUs, not on cpu"):
-        sample_by_triton(*[(one := inputs())[0], SIZES, *one[1:]])
+        form_for(torch.zeros(1), "triton")
 
 
 def test_its_cost_is_counted_without_a_gpu() -> None:
     """Shapes alone go through the reference."""
     with FakeTensorMode() as fake:
-        value, *others = (fake.from_tensor(one.detach()) for one in inputs())
-        assert sample_by_triton(value, SIZES, *others).shape == (2, 5, 16)
+        value = fake.from_tensor(torch.zeros(1))
+        assert form_for(value, "triton") is sample_by_grid
