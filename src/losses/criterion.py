@@ -87,7 +87,7 @@ class SetCriterion(nn.Module):
         logits = mask_logits[match.image, match.query].float()  # (M, h, w)
         with torch.no_grad():
             points = uncertain_points(logits, self.num_points, self.oversample_ratio, self.importance_share)
-            truth = sample_segments(segments, match.image, match.segment + 1, points)  # (M, P)
+            truth = sample_segments(segments, match.image, match.segment[:, None] + 1, points)[:, 0]  # (M, P)
         logits = sample_maps(logits[:, None], points)[:, 0]  # (M, P)
         mask = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1).sum()
         probability = logits.sigmoid()

@@ -66,15 +66,14 @@ class HungarianMatcher:
         with torch.autocast(device.type, enabled=False):
             points = torch.rand(num_images, self.num_points, 2, device=device)
             logits = sample_maps(prediction.mask_logits.float(), points)  # (B, Q, P)
-            image = torch.arange(num_images, device=device).repeat_interleave(num_segments)
-            number = torch.arange(1, num_segments + 1, device=device).repeat(num_images)
-            truth = sample_segments(segments, image, number, points[image]).unflatten(0, (num_images, num_segments))
+            numbers = torch.arange(1, num_segments + 1, device=device).expand(num_images, -1)
+            truth = sample_segments(segments, torch.arange(num_images, device=device), numbers, points)  # (B, N, P)
             overlap = logits @ truth.mT  # (B, Q, N)
             # cross-entropy of logit x and truth t: softplus(x) - x t
             mask = (F.softplus(logits).sum(-1, keepdim=True) - overlap) / self.num_points
             probability = logits.sigmoid()
             both = probability.sum(-1, keepdim=True) + truth.sum(-1)[:, None]
-            dice = 1 - (2 * probability @ truth.mT + 1) / (both + 1)
+            dice = 1 - (2 * (probability @ truth.mT) + 1) / (both + 1)
             classes = prediction.class_logits.float().softmax(-1)
             chosen = classes.gather(2, labels[:, None].expand(-1, classes.shape[1], -1))  # (B, Q, N)
         return self.mask_weight * mask + self.dice_weight * dice - self.class_weight * chosen

@@ -1,6 +1,7 @@
 """Values of masks at points: truth read from the integer map, predictions sampled bilinearly.
 
-Letters: B images, L layers of the integer map, M masks, P points, H x W pixels. Points are (x, y) in 0..1.
+Letters: B images, L layers of the integer map, M sets of P points, N segments of each, H x W pixels. Points are (x, y)
+in 0..1.
 """
 
 import torch
@@ -10,22 +11,23 @@ from torch import Tensor
 
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     """Maps (M, C, h, w) bilinearly at points (M, P, 2), zero outside: (M, C, P)."""
-    return F.grid_sample(maps, (2 * points - 1)[:, None], align_corners=False)[:, :, 0]
+    return F.grid_sample(maps, points.mul(2).sub_(1)[:, None], align_corners=False)[:, :, 0]
 
 
-def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Tensor) -> Tensor:
-    """Truth masks at points, equal to bilinear samples of each binary mask: (M, P) in 0..1.
+def sample_segments(segments: Tensor, image: Tensor, numbers: Tensor, points: Tensor) -> Tensor:
+    """Truth masks at points, equal to bilinear samples of each binary mask: (M, N, P) in 0..1.
 
     Args:
         segments: (B, L, H, W), n where the n-th segment of the image lies in that layer.
-        image, number: (M,), which image and which segment, from 1.
+        image: (M,), which image.
+        numbers: (M, N), which of its segments, from 1. The map is read once for all of them.
         points: (M, P, 2).
     """
     num_layers, height, width = segments.shape[1:]
     x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5  # (M, P)
     left, top = x.floor(), y.floor()
     layer = image[:, None] * num_layers + torch.arange(num_layers, device=points.device)  # (M, L)
-    total = torch.zeros_like(x)
+    total = x.new_zeros(*numbers.shape, x.shape[1])
     for dy in (0, 1):
         for dx in (0, 1):
             column, row = left + dx, top + dy
@@ -33,7 +35,7 @@ def sample_segments(segments: Tensor, image: Tensor, number: Tensor, points: Ten
             share = share * ((column >= 0) & (column < width) & (row >= 0) & (row < height))
             pixel = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()  # (M, P)
             ids = segments.flatten()[layer[..., None] * (height * width) + pixel[:, None]]  # (M, L, P)
-            total = total + share * (ids == number[:, None, None]).any(1)
+            total = total + share[:, None] * (ids[:, None] == numbers[:, :, None, None]).any(2)
     return total
 
 

@@ -19,6 +19,11 @@ def check_heads(dim: int, num_heads: int) -> None:
         raise ValueError(f"num_heads={num_heads}: expected a divisor of dim={dim}")
 
 
+def relu(x: Tensor) -> Tensor:
+    """In place at inference; in training that would copy the gradient of a linear layer's output, which is a view."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
 class DeformableAttention(nn.Module):
     """Each token samples a few learnt places of every level (Deformable DETR, eq. 3; Mask2Former's pixel decoder)."""
 

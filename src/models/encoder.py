@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.attention import DeformableAttention, Size
+from src.models.attention import DeformableAttention, Size, relu
 from src.models.position import reference_points
 from src.models.sampling import describe_form
 from src.models.sampling_operation import split
@@ -56,7 +56,7 @@ class EncoderLayer(nn.Module):
     def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
         """Map tokens (B, N, C) to (B, N, C); `pos` (N, C), reference points (N, 2), sizes of the active levels."""
         tokens = self.norm1(tokens + self.self_attn(tokens + pos, tokens, reference, sizes))
-        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens), inplace=True)))
+        return self.norm2(tokens + self.linear2(relu(self.linear1(tokens))))
 
 
 class TokenRecalibration(nn.Module):
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
             layer, active = self.layers[depth - 1], self.active_levels[depth - 1]
             levels = [level[:num_images] for level in levels]
             entering = [self.enter(level, levels[-1]) for level in levels[was_active:active]]
-            tokens = torch.cat([tokens[:num_images], *entering], 1)  # (B, N, C)
+            tokens = torch.cat([tokens[:num_images], *entering], 1) if entering else tokens[:num_images]  # (B, N, C)
             num_tokens = tokens.shape[1]
             tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:active])
             was_active = active

@@ -16,16 +16,28 @@ from src.models.position import sine_position
 NUM_GROUPS = 32  # of every group norm
 
 
-def conv_norm(in_dim: int, dim: int, kernel_size: int = 1) -> nn.Sequential:
-    """Convolution without bias and group norm, the convolution initialised as detectron2's c2_xavier."""
-    conv = nn.Conv2d(in_dim, dim, kernel_size, padding=kernel_size // 2, bias=False)
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution as a linear layer over channels: one matrix product, where channels are last in memory.
+
+    Torch's own is up to five times slower there in training on CPUs.
+    """
+
+    def __init__(self, in_dim: int, dim: int, bias: bool = True):
+        super().__init__(in_dim, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def conv_norm(conv: nn.Conv2d) -> nn.Sequential:
+    """A convolution and its group norm, the convolution initialised as detectron2's c2_xavier."""
     nn.init.kaiming_uniform_(conv.weight, a=1)
-    return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, dim))
+    return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, conv.out_channels))
 
 
 def projection(in_dim: int, dim: int) -> nn.Sequential:
     """1x1 convolution with bias and group norm, from a feature of the backbone to a level."""
-    conv = nn.Conv2d(in_dim, dim, 1)
+    conv = PointwiseConv(in_dim, dim)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.GroupNorm(NUM_GROUPS, dim))
@@ -35,7 +47,7 @@ class ConvPixelEmbedding(nn.Sequential):
     """Mask2Former's smoothing of the stride 4 map: 3x3 convolution, norm, ReLU."""
 
     def __init__(self, dim: int):
-        super().__init__(*conv_norm(dim, dim, 3), nn.ReLU())
+        super().__init__(*conv_norm(nn.Conv2d(dim, dim, 3, padding=1, bias=False)), nn.ReLU())
 
 
 class LightPixelEmbedding(nn.Sequential):
@@ -70,9 +82,9 @@ class PixelDecoder(nn.Module):
         self.input_proj = nn.ModuleList(projection(channels[stride], dim) for stride in self.strides)
         self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim))
         self.encoder = encoder
-        self.lateral = conv_norm(channels[finest // 2], dim)
+        self.lateral = conv_norm(PointwiseConv(channels[finest // 2], dim, bias=False))
         self.pixel_embedding = pixel_embedding(dim)
-        self.mask_features = nn.Conv2d(dim, dim, 1)
+        self.mask_features = PointwiseConv(dim, dim)
         nn.init.kaiming_uniform_(self.mask_features.weight, a=1)
         nn.init.constant_(self.mask_features.bias, 0.0)  # type: ignore[arg-type]
         self.mixed_precision = mixed_precision

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.attention import Attention
+from src.models.attention import Attention, relu
 from src.models.position import sine_position
 
 
@@ -48,7 +48,7 @@ class DecoderLayer(nn.Module):
         queries = self.norm1(queries + self.cross_attn(queries + query_pos, keys, values, attend))
         placed = queries + query_pos
         queries = self.norm2(queries + self.self_attn(placed, placed, queries))
-        return self.norm3(queries + self.linear2(F.relu(self.linear1(queries), inplace=True)))
+        return self.norm3(queries + self.linear2(relu(self.linear1(queries))))
 
 
 class MLP(nn.Sequential):
@@ -101,17 +101,18 @@ class TransformerDecoder(nn.Module):
             attend = attention_mask(outputs[-1][1], small[i])
             queries = layer(queries, self.query_embed.weight, keys[i], values[i], attend)
             outputs.append(self.read(queries))
-        return [self.predict(*output, mask_features) for output in (outputs[-1:] if last_only else outputs)]
+        return self.predict(outputs[-1:] if last_only else outputs, mask_features)
 
     def read(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The norm of the queries (B, Q, C), which classes are read from, and the kernels (B, Q, C) of their masks."""
         queries = self.norm(queries)
         return queries, self.mask_embed(queries)
 
-    def predict(self, queries: Tensor, kernels: Tensor, mask_features: Tensor) -> Prediction:
-        """The prediction of what `read` returns, for mask features (B, C, H/4, W/4)."""
-        masks = (kernels @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
-        return Prediction(self.class_embed(queries), masks)
+    def predict(self, outputs: Sequence[tuple[Tensor, Tensor]], mask_features: Tensor) -> list[Prediction]:
+        """One prediction for each result of `read`, in one product with the mask features (B, C, H/4, W/4)."""
+        queries, kernels = (torch.stack(parts, 1) for parts in zip(*outputs, strict=True))  # (B, layers, Q, C) each
+        masks = (kernels.flatten(1, 2) @ mask_features.flatten(2)).view(*kernels.shape[:3], *mask_features.shape[-2:])
+        return [Prediction(*one) for one in zip(self.class_embed(queries).unbind(1), masks.unbind(1), strict=True)]
 
 
 @torch.no_grad()
