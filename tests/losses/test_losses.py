@@ -47,7 +47,7 @@ def test_truth_at_points_equals_sampling_dense_masks() -> None:
     masks = (segments[image] == number[:, None, None, None]).any(1).float()
     expected = F.grid_sample(masks[:, None], 2 * points[:, None] - 1, align_corners=False)[:, 0, 0]
     torch.testing.assert_close(sample_segments(segments, image, number[:, None], points)[:, 0], expected)
-    both = sample_segments(segments, image[1:3], number[[[1, 0], [2, 4]]], points[1:3])
+    both = sample_segments(segments, image[1:3], number[torch.tensor([[1, 0], [2, 4]])], points[1:3])
     torch.testing.assert_close(both[:, 0], expected[1:3])
 
 
