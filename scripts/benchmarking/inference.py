@@ -50,6 +50,13 @@ class Equality(NamedTuple):
     mask_error: float
     mask_signs: float  # share of equal signs
 
+    def __str__(self) -> str:
+        return (
+            f"{self.mask_signs:.4%} of the signs of mask logits are equal; the largest difference is "
+            f"{self.mask_error:.1e} of mask logits, and {self.class_error:.1e} of class logits (at most "
+            f"{self.largest_class_logit:.2g})"
+        )
+
     @property
     def holds(self) -> bool:
         return self.mask_signs >= EQUAL
@@ -58,6 +65,13 @@ class Equality(NamedTuple):
 def names_of(depth: int) -> list[str]:
     """Return all contestants of a model with so many encoder layers."""
     return [THEIRS, OURS, *SCHEDULES, *(f"exit{exit_}" for exit_ in range(depth - 1, 0, -1)), GATED]
+
+
+def overrides_of(name: str, depth: int) -> list[str]:
+    """Return the settings of a contestant's model; that with a gate has every exit, and stands for all exits."""
+    if name in SCHEDULES:
+        return [f"schedule={SCHEDULES[name]}", "exits=null", *PROSCALE]
+    return [f"schedule=[0,0,{depth}]", f"exits={list(range(1, depth + 1))}", "model/gate=linear"]
 
 
 class Models:
@@ -70,14 +84,12 @@ class Models:
     def __init__(self, plan: Plan, names: Sequence[str], stopwatch: Stopwatch):
         self.plan, self.names = plan, names
         self.depth = depth_of(plan.settings)
-        exits = list(range(1, self.depth + 1))
-        parent = [f"schedule=[0,0,{self.depth}]", f"exits={exits}", "model/gate=linear"]
-        self.ours = self.prepared(build([*plan.settings, *parent], plan.classes))
+        self.ours = self.prepared(build([*plan.settings, *overrides_of(GATED, self.depth)], plan.classes))
         self.proscale = {}
         for name in [name for name in SCHEDULES if name in names]:
-            own = [f"schedule={SCHEDULES[name]}", "exits=null", *PROSCALE]
-            task = self.proscale[name] = self.prepared(build([*plan.settings, *own], plan.classes))
-            share(self.ours.model, task.model)
+            own = overrides_of(name, self.depth)
+            self.proscale[name] = self.prepared(build([*plan.settings, *own], plan.classes))
+            share(self.ours.model, self.proscale[name].model)
         self.theirs = Theirs(self.ours.model) if THEIRS in names else None
         for task in (self.ours, *self.proscale.values()):
             self.watch(stopwatch, task.model, task.model.backbone, task.model.pixel_decoder)

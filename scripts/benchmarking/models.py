@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from src.config.build import task_of
+from src.config.build import sketch, task_of
 from src.config.command_line import configure
 from src.config.schema import check_settings
 from src.data.formats.categories import read_categories
@@ -111,22 +111,13 @@ class Theirs:
 
     Args:
         shared: with the weights of ours too; otherwise with random ones.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-        ValueError: it has no such backbone, or other numbers of heads or points.
     """
 
     def __init__(self, ours: Any, shared: bool = True):
-        if importlib.util.find_spec("transformers") is None:
-            raise ModuleNotFoundError("not installed; it comes with pip install '.[test]'")
-        state = {name: value for name, value in ours.state_dict().items() if not name.startswith("gate.")}
-        architecture = recognise(state, "ours")
-        attention = ours.pixel_decoder.encoder.layers[0].self_attn
-        if not architecture.known or (attention.num_heads, attention.num_points) != (8, 4):
-            raise ValueError("it has Swin and ResNet backbones, 8 heads and 4 points only")
         import transformers
 
+        state = plain_weights(ours)
+        architecture = recognise(state, "ours")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         kind = transformers.Mask2FormerForUniversalSegmentation
@@ -139,6 +130,22 @@ class Theirs:
         else:
             self.model = kind(about)
         self.processor: Any = transformers.Mask2FormerImageProcessor()
+
+    @staticmethod
+    def missing(overrides: Sequence[str]) -> str | None:
+        """Return why it cannot be compared with models of these settings, if it cannot."""
+        if importlib.util.find_spec("transformers") is None:
+            return "not installed; pip install '.[test]' brings it"
+        model = sketch(configure(list(overrides)), num_classes=1).model
+        attention = model.pixel_decoder.encoder.layers[0].self_attn
+        if not recognise(plain_weights(model), "ours").known or (attention.num_heads, attention.num_points) != (8, 4):
+            return "it has Swin and ResNet backbones, 8 heads and 4 points only"
+        return None
+
+
+def plain_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model without those of its gate."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("gate.")}
 
 
 def made_images(number: int, size: Sequence[int], device: torch.device) -> list[Tensor]:
