@@ -15,7 +15,7 @@ from src.data.targets import Batch, Truth, collate
 from src.data.targets import Sample as LabelledImage
 from src.models.postprocess import Frame
 
-ALL_EXITS = "all exits"
+ALL_EXITS = "all_exits"
 SCALED = "proscale333"
 NAMES = (THEIRS, OURS, SCALED, ALL_EXITS)
 IMAGES, SEGMENTS = 2, 20
