@@ -43,6 +43,9 @@ docs: setup ## the documentation as a searchable site that works offline, every 
 published: setup ## print every published cost figure beside ours
 	$(RUN) -m scripts.published
 
+benchmark: setup ## time inference and training beside transformers', by part: benchmark/benchmark.md (ARGS="inference --rounds 9")
+	$(RUN) -m scripts.benchmark $(ARGS)
+
 test: setup ## run all tests, or those of TESTS=path
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
@@ -61,8 +64,8 @@ format: setup ## format and mend what the linter can
 smoke: setup ## every experiment: one step of training and one validation on made scenes
 	$(MAKE) test TESTS=tests/test_experiments.py
 
-clean: ## remove the environment, runs and the demo's results
-	rm -rf $(VENV) runs demo drill eco report .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+clean: ## remove the environment, runs, the demo's results and the benchmark's
+	rm -rf $(VENV) runs demo drill eco report benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help
