@@ -61,10 +61,10 @@ class Places:
         self.x, self.y, self.weights = (one.flatten(0, 1) for one in (x, y, weights))  # (Q, M, L, P)
         num_images, _, num_heads, _ = value.shape
         areas = [*accumulate(((h + 2 * MARGIN) * (w + 2 * MARGIN) for h, w in sizes), initial=0)]
-        height, width = torch.tensor(sizes).T[:, :, None]  # (L, 1) each
+        height, width = torch.tensor(sizes).T[:, :, None].expand(-1, -1, x.shape[-1])  # (L, P) each
         self.height, self.width = height.float(), width.float()
         self.stride = (width + 2 * MARGIN).int()  # from a pixel to the one below it
-        self.origin = (torch.tensor(areas[:-1])[:, None] + MARGIN * self.stride + MARGIN).int()  # of the first pixel
+        self.origin = (torch.tensor(areas[:-1])[:, None] + MARGIN * self.stride + MARGIN).int()  # of the first pixels
         self.image = areas[-1] * torch.arange(num_images, dtype=torch.int32).repeat_interleave(x.shape[1])
         self.head, self.num_heads = torch.arange(num_heads, dtype=torch.int32)[:, None, None], num_heads
 
