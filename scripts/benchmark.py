@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("benchmark"), help="folder of the report (default: %(default)s)")
     add("--no-memory", dest="memory", action="store_false", help="do not measure memory, a process each")
     add("--peak", nargs=2, help=argparse.SUPPRESS)  # part and contestant whose memory this process measures
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     args.typed = list(sys.argv[1:] if arguments is None else arguments)
     args.parts = [word for word in args.words if "=" not in word and not word.startswith("~")]
     args.overrides = [word for word in args.words if word not in args.parts]

@@ -197,6 +197,12 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_and_parts_stand_anywhere() -> None:
+    """Except behind an option that takes several words."""
+    args = benchmark.parse(["dim=32", "--compile", "training", "--device", "cpu", "~logger", "--sizes", "64x96"])
+    assert (args.parts, args.overrides, args.sizes) == (["training"], ["dim=32", "~logger"], [(64, 96)])
+
+
 def test_without_transformers_its_row_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
