@@ -183,6 +183,7 @@ def test_instances_need_things(configure: Callable[..., DictConfig], made: Path)
         ["schedule=[2,0,1]", "exits=[1,3]"],
         ["schedule=[0,0,9]", "exits=[1,2,3,4,5,6,7,8,9]", "task.exits_per_step=2", "task.alpha=k*k/10"],
         ["model.activation_checkpointing=true"],
+        ["model.activation_checkpointing=[encoder]"],
         ["trainer.precision=bf16-mixed"],
         ["trainer.precision=bf16-mixed", "model.pixel_decoder.mixed_precision=true"],
         ["batch_size=4", "batch_size_per_device=2"],

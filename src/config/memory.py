@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.config.overrides import spell
 
@@ -71,7 +71,7 @@ def ways_out(settings: dict[str, Any]) -> list[str]:
         if "batch_size" in name:
             divisors = [smaller for smaller in range(1, value // 2 + 1) if value % smaller == 0]
             ways += [f"{name}={smaller}" for smaller in divisors[-1:]]
-        elif value is False:
+        elif value is False or isinstance(value, ListConfig):
             ways.append(f"{name}=true")
         elif value is not True:
             ways.append(f"a smaller {name}")

@@ -77,6 +77,11 @@ RULES = {
     "alpha": Rule("1, k or k*k/10", lambda value: type(value) in (int, str) and str(value) in ("1", "k", "k*k/10")),
     "exits_per_step": Rule("a whole number from 1, or all", lambda value: COUNT.holds(value) or value == "all"),
     "deterministic": Rule("true, false, warn or null", lambda value: value in (True, False, "warn", None)),
+    "activation_checkpointing": either(
+        "true, false, or a list of backbone, encoder and decoder, none twice",
+        FLAG,
+        distinct(list_of(one_of("backbone", "encoder", "decoder"), "")),
+    ),
     "sampling": one_of("auto", "grid", "rows", "triton"),
     "segmentation": one_of("panoptic", "instance", "semantic"),
     "target": one_of("exit", "soft", "quality"),

@@ -16,6 +16,7 @@ from src.models.transformer_decoder import Prediction, TransformerDecoder
 from src.weights.checkpoint import load_weights
 
 DIVISOR = 32  # the coarsest stride
+CHECKPOINTED = ("backbone", "encoder", "decoder")  # parts whose activations may be recomputed
 
 
 class Mask2Former(nn.Module):
@@ -27,7 +28,8 @@ class Mask2Former(nn.Module):
         exits: depths after which images may leave the encoder; null: its last layer.
         weights: a checkpoint to start from, ours or a published one: file, folder or hub name.
         drop_class_head: do not load the classification head of `weights`; it is trained from scratch.
-        activation_checkpointing: recompute activations in the backward pass to save memory.
+        activation_checkpointing: recompute activations in the backward pass to save memory: of all layers (true), of
+            none (false), or of those in some parts, a list of backbone, encoder and decoder.
         compile: compile the model with torch.compile.
     """
 
@@ -44,7 +46,7 @@ class Mask2Former(nn.Module):
         gate: Callable[..., Gate] | None = None,
         weights: str | None = None,
         drop_class_head: bool = False,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Sequence[str] = False,
         compile: bool = False,
     ):
         super().__init__()
@@ -61,9 +63,11 @@ class Mask2Former(nn.Module):
             self.gate.requires_grad_(False)  # the gate is trained separately
         if weights is not None:
             load_weights(self, weights, drop_class_head)
-        if activation_checkpointing:
+        parts = CHECKPOINTED if activation_checkpointing is True else activation_checkpointing or ()
+        if "backbone" in parts:
             backbone.set_grad_checkpointing()
-            for layer in [*self.pixel_decoder.encoder.layers, *self.decoder.layers]:
+        for part, layers in (("encoder", self.pixel_decoder.encoder.layers), ("decoder", self.decoder.layers)):
+            for layer in layers if part in parts else ():
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         if compile:
             self.compile()

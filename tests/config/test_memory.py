@@ -74,6 +74,18 @@ def test_nothing_is_advised_that_is_done_already(configure: Callable[..., DictCo
     assert said.endswith("try a smaller data.augment.size")
 
 
+def test_checkpointing_of_a_part_is_extended_to_all(configure: Callable[..., DictConfig]) -> None:
+    """A list of parts leaves some whose activations are kept."""
+
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cfg = configure(*SETTINGS, "batch_size=1", "model.activation_checkpointing=[encoder]")
+    said = memory_reason(failure(cfg, "training_step", fail), cfg)
+    assert said is not None
+    assert "try model.activation_checkpointing=true, then" in said
+
+
 def kill_worker(cfg: DictConfig, step: str, reasons: Any) -> None:
     """Train until the data workers are killed in one of the steps, and pass on the line for the user."""
 
