@@ -6,29 +6,64 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
 from timm.layers import FrozenBatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torchvision.ops import FrozenBatchNorm2d
 
 from src.weights.checkpoint import read_tensors
 
 STRIDES = (4, 8, 16, 32)
+Size = tuple[int, int]  # height, width
 
 
 class PadFirstBlock(SwinTransformerBlock):
-    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads)."""
+    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads).
+
+    It copies nothing where there is nothing to pad or shift, and keeps the masks of the last few sizes.
+    """
 
     def _attn(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]  # (B, H, W, C)
-        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
-        return super()._attn(F.pad(x, (0, 0, 0, right, 0, bottom)))[:, :height, :width]
+        window, (down, across) = self.window_size, self.shift_size
+        bottom, right = -height % window[0], -width % window[1]
+        if bottom or right:
+            x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        mask = None
+        if down or across:
+            x = x.roll((-down, -across), (1, 2))
+            untraced = not (isinstance(x, FakeTensor) or torch.compiler.is_compiling())
+            make = shifted_mask if untraced else shifted_mask.__wrapped__
+            mask = make((x.shape[1], x.shape[2]), window, (down, across), x.device, x.dtype)
+        windows = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0])).transpose(2, 3)  # (B, i, j, h, w, C)
+        attended = self.attn(windows.flatten(3, 4).flatten(0, 2), mask=mask)
+        x = attended.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        if down or across:
+            x = x.roll((down, across), (1, 2))
+        return x[:, :height, :width]
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def shifted_mask(size: Size, window: Size, shift: Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The mask between pixels that only a shift of a map (H, W) joined, 0 or -100: (windows, h * w, h * w)."""
+    bands = [
+        (at >= side - length).int() + (at >= side - step)
+        for side, length, step in zip(size, window, shift, strict=True)
+        for at in [torch.arange(side, device=device)]
+    ]
+    region = 3 * bands[0][:, None] + bands[1]  # (H, W)
+    region = region.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
+    return (region[:, None] != region[:, :, None]).to(dtype) * -100
 
 
 class Backbone(nn.Module):
@@ -86,15 +121,15 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
-        try:
-            outputs = self.body(images)
+        try:  # channels last is what pixel decoders take, and faster in most networks
+            outputs = self.body(images.contiguous(memory_format=torch.channels_last))
         except AssertionError as error:  # timm raises it for unsupported image sizes
             size = "x".join(map(str, images.shape[-2:]))
             raise ValueError(f"backbone {self.name!r} takes no images of {size} ({error}); see its options") from error
         features = {}
         for stride, i, norm in zip(STRIDES, self.picked, self.norms, strict=True):
             feature = outputs[i] if self.channels_last else outputs[i].permute(0, 2, 3, 1)  # (B, h, w, C)
-            features[stride] = norm(feature).permute(0, 3, 1, 2).contiguous()
+            features[stride] = norm(feature).permute(0, 3, 1, 2)
         return features
 
     def set_grad_checkpointing(self) -> None:

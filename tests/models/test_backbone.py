@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 
-from src.models.backbone import STRIDES, Backbone
+from src.metrics.operation_counts import counting, trace
+from src.models.backbone import STRIDES, Backbone, PadFirstBlock, shifted_mask
 
 SWIN = {"strict_img_size": False, "always_partition": True}
 
@@ -44,3 +46,44 @@ def test_a_model_without_the_strides_is_refused() -> None:
     """The error lists the strides it has."""
     with pytest.raises(ValueError, match=r"strides \[16, 16, 16\], expected \[4, 8, 16, 32\]"):
         Backbone("vit_tiny_patch16_224")
+
+
+def make_swin() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone("swin_tiny_patch4_window7_224", options={**SWIN, "embed_dim": 12, "drop_path_rate": 0.0})
+
+
+@pytest.mark.parametrize("size", [(14, 21), (7, 7)])
+def test_masks_of_shifted_windows_are_timms(size: tuple[int, int]) -> None:
+    """For maps of whole windows."""
+    block = next(m for m in make_swin().modules() if isinstance(m, PadFirstBlock) and any(m.shift_size))
+    mask = shifted_mask(size, (7, 7), (3, 3), torch.device("cpu"), torch.float32)
+    assert torch.equal(mask, block.get_attn_mask(torch.zeros(1, *size, 1)))
+
+
+def test_swin_is_timms_where_nothing_is_padded() -> None:
+    """Features and gradients, to the bit; 224 x 224 are whole windows at every stage."""
+    ours, images = make_swin(), torch.randn(2, 3, 224, 224)
+    theirs = make_swin()
+    for module in theirs.modules():
+        if isinstance(module, PadFirstBlock):
+            module.__class__ = SwinTransformerBlock
+    results = []
+    for backbone in (ours, theirs):
+        features = backbone(images)
+        sum(feature.square().sum() for feature in features.values()).backward()
+        results.append([*features.values(), *(parameter.grad for parameter in backbone.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_masks_that_are_kept_serve_training_too() -> None:
+    """A mask made during inference, and sizes seen by a count of costs alone, do not disturb a later step."""
+    shifted_mask.cache_clear()
+    backbone = make_swin()
+    with counting(backbone):
+        trace(backbone, torch.empty(1, 3, 64, 96))
+    assert shifted_mask.cache_info().currsize == 0
+    with torch.inference_mode():
+        backbone(torch.zeros(1, 3, 64, 96))
+    assert shifted_mask.cache_info().currsize > 0
+    sum(feature.sum() for feature in backbone(torch.zeros(1, 3, 64, 96)).values()).backward()
