@@ -172,7 +172,7 @@ def gated(task: Any, images: Tensor, frame: Frame) -> Contestant:
     exits = scatter(task.model, images)
     plain = contestant(task, images, frame, task.model.exits[-1])
     return plain._replace(
-        predict=lambda images: task.model.leave(images)[0][-1],
+        predict=lambda images: task.model.leave(images)[0],
         costs=[cost_of(task, frame, depth) for depth in exits],
         exits=exits,
         reference=UNGATED,
