@@ -10,25 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch.nn.functional as F
 from huggingface_hub import constants
-from timm.layers import FrozenBatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
-from timm.models.swin_transformer import SwinTransformerBlock
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
+from src.models.backbone_layers import use_our_layers
 from src.weights.checkpoint import read_tensors
 
 STRIDES = (4, 8, 16, 32)
-
-
-class PadFirstBlock(SwinTransformerBlock):
-    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads)."""
-
-    def _attn(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]  # (B, H, W, C)
-        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
-        return super()._attn(F.pad(x, (0, 0, 0, right, 0, bottom)))[:, :height, :width]
 
 
 class Backbone(nn.Module):
@@ -100,37 +89,6 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self) -> None:
         """Recompute activations in the backward pass, if the timm model supports it."""
         self.body.set_grad_checkpointing(True)
-
-
-class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm as a single operation; torchvision recomputes the scale in every forward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
-
-class FrozenNormAct(FrozenBatchNormAct2d):
-    """`FrozenNorm` followed by the activation that some timm models fuse with it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
-
-
-OUR_LAYERS = {
-    SwinTransformerBlock: PadFirstBlock,
-    FrozenBatchNorm2d: FrozenNorm,
-    FrozenBatchNormAct2d: FrozenNormAct,
-}
-
-
-def use_our_layers(body: nn.Module) -> None:
-    """Make timm's layers use our `forward`, in place.
-
-    Our classes are subclasses that add no state and have no constructor, so it is enough to change the class of the
-    existing modules: weights, names and hooks stay as they are.
-    """
-    for module in body.modules():
-        module.__class__ = OUR_LAYERS.get(type(module), type(module))
 
 
 class MissingKeys(logging.Handler):
