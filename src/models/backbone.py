@@ -6,64 +6,19 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from huggingface_hub import constants
-from timm.layers import FrozenBatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
-from timm.models.swin_transformer import SwinTransformerBlock
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torchvision.ops import FrozenBatchNorm2d
 
+from src.models.backbone_layers import use_our_layers
 from src.weights.checkpoint import read_tensors
 
 STRIDES = (4, 8, 16, 32)
-Size = tuple[int, int]  # height, width
-
-
-class PadFirstBlock(SwinTransformerBlock):
-    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads).
-
-    It copies nothing where there is nothing to pad or shift, and keeps the masks of the last few sizes.
-    """
-
-    def _attn(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]  # (B, H, W, C)
-        window, (down, across) = self.window_size, self.shift_size
-        bottom, right = -height % window[0], -width % window[1]
-        if bottom or right:
-            x = F.pad(x, (0, 0, 0, right, 0, bottom))
-        mask = None
-        if down or across:
-            x = x.roll((-down, -across), (1, 2))
-            untraced = not (isinstance(x, FakeTensor) or torch.compiler.is_compiling())
-            make = shifted_mask if untraced else shifted_mask.__wrapped__
-            mask = make((x.shape[1], x.shape[2]), window, (down, across), x.device, x.dtype)
-        windows = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0])).transpose(2, 3)  # (B, i, j, h, w, C)
-        attended = self.attn(windows.flatten(3, 4).flatten(0, 2), mask=mask)
-        x = attended.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        if down or across:
-            x = x.roll((down, across), (1, 2))
-        return x[:, :height, :width]
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def shifted_mask(size: Size, window: Size, shift: Size, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The mask between pixels that only a shift of a map (H, W) joined, 0 or -100: (windows, h * w, h * w)."""
-    bands = [
-        (at >= side - length).int() + (at >= side - step)
-        for side, length, step in zip(size, window, shift, strict=True)
-        for at in [torch.arange(side, device=device)]
-    ]
-    region = 3 * bands[0][:, None] + bands[1]  # (H, W)
-    region = region.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
-    return (region[:, None] != region[:, :, None]).to(dtype) * -100
 
 
 class Backbone(nn.Module):
@@ -135,37 +90,6 @@ class Backbone(nn.Module):
     def set_grad_checkpointing(self) -> None:
         """Recompute activations in the backward pass, if the timm model supports it."""
         self.body.set_grad_checkpointing(True)
-
-
-class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm as a single operation; torchvision recomputes the scale in every forward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
-
-class FrozenNormAct(FrozenBatchNormAct2d):
-    """`FrozenNorm` followed by the activation that some timm models fuse with it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
-
-
-OUR_LAYERS = {
-    SwinTransformerBlock: PadFirstBlock,
-    FrozenBatchNorm2d: FrozenNorm,
-    FrozenBatchNormAct2d: FrozenNormAct,
-}
-
-
-def use_our_layers(body: nn.Module) -> None:
-    """Make timm's layers use our `forward`, in place.
-
-    Our classes are subclasses that add no state and have no constructor, so it is enough to change the class of the
-    existing modules: weights, names and hooks stay as they are.
-    """
-    for module in body.modules():
-        module.__class__ = OUR_LAYERS.get(type(module), type(module))
 
 
 class MissingKeys(logging.Handler):

@@ -5,7 +5,8 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 
 from src.metrics.operation_counts import counting, trace
-from src.models.backbone import STRIDES, Backbone, PadFirstBlock, shifted_mask
+from src.models.backbone import STRIDES, Backbone
+from src.models.backbone_layers import PadFirstBlock, shifted_mask
 
 SWIN = {"strict_img_size": False, "always_partition": True}
 

@@ -1,0 +1,138 @@
+"""Our forms of timm's layers: the same parameters, names and outputs, with another `forward`.
+
+Letters: B images, H x W tokens, C channels, N tokens of a window.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from timm.layers import FrozenBatchNormAct2d
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torchvision.ops import FrozenBatchNorm2d
+
+Size = tuple[int, int]  # height, width
+STRIP_TOKENS = 2048  # tokens at a time on CPUs; their activations fit in caches
+
+
+class PadFirstBlock(SwinTransformerBlock):
+    """Swin block that pads to whole windows before it shifts, as Mask2Former's Swin does (timm shifts, then pads)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, H, W, C) to tokens of the same shape."""
+        return self.by_strips(x) if self.takes_strips(x) else super().forward(x)
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """Attention in windows; it copies nothing where there is nothing to pad or shift."""
+        height, width = x.shape[1:3]  # (B, H, W, C)
+        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
+        if bottom or right:
+            x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        down, across = self.shift_size
+        if down or across:
+            x = x.roll((-down, -across), (1, 2))
+        x = self.attend(x, self.mask_of(x.shape[1:3], x))
+        if down or across:
+            x = x.roll((down, across), (1, 2))
+        return x[:, :height, :width]
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention in the windows of a padded and shifted map (B, H, W, C)."""
+        windows = window_partition(x, self.window_size).flatten(1, 2)
+        return window_reverse(
+            self.attn(windows, mask=mask).unflatten(1, self.window_size), self.window_size, *x.shape[1:3]
+        )
+
+    def mask_of(self, size: Sequence[int], like: Tensor) -> Tensor | None:
+        """The attention mask of a padded and shifted map (H, W): (windows, N, N), or None without a shift."""
+        if not any(self.shift_size):
+            return None
+        traced = isinstance(like, FakeTensor) or torch.compiler.is_compiling()
+        make = shifted_mask.__wrapped__ if traced else shifted_mask
+        return make(tuple(size), tuple(self.window_size), tuple(self.shift_size), like.device, like.dtype)
+
+    def takes_strips(self, x: Tensor) -> bool:
+        """Return whether `by_strips` applies: inference in one precision on a CPU, neither counted nor compiled."""
+        inference = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        return inference and x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
+
+    def by_strips(self, x: Tensor) -> Tensor:
+        """As the reference, timm's `forward`, a few rows of windows at a time.
+
+        Windows are independent of each other, and so are tokens in norms and MLPs. It is faster because what a strip
+        computes stays in the CPU's cache, where the reference writes and reads whole maps in memory.
+        """
+        (size, _), (shift, _) = self.window_size, self.shift_size
+        batch, height, width, _ = x.shape
+        padded_height, padded_width = height + -height % size, width + -width % self.window_size[1]
+        step = size * max(1, STRIP_TOKENS // (batch * size * padded_width))
+        mask = self.mask_of((padded_height, padded_width), x)
+        columns = padded_width // self.window_size[1]
+        strips, wrapped = [], x[:, :0]
+        for top in range(0, padded_height, step):
+            bottom = min(top + step, padded_height)
+            last = bottom == padded_height
+            strip = x[:, top + shift : bottom + shift]
+            around = x[:, : shift if last else 0]  # the shift moves the first rows below the last ones
+            missing = bottom - top - strip.shape[1] - around.shape[1]
+            rows = torch.cat([strip, around], 1) if last and shift else strip
+            inner, outer = self.norm1(rows).split([strip.shape[1], around.shape[1]], 1)
+            inner = F.pad(inner, (0, 0, 0, padded_width - width, 0, missing))
+            outer = F.pad(outer, (0, 0, 0, padded_width - width))
+            own = None if mask is None else mask[top // size * columns : bottom // size * columns]
+            across = self.shift_size[1]
+            attended = self.attend(torch.cat([inner, outer], 1).roll(-across, 2), own).roll(across, 2)[:, :, :width]
+            kept = [attended[:, : strip.shape[1]], attended[:, strip.shape[1] + missing :]]
+            rows = rows + torch.cat(kept, 1)
+            rows += self.mlp(self.norm2(rows))
+            strip, wrapped = rows.split([strip.shape[1], around.shape[1]], 1)
+            strips.append(strip)
+        return torch.cat([wrapped, *strips], 1)
+
+
+@lru_cache(maxsize=16)  # a few sizes
+@torch.inference_mode(False)
+def shifted_mask(size: Size, window: Size, shift: Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The mask between tokens that only a shift of a map (H, W) joined, 0 or -100: (windows, N, N)."""
+    bands = [
+        (at >= side - length).int() + (at >= side - step)
+        for side, length, step in zip(size, window, shift, strict=True)
+        for at in [torch.arange(side, device=device)]
+    ]
+    region = (3 * bands[0][:, None] + bands[1])[None, :, :, None]  # (1, H, W, 1)
+    region = window_partition(region, window).flatten(1)  # (windows, N)
+    return (region[:, None] != region[:, :, None]).to(dtype) * -100
+
+
+class FrozenNorm(FrozenBatchNorm2d):
+    """Frozen batch norm as a single operation; torchvision recomputes the scale in every forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class FrozenNormAct(FrozenBatchNormAct2d):
+    """`FrozenNorm` followed by the activation that some timm models fuse with it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
+
+
+OUR_LAYERS = {
+    SwinTransformerBlock: PadFirstBlock,
+    FrozenBatchNorm2d: FrozenNorm,
+    FrozenBatchNormAct2d: FrozenNormAct,
+}
+
+
+def use_our_layers(body: nn.Module) -> None:
+    """Make timm's layers use our `forward`, in place.
+
+    Our classes are subclasses that add no state and have no constructor, so it is enough to change the class of the
+    existing modules: weights, names and hooks stay as they are.
+    """
+    for module in body.modules():
+        module.__class__ = OUR_LAYERS.get(type(module), type(module))
