@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
 def encode(masks: Tensor) -> list[RLE]:
     """Masks (M, H, W) bool as M run-length codes."""
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous()  # runs go down the columns
+    columns = masks.transpose(1, 2).contiguous().view(torch.uint8)  # runs go down the columns
     return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
 
 

@@ -69,6 +69,8 @@ class Evaluation(nn.Module):
     def answer(self, prediction: Prediction, image: int, frame: Frame) -> ImagePrediction:
         """Return the predictions that are scored, of one image of a batch."""
         post, panoptic, instances, semantic = self.postprocess, None, None, None
+        if len(self.metrics) > 1:
+            prediction, image, frame = post.enlarged(prediction, image, frame)
         if "pq" in self.metrics:
             panoptic = post.panoptic(prediction, image, frame)
         if "ap" in self.metrics:

@@ -9,7 +9,9 @@ import torch
 from src.data.shapes import Shapes
 from src.data.targets import Category, Truth
 from src.metrics.mean_iou import VOID, semantic_map
-from src.models.postprocess import Instances, Panoptic
+from src.models import postprocess
+from src.models.postprocess import Frame, Instances, Panoptic, Postprocess
+from src.models.transformer_decoder import Prediction
 from src.tasks.base import class_names
 from src.tasks.evaluation import SCORES, Evaluation
 
@@ -21,6 +23,9 @@ class Beside:
 
     def __init__(self, by: int):
         self.by = by
+
+    def enlarged(self, *place: Any) -> Any:
+        return place
 
     def panoptic(self, truth: Truth, *others: Any) -> Panoptic:
         return Panoptic(truth.segments[0].roll(self.by, 1), truth.labels, torch.ones(len(truth.labels)))
@@ -51,6 +56,21 @@ def test_every_score_is_the_mean_over_classes(segmentation: str) -> None:
     assert evaluation.quality in means
     evaluation.reset()
     assert evaluation.by_class() == {}
+
+
+def test_kinds_scored_together_are_those_scored_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pixel changes where masks are resized once for all kinds, nor where they are too large for that."""
+    torch.manual_seed(0)
+    prediction = Prediction(5 * torch.randn(2, 40, 5), 3 * torch.randn(2, 40, 8, 8))
+    frame, isthing = Frame((32, 32), (32, 24), (21, 17)), [True, False, True, True]
+    post = Postprocess(isthing, overlap_threshold=0.1)
+    alone = [make(prediction, 1, frame) for make in (post.panoptic, post.instances, post.semantic)]
+    for held in (postprocess.HELD, 1):
+        monkeypatch.setattr(postprocess, "HELD", held)
+        panoptic, instances, semantic, *_ = Evaluation("panoptic", isthing, post).answer(prediction, 1, frame)
+        together = [panoptic, instances, semantic]
+        torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)  # of scores; ids and masks are equal
+    assert len(alone[0].labels) > 1
 
 
 def test_classes_that_share_a_name_are_told_apart() -> None:
