@@ -47,14 +47,14 @@ class ConvPixelEmbedding(nn.Sequential):
     """Mask2Former's smoothing of the stride 4 map: 3x3 convolution, norm, ReLU."""
 
     def __init__(self, dim: int):
-        super().__init__(*conv_norm(nn.Conv2d(dim, dim, 3, padding=1, bias=False)), nn.ReLU())
+        super().__init__(*conv_norm(nn.Conv2d(dim, dim, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
 
 
 class LightPixelEmbedding(nn.Sequential):
     """PRO-SCALE's light pixel embedding: a 3x3 max-pool in place of the convolution, resolution kept."""
 
     def __init__(self, dim: int):
-        super().__init__(nn.MaxPool2d(3, stride=1, padding=1), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU())
+        super().__init__(nn.MaxPool2d(3, stride=1, padding=1), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU(inplace=True))
 
 
 class PixelDecoder(nn.Module):
@@ -141,4 +141,4 @@ class PixelDecoder(nn.Module):
         """The stride 4 map plus the encoded stride 8 level, as mask features (B, C, H/4, W/4)."""
         finest = finest.clone(memory_format=torch.channels_last)  # a level among others has gaps between images
         upsampled = F.interpolate(finest, lateral.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mask_features(self.pixel_embedding(lateral + upsampled))
+        return self.mask_features(self.pixel_embedding(upsampled.add_(lateral)))
