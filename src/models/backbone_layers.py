@@ -5,10 +5,14 @@ Letters: B images, H x W tokens, C channels, N tokens of a window.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import FrozenBatchNormAct2d
+from timm.models._features import FeatureDictNet
+from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -75,20 +79,22 @@ class PadFirstBlock(SwinTransformerBlock):
         for top in range(0, padded_height, step):
             bottom = min(top + step, padded_height)
             last = bottom == padded_height
-            strip = x[:, top + shift : bottom + shift]
-            around = x[:, : shift if last else 0]  # the shift moves the first rows below the last ones
-            missing = bottom - top - strip.shape[1] - around.shape[1]
-            rows = torch.cat([strip, around], 1) if last and shift else strip
-            inner, outer = self.norm1(rows).split([strip.shape[1], around.shape[1]], 1)
-            inner = F.pad(inner, (0, 0, 0, padded_width - width, 0, missing))
-            outer = F.pad(outer, (0, 0, 0, padded_width - width))
+            wrap = shift if last else 0  # the shift moves the first rows below the last ones
+            parts = [x[:, top + shift : bottom + shift], x[:, :wrap]]
+            rows = torch.cat(parts, 1) if wrap else parts[0]
+            counts = [part.shape[1] for part in parts]
+            wanted = [bottom - top - wrap, wrap]
+            padded = [
+                F.pad(part, (0, 0, 0, padded_width - width, 0, want - count))
+                for part, count, want in zip(self.norm1(rows).split(counts, 1), counts, wanted, strict=True)
+            ]
             own = None if mask is None else mask[top // size * columns : bottom // size * columns]
             across = self.shift_size[1]
-            attended = self.attend(torch.cat([inner, outer], 1).roll(-across, 2), own).roll(across, 2)[:, :, :width]
-            kept = [attended[:, : strip.shape[1]], attended[:, strip.shape[1] + missing :]]
+            attended = self.attend(torch.cat(padded, 1).roll(-across, 2), own).roll(across, 2)[:, :, :width]
+            kept = [part[:, :count] for part, count in zip(attended.split(wanted, 1), counts, strict=True)]
             rows = rows + torch.cat(kept, 1)
             rows += self.mlp(self.norm2(rows))
-            strip, wrapped = rows.split([strip.shape[1], around.shape[1]], 1)
+            strip, wrapped = rows.split(counts, 1)
             strips.append(strip)
         return torch.cat([wrapped, *strips], 1)
 
@@ -121,6 +127,61 @@ class FrozenNormAct(FrozenBatchNormAct2d):
         return self.act(self.drop(FrozenNorm.forward(self, x)))  # type: ignore[arg-type]
 
 
+class FoldedConv(nn.Conv2d):
+    """Convolution and the frozen norm that follows it, which is then passed over, in one pass over the activations.
+
+    A frozen norm multiplies channels by constants and adds constants: so may the weights, which are far smaller than
+    the activations. Gradients flow through the product.
+    """
+
+    norm: nn.Module  # not a submodule, since its parent has it already
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, FakeTensor):  # the counter wants both
+            return super().forward(x)
+        norm: Any = self.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        bias = shift if self.bias is None else shift + self.bias * scale
+        return self._conv_forward(x, self.weight * scale[:, None, None, None], bias)
+
+
+class FoldedNorm(FrozenNorm):
+    """`FrozenNorm` whose convolution has done its work."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if isinstance(x, FakeTensor) else x
+
+
+class FoldedNormAct(FrozenNormAct):
+    """`FoldedNorm` followed by an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if isinstance(x, FakeTensor) else self.act(self.drop(x))
+
+
+FOLDED: dict[type[nn.Module], type[nn.Module]] = {FrozenNorm: FoldedNorm, FrozenNormAct: FoldedNormAct}
+
+
+def fold_norms(body: nn.Module) -> None:
+    """Fold frozen norms into convolutions where the one takes the other's output, in place and without new state."""
+    for module in body.modules():
+        for conv, norm in consecutive(module):
+            if type(conv) is nn.Conv2d and type(norm) in FOLDED:
+                conv.__class__, norm.__class__ = FoldedConv, FOLDED[type(norm)]
+                object.__setattr__(conv, "norm", norm)
+
+
+def consecutive(module: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Return pairs of children of which the second surely takes the first's output alone."""
+    if isinstance(module, nn.Sequential | FeatureDictNet):
+        return list(pairwise(module.children()))
+    if isinstance(module, BasicBlock | Bottleneck):  # of ResNets
+        children = dict(module.named_children())
+        return [(children[f"conv{i}"], children[f"bn{i}"]) for i in (1, 2, 3) if f"conv{i}" in children]
+    return []
+
+
 OUR_LAYERS = {
     SwinTransformerBlock: PadFirstBlock,
     FrozenBatchNorm2d: FrozenNorm,
@@ -136,3 +197,4 @@ def use_our_layers(body: nn.Module) -> None:
     """
     for module in body.modules():
         module.__class__ = OUR_LAYERS.get(type(module), type(module))
+    fold_norms(body)

@@ -7,9 +7,18 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor
 
+from src.metrics.operation_counts import counting, trace
 from src.models import backbone_layers
 from src.models.backbone import Backbone
-from src.models.backbone_layers import PadFirstBlock, use_our_layers
+from src.models.backbone_layers import (
+    FoldedConv,
+    FoldedNorm,
+    FoldedNormAct,
+    FrozenNorm,
+    FrozenNormAct,
+    PadFirstBlock,
+    use_our_layers,
+)
 
 WINDOW, DIM = 4, 12
 SMALL_SWIN = {"embed_dim": 12, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 3, 3), "window_size": WINDOW}
@@ -50,11 +59,11 @@ def test_strips_equal_timms_block(shift: int | tuple[int, int], tokens: int, mon
 
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("tokens", [1, 70, 10**6])
-@pytest.mark.parametrize("size", [(13, 16), (15, 18), (16, 17), (2, 3), (5, 1)])
+@pytest.mark.parametrize("size", [(13, 16), (15, 18), (16, 17), (2, 3), (5, 1), (1, 1), (1, 9)])
 def test_strips_equal_the_whole_map(
     shift: int | tuple[int, int], tokens: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where rows, columns or both are padded, also by more than the shift."""
+    """Where rows, columns or both are padded, also where a side is shorter than the shift."""
     monkeypatch.setattr(backbone_layers, "STRIP_TOKENS", tokens)
     block = make_block(shift)
     x = torch.randn(2, *size, DIM)
@@ -88,3 +97,58 @@ def test_a_swin_in_strips_keeps_nothing() -> None:
         assert torch.equal(again[stride], feature)
         torch.testing.assert_close(double[stride].float(), feature, atol=1e-5, rtol=0)
     assert [name for name, _ in [*backbone.named_parameters(), *backbone.named_buffers()]] == names
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet26", "resnet10t", "tf_efficientnet_lite0", "densenet121"])
+@pytest.mark.parametrize("training", [True, False])
+def test_folded_norms_equal_frozen_ones(name: str, training: bool) -> None:
+    """Features and gradients, in double precision; all convolutions of plain ResNets are folded, and keys stay."""
+    folded = Backbone(name, freeze_norm=True).double().train(training)
+    torch.manual_seed(0)
+    for key, buffer in folded.body.named_buffers():
+        buffer.uniform_(0.5, 1.5) if key.endswith(("running_var", "weight")) else buffer.normal_(0, 0.1)
+    plain = unfolded(folded)
+    if name in ("resnet18", "resnet26"):
+        convolutions = [module for module in folded.modules() if isinstance(module, torch.nn.Conv2d)]
+        assert all(isinstance(module, FoldedConv) for module in convolutions)
+    assert list(folded.state_dict()) == list(plain.state_dict())
+    images = torch.randn(2, 3, 64, 96, dtype=torch.double)
+    found, expected = folded(images), plain(images)
+    for features in (found, expected):
+        sum(feature.square().mean() for feature in features.values()).backward()
+    for stride, feature in expected.items():
+        torch.testing.assert_close(found[stride], feature, rtol=1e-9, atol=1e-12)
+    for one, other in zip(folded.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-10)
+
+
+def unfolded(backbone: Backbone) -> Backbone:
+    """A copy whose norms stand apart from its convolutions."""
+    backbone = copy.deepcopy(backbone)
+    apart = {FoldedConv: torch.nn.Conv2d, FoldedNorm: FrozenNorm, FoldedNormAct: FrozenNormAct}
+    for module in backbone.modules():
+        module.__class__ = apart.get(type(module), type(module))
+    return backbone
+
+
+def test_a_copy_folds_its_own_norms() -> None:
+    """Not those of the model that it was copied from, and weights that are loaded later count."""
+    backbone = Backbone("resnet10t", freeze_norm=True).eval()
+    images = torch.randn(1, 3, 64, 64)
+    double = copy.deepcopy(backbone)
+    state = {name: value * 1.5 if "bn1" in name else value for name, value in backbone.state_dict().items()}
+    double.load_state_dict(state)
+    assert not torch.equal(double(images)[4], backbone(images)[4])
+    torch.testing.assert_close(double(images)[4], unfolded(double)(images)[4])
+
+
+def test_folding_counts_as_it_did() -> None:
+    """The counter sees each norm apart: two multiply-adds per element, as published."""
+    backbone = Backbone("resnet10t", freeze_norm=True)
+    plain = unfolded(backbone)
+    counts = []
+    for model in (backbone, plain):
+        with counting(model):
+            counts.append(trace(model, torch.empty(1, 3, 64, 96))[0][""])
+    assert counts[0] == counts[1]
+    assert torch.ops.aten.native_batch_norm in counts[0]
