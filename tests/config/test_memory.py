@@ -62,28 +62,25 @@ def test_a_step_without_memory_names_what_to_lower(
     assert said.startswith(expected)
 
 
-def test_nothing_is_advised_that_is_done_already(configure: Callable[..., DictConfig]) -> None:
-    """A batch of one image is not halved, checkpointing is not turned on twice."""
+@pytest.mark.parametrize(
+    ("checkpointing", "advice"),
+    [
+        ("true", "try a smaller data.augment.size"),
+        ("[encoder]", "try model.activation_checkpointing=true, then a smaller data.augment.size"),
+    ],
+)
+def test_nothing_is_advised_that_is_done_already(
+    configure: Callable[..., DictConfig], checkpointing: str, advice: str
+) -> None:
+    """A batch of one image is not halved, checkpointing is not turned on twice; that of a part is extended to all."""
 
     def fail() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    cfg = configure(*SETTINGS, "batch_size=1", "model.activation_checkpointing=true")
+    cfg = configure(*SETTINGS, "batch_size=1", f"model.activation_checkpointing={checkpointing}")
     said = memory_reason(failure(cfg, "training_step", fail), cfg)
     assert said is not None
-    assert said.endswith("try a smaller data.augment.size")
-
-
-def test_checkpointing_of_a_part_is_extended_to_all(configure: Callable[..., DictConfig]) -> None:
-    """A list of parts leaves some whose activations are kept."""
-
-    def fail() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    cfg = configure(*SETTINGS, "batch_size=1", "model.activation_checkpointing=[encoder]")
-    said = memory_reason(failure(cfg, "training_step", fail), cfg)
-    assert said is not None
-    assert "try model.activation_checkpointing=true, then" in said
+    assert said.endswith(advice)
 
 
 def kill_worker(cfg: DictConfig, step: str, reasons: Any) -> None:
