@@ -76,8 +76,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""
-        try:  # channels last is what pixel decoders take, and faster in most networks
-            outputs = self.body(images.contiguous(memory_format=torch.channels_last))
+        if not self.training:  # channels last is faster in most networks, but their batch statistics are less accurate
+            images = images.contiguous(memory_format=torch.channels_last)
+        try:
+            outputs = self.body(images)
         except AssertionError as error:  # timm raises it for unsupported image sizes
             size = "x".join(map(str, images.shape[-2:]))
             raise ValueError(f"backbone {self.name!r} takes no images of {size} ({error}); see its options") from error
