@@ -97,6 +97,36 @@ def neighbour(corner: tl.constexpr, x: tl.tensor, y: tl.tensor, h: tl.tensor, w:
     return line * w + column, inside, share_x, share_y
 
 
+@triton.jit
+def rows_of_block(
+    num_rows: tl.tensor,
+    rows_per_image: tl.tensor,
+    num_tokens: tl.tensor,
+    num_heads: tl.constexpr,
+    num_channels: tl.constexpr,
+    block: tl.constexpr,
+    width: tl.constexpr,
+) -> Any:
+    """Return the rows of this block, the channels, which rows exist, which numbers are used, and where values start.
+
+    `width` is the number of channels, rounded up. Offsets are in 64 bits.
+    """
+    row = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    channel = tl.arange(0, width)[None]
+    exists = row < num_rows
+    used = exists[:, None] & (channel < num_channels)
+    first = (row // rows_per_image * num_tokens * num_heads + row % num_heads) * num_channels
+    return row, channel, exists, used, first
+
+
+@triton.jit
+def read_sample(x: tl.tensor, y: tl.tensor, weights: tl.tensor, sample: tl.tensor, exists: tl.tensor) -> Any:
+    """Return place and weight of one sample of each row, in float32."""
+    px = tl.load(x + sample, exists, 0).to(tl.float32)
+    py = tl.load(y + sample, exists, 0).to(tl.float32)
+    return px, py, tl.load(weights + sample, exists, 0).to(tl.float32)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
     value: tl.tensor,
@@ -115,20 +145,16 @@ def forward_kernel(
     block: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """Sum the samples of `block` rows; `width` is the number of channels, rounded up. Offsets are in 64 bits."""
-    row = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    channel = tl.arange(0, width)[None]
-    exists = row < num_rows
-    used = exists[:, None] & (channel < num_channels)
-    first = (row // rows_per_image * num_tokens * num_heads + row % num_heads) * num_channels
+    """Sum the samples of `block` rows."""
+    row, channel, exists, used, first = rows_of_block(
+        num_rows, rows_per_image, num_tokens, num_heads, num_channels, block, width
+    )
     total = tl.zeros((block, width), tl.float32)
     for level in range(num_levels):
         h, w, start = tl.load(levels + 3 * level), tl.load(levels + 3 * level + 1), tl.load(levels + 3 * level + 2)
         for point in tl.static_range(num_points):
             sample = (row * num_levels + level) * num_points + point
-            px = tl.load(x + sample, exists, 0).to(tl.float32)
-            py = tl.load(y + sample, exists, 0).to(tl.float32)
-            weight = tl.load(weights + sample, exists, 0).to(tl.float32)
+            px, py, weight = read_sample(x, y, weights, sample, exists)
             for corner in tl.static_range(4):
                 pixel, inside, share_x, share_y = neighbour(corner, px, py, h, w)
                 at = (first + (start + pixel).to(tl.int64) * (num_heads * num_channels))[:, None] + channel
@@ -160,19 +186,15 @@ def backward_kernel(
     width: tl.constexpr,
 ) -> None:
     """Add the gradient of `block` rows to those of their values, and write those of their places and weights."""
-    row = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    channel = tl.arange(0, width)[None]
-    exists = row < num_rows
-    used = exists[:, None] & (channel < num_channels)
-    first = (row // rows_per_image * num_tokens * num_heads + row % num_heads) * num_channels
+    row, channel, exists, used, first = rows_of_block(
+        num_rows, rows_per_image, num_tokens, num_heads, num_channels, block, width
+    )
     given = tl.load(grad + row[:, None] * num_channels + channel, used, 0).to(tl.float32)
     for level in range(num_levels):
         h, w, start = tl.load(levels + 3 * level), tl.load(levels + 3 * level + 1), tl.load(levels + 3 * level + 2)
         for point in tl.static_range(num_points):
             sample = (row * num_levels + level) * num_points + point
-            px = tl.load(x + sample, exists, 0).to(tl.float32)
-            py = tl.load(y + sample, exists, 0).to(tl.float32)
-            weight = tl.load(weights + sample, exists, 0).to(tl.float32)
+            px, py, weight = read_sample(x, y, weights, sample, exists)
             by_x, by_y, by_weight = tl.zeros_like(px), tl.zeros_like(px), tl.zeros_like(px)
             for corner in tl.static_range(4):
                 pixel, inside, share_x, share_y = neighbour(corner, px, py, h, w)
