@@ -54,7 +54,9 @@ def main() -> None:
         scores = validate(task, view, arguments.images, arguments.junk, clock)
         clock.seconds["rest"] = time.perf_counter() - started - sum(clock.seconds.values())
     print({name: round(value, 4) for name, value in scores.items()})
+    del clock.seconds["made predictions"]
     whole, network = sum(clock.seconds.values()), clock.seconds["network"]
+    print(f"{'all outside of it':24}{1 - network / whole:7.1%}{whole / network - 1:7.2f} of the network")
     for name, seconds in sorted(clock.seconds.items(), key=lambda part: -part[1]):
         print(f"{name:24}{seconds / whole:7.1%}{seconds / network:7.2f} of the network")
 

@@ -124,9 +124,9 @@ def count(
     depths, padded = model.exits if exits is None else exits, model.padded(size)
     try:
         with counting(model):
-            backbone, features = trace(model.backbone, torch.empty(1, 3, *padded))
-            encoded = {depth: trace(model.pixel_decoder, features, [depth]) for depth in depths}
-            mask_features, levels = encoded[depths[0]][1][depths[0]]  # of the same shapes at every exit
+            backbone, features = trace(model.backbone, torch.empty(1, 3, *padded, device="meta"))
+            encoded = trace_exits(model.pixel_decoder, features, depths)
+            mask_features, levels = encoded[depths[0]][1]  # of the same shapes at every exit
             after = after_encoder(model, mask_features, levels)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
@@ -146,6 +146,14 @@ def count(
     }
 
 
+def trace_exits(pixel_decoder: Any, features: Any, depths: Sequence[int]) -> dict[int, tuple[Counts, Any]]:
+    """Return {depth: (counts, output)}. Exits with the same active levels share the trace of the deepest of them."""
+    active = {depth: pixel_decoder.encoder.active_at(depth) for depth in depths}
+    deepest = {number: depth for depth, number in sorted(active.items())}
+    traces = {number: trace(pixel_decoder, features, [depth]) for number, depth in deepest.items()}
+    return {depth: (traces[n][0], traces[n][1][deepest[n]]) for depth, n in active.items()}
+
+
 def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str, Any]:
     """Return the parts of `Cost` that the pixel decoder computes up to an exit."""
     # resizing inside token re-calibration is part of `recalibration` already
@@ -157,7 +165,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
         "stride4_path": added(counts, "lateral") + added(counts, "pixel_embedding"),
         "mask_convolution": added(counts, "mask_features"),
         "upsampling": counts[""][aten.upsample_bilinear2d] - resized_in_recalibration,
-        "sampling": counts[""].get(SAMPLING, 0.0),
+        "sampling": sum(counts[f"encoder.layers.{i}"].get(SAMPLING, 0.0) for i in range(depth)),
     }
 
 

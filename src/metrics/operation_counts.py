@@ -1,17 +1,14 @@
 """Multiply-adds of a module by submodule and operation, counted by torch without computing anything."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # it logs every error that it raises
 aten = torch.ops.aten
 SAMPLING = aten.grid_sampler_2d  # deformable sampling, whose cost is counted by its reference
 GIGA = 1e9
@@ -22,8 +19,7 @@ Counts = dict[str, dict[Any, float]]  # module name: {operation: GFLOPs}
 @contextmanager
 def counting(model: nn.Module) -> Iterator[None]:
     """Let `trace` count parts of a model in evaluation mode; its modules get their own mode back afterwards."""
-    # fake tensors take no memory, and yet have a device
-    with eval_mode(model), FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with eval_mode(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
@@ -40,9 +36,12 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
-    """Return GFLOPs by submodule ("" is the module itself) and operation, and the output; call it while `counting`."""
+    """Return GFLOPs by submodule ("" is the module itself) and operation, and the output; call it while `counting`.
+
+    Weights are replaced by shapes without values; inputs must be on the meta device too.
+    """
     weights = [*module.named_parameters(), *module.named_buffers()]
-    state = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in weights}
+    state = {name: torch.empty_like(x, device="meta") for name, x in weights}
     counter = FlopCounterMode(display=False, custom_mapping=RULES)
     with counter:
         output = torch.func.functional_call(module, state, inputs)

@@ -15,7 +15,6 @@ from timm.models._features import FeatureDictNet
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torchvision.ops import FrozenBatchNorm2d
 
 Size = tuple[int, int]  # height, width
@@ -54,14 +53,14 @@ class PadFirstBlock(SwinTransformerBlock):
         """The attention mask of a padded and shifted map (H, W): (windows, N, N), or None without a shift."""
         if not any(self.shift_size):
             return None
-        traced = isinstance(like, FakeTensor) or torch.compiler.is_compiling()
-        make = shifted_mask.__wrapped__ if traced else shifted_mask
+        once = like.is_meta or torch.compiler.is_compiling()
+        make = shifted_mask.__wrapped__ if once else shifted_mask
         return make(tuple(size), tuple(self.window_size), tuple(self.shift_size), like.device, like.dtype)
 
     def takes_strips(self, x: Tensor) -> bool:
         """Return whether `by_strips` applies: inference in one precision on a CPU, neither counted nor compiled."""
         inference = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        return inference and x.is_cpu and type(x) is Tensor and not torch.compiler.is_compiling()
+        return inference and x.is_cpu and not torch.compiler.is_compiling()
 
     def by_strips(self, x: Tensor) -> Tensor:
         """As the reference, timm's `forward`, a few rows of windows at a time.
@@ -137,7 +136,7 @@ class FoldedConv(nn.Conv2d):
     norm: nn.Module  # not a submodule, since its parent has it already
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, FakeTensor):  # the counter wants both
+        if x.is_meta:  # both are counted
             return super().forward(x)
         norm: Any = self.norm
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -150,14 +149,14 @@ class FoldedNorm(FrozenNorm):
     """`FrozenNorm` whose convolution has done its work."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if isinstance(x, FakeTensor) else x
+        return super().forward(x) if x.is_meta else x
 
 
 class FoldedNormAct(FrozenNormAct):
     """`FoldedNorm` followed by an activation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if isinstance(x, FakeTensor) else self.act(self.drop(x))
+        return super().forward(x) if x.is_meta else self.act(self.drop(x))
 
 
 FOLDED: dict[type[nn.Module], type[nn.Module]] = {FrozenNorm: FoldedNorm, FrozenNormAct: FoldedNormAct}

@@ -116,6 +116,11 @@ class Encoder(nn.Module):
     def depth(self) -> int:
         return len(self.layers)
 
+    def active_at(self, depth: int) -> int:
+        """Return the number of active levels of the layer at a depth. Raises ValueError if there is none."""
+        check_exits([depth], self.depth)
+        return self.active_levels[depth - 1]
+
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
         layer: Any = self.layers[0]

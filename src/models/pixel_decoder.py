@@ -4,7 +4,7 @@ Letters: B images, C channels, H x W the input's pixels.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -122,10 +122,12 @@ class PixelDecoder(nn.Module):
         resizes are as fast or faster in it (the light pixel embedding four times).
         """
         device_type = features[4].device.type
-        enabled = torch.is_autocast_enabled(device_type) and self.mixed_precision
-        with torch.autocast(device_type, enabled=enabled):
+        possible = torch.amp.is_autocast_available(device_type)  # not on the meta device
+        enabled = possible and torch.is_autocast_enabled(device_type)
+        mixed = enabled and self.mixed_precision
+        with torch.autocast(device_type, enabled=False) if enabled and not mixed else nullcontext():
             yield {
-                stride: (feature if enabled else feature.float()).contiguous(memory_format=torch.channels_last)
+                stride: (feature if mixed else feature.float()).contiguous(memory_format=torch.channels_last)
                 for stride, feature in features.items()
             }
 

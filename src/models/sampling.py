@@ -17,7 +17,6 @@ from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from src.models.row_sampling import sample_by_rows
 from src.models.sampling_operation import Sample, Size, split
@@ -75,7 +74,7 @@ def describe_form(device: torch.device, sampling: str) -> str:
 
 def form_for(value: Tensor, sampling: str) -> Sample:
     """Return the form to use for a tensor. Costs are counted by the reference, on tensors that have shapes alone."""
-    return sample_by_grid if isinstance(value, FakeTensor) else FORMS[form_on(value.device, sampling)]
+    return sample_by_grid if value.is_meta else FORMS[form_on(value.device, sampling)]
 
 
 def why_not(form: str, device: torch.device) -> str | None:
