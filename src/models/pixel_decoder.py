@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.encoder import Encoder
+from src.models.pooling import MaxPool3x3
 from src.models.position import sine_position
 
 NUM_GROUPS = 32  # of every group norm
@@ -54,7 +55,7 @@ class LightPixelEmbedding(nn.Sequential):
     """PRO-SCALE's light pixel embedding: a 3x3 max-pool in place of the convolution, resolution kept."""
 
     def __init__(self, dim: int):
-        super().__init__(nn.MaxPool2d(3, stride=1, padding=1), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU(inplace=True))
+        super().__init__(MaxPool3x3(), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU(inplace=True))
 
 
 class PixelDecoder(nn.Module):
