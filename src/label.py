@@ -22,6 +22,7 @@ from src.records.scores import NOTHING
 from src.weights.files import records
 
 DECIDES = ("model", "data", "segmentation", "task.postprocess", "trainer.precision")  # settings that affect quality
+LATER = {"task.quality": "score", "task.mirrored": False}  # recorded only if different, as older tables lack them
 NO_EFFECT = (  # parts of these that change no quality
     "weights",
     "drop_class_head",
@@ -40,7 +41,7 @@ def label(cfg: DictConfig) -> None:
     """Write the exit table, or its missing shards."""
     checkpoint = take_weights(cfg, "label with")
     folder = Path(cfg.table) if cfg.table else beside(checkpoint, cfg.paths.runs) / "exit_table" / cfg.split
-    settings = {name: decisive(OmegaConf.select(cfg, name)) for name in DECIDES}
+    settings = recorded(cfg)
     source = cfg.model.weights
     task, data, trainer = cast(Any, build_run(cfg, overrides_of(HydraConfig.get())))
     check_trained(source, task.model.exits)
@@ -75,6 +76,13 @@ def beside(checkpoint: str | None, runs: str) -> Path:
         return Path(runs)
     folder = Path(checkpoint).parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def recorded(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings that qualities depend on, by which tables are told apart."""
+    later = [name for name, usual in LATER.items() if OmegaConf.select(cfg, name) not in (None, usual)]
+    of_loss = ["task.criterion"] * ("task.quality" in later)
+    return {name: decisive(OmegaConf.select(cfg, name)) for name in (*DECIDES, *later, *of_loss)}
 
 
 def decisive(settings: object) -> object:

@@ -1,7 +1,8 @@
 """Exit tables made up for tests: the best exit follows from the gate's input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,12 +12,27 @@ EXITS = [2, 3, 4, 5, 6]
 
 
 def write_table(
-    folder: Path, num_images: int = 2000, dim: int = 8, num_empty: int = 7, inputs: Sequence[str] = ("mean32",)
+    folder: Path,
+    num_images: int = 2000,
+    dim: int = 8,
+    num_empty: int = 7,
+    inputs: Sequence[str] = ("mean32",),
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """A table in two shards: an image needs the more layers the larger its first input; some have no quality."""
     chance = torch.Generator().manual_seed(0)
     half = -(-num_images // 2)
-    info = TableInfo("f" * 64, "made up", EXITS, "panoptic", dict.fromkeys(inputs, dim), "train", num_images, half, {})
+    info = TableInfo(
+        "f" * 64,
+        "made up",
+        EXITS,
+        "panoptic",
+        dict.fromkeys(inputs, dim),
+        "train",
+        num_images,
+        half,
+        dict(settings or {}),
+    )
     x = torch.rand(num_images, dim, generator=chance) * 3 + 5
     need = (x[:, :1] - 5) / 3 * 5 + 1.5  # layers, 1.5 to 6.5
     depths = torch.tensor(EXITS)

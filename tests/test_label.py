@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from src.config.saved_settings import saved_overrides
 from src.exit_table.table import finished_shards, read_table
-from src.label import check_trained
+from src.label import check_trained, recorded
 from tests.config.test_saved_settings import trained
 from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, launch
 
@@ -44,6 +45,17 @@ def test_a_typed_experiment_takes_the_place_of_the_parents(tmp_path: Path) -> No
     typed = ["+experiment=eco_oracle_shapes", f"ckpt_path={file}"]
     assert saved_overrides(typed, below_experiment=True) == ["dim=32", *typed]
     assert saved_overrides(typed) == typed
+
+
+def test_settings_that_older_tables_lack_are_recorded_where_they_matter() -> None:
+    """So that a table of today's defaults goes on with shards of before; a table of losses depends on the criterion."""
+    task = {"postprocess": {"num_instances": 9}, "quality": "score", "mirrored": False, "criterion": {"mask_weight": 3}}
+    rest = {"model": {"dim": 8}, "data": {}, "segmentation": "panoptic", "trainer": {"precision": 32}}
+    before = recorded(OmegaConf.create({"task": {"postprocess": {"num_instances": 9}}, **rest}))
+    assert recorded(OmegaConf.create({"task": task, **rest})) == before
+    other = recorded(OmegaConf.create({"task": {**task, "quality": "loss", "mirrored": True}, **rest}))
+    more = {"task.quality": "loss", "task.mirrored": True, "task.criterion": {"mask_weight": 3}}
+    assert other == {**before, **more}
 
 
 @pytest.mark.slow

@@ -70,7 +70,11 @@ class GateTable(ScoreFile):
 
 def table_of(content: dict[str, Any]) -> Table:
     """Return a table with a row for each policy."""
-    title = "holdout of {num_holdout} images, target {target}, beta {beta:g}, epoch {epoch}".format_map(content)
+    title = (
+        "holdout of {num_holdout} images, quality: {quality}, target {target}, beta {beta:g}, epoch {epoch}".format_map(
+            content
+        )
+    )
     numbers = [Column(name, justify="right") for name in COLUMNS]
     table = Table("choice", *numbers, title=title, title_justify="left")
     for policy, scores in content["outcomes"].items():

@@ -82,6 +82,7 @@ class GateData(LightningDataModule):
             "num_train": len(self.train),
             "num_holdout": len(self.holdout),
             "num_unlabelled": self.num_unlabelled,
+            "quality": self.info.quality,
             "images": {
                 "split": self.info.split,
                 "segmentation": self.info.segmentation,

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from src.data.formats.annotations import Objects
 from src.data.problems import Problem
-from src.data.targets import Category, Sample, Truth, for_task
+from src.data.targets import Category, Sample, Truth
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
@@ -70,6 +70,6 @@ class View(Dataset[Sample]):
         index, draw = key if isinstance(key, tuple) else (key, key)
         sample = self.scenes[index]
         if self.segmentation is not None:
-            truth = for_task(sample.truth, self.scenes.categories, self.segmentation)
+            truth = sample.truth.for_task(self.scenes.categories, self.segmentation)
             sample = sample._replace(truth=truth)
         return self.transform(sample, np.random.default_rng((self.seed, draw)))

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SEGMENTATIONS = ("panoptic", "instance", "semantic")
+
 
 class Category(NamedTuple):
     """One class of a data set; its place in the list of categories is its class index."""
@@ -38,17 +40,28 @@ class Truth(NamedTuple):
 
     def select(self, keep: Tensor) -> "Truth":
         """Return the segments with `keep` (N,) bool set, renumbered from 1."""
-        renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32)
-        renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
+        renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32, device=keep.device)
+        renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32, device=keep.device)
         return Truth(lookup(renumbered, self.segments), self.labels[keep], self.crowd[keep], self.areas[keep])
 
     def merge(self) -> "Truth":
         """Merge the segments of each class; a merged segment is a crowd if one of its parts was."""
         labels, new = torch.unique(self.labels, return_inverse=True)  # new: (N,) place of each segment's class
         renumbered = torch.cat([new.new_zeros(1), new + 1]).int()
-        crowd = torch.zeros(len(labels)).index_add_(0, new, self.crowd.float()) > 0
-        areas = torch.zeros(len(labels)).index_add_(0, new, self.areas)
+        nothing = torch.zeros(len(labels), device=labels.device)
+        crowd = nothing.index_add(0, new, self.crowd.float()) > 0
+        areas = nothing.index_add(0, new, self.areas)
         return Truth(lookup(renumbered, self.segments), labels, crowd, areas)
+
+    def for_task(self, categories: list[Category], segmentation: str) -> "Truth":
+        """Return the training target: all segments, things only, or one segment per class; without crowds."""
+        if segmentation not in SEGMENTATIONS:
+            raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
+        keep = ~self.crowd
+        if segmentation == "instance":
+            keep &= torch.tensor([category.isthing for category in categories], device=keep.device)[self.labels]
+        truth = self if keep.all() else self.select(keep)
+        return truth.merge() if segmentation == "semantic" else truth
 
 
 class Sample(NamedTuple):
@@ -72,20 +85,6 @@ class Batch(NamedTuple):
 def collate(samples: list[Sample]) -> Batch:
     """Collect samples, possibly none, into a batch without stacking tensors."""
     return Batch(*([getattr(sample, field) for sample in samples] for field in Sample._fields))
-
-
-SEGMENTATIONS = ("panoptic", "instance", "semantic")
-
-
-def for_task(truth: Truth, categories: list[Category], segmentation: str) -> Truth:
-    """Return the training target: all segments, things only, or one segment per class; without crowds."""
-    if segmentation not in SEGMENTATIONS:
-        raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
-    keep = ~truth.crowd
-    if segmentation == "instance":
-        keep &= torch.tensor([category.isthing for category in categories])[truth.labels]
-    truth = truth if keep.all() else truth.select(keep)
-    return truth.merge() if segmentation == "semantic" else truth
 
 
 def lookup(table: Tensor, map_: Tensor) -> Tensor:

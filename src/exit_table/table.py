@@ -4,6 +4,7 @@ Letters: N images, B images of a batch, E exits, C channels.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from src.system.atomic import atomic_write
 METADATA_KEY = b"ecoscale"  # of the TableInfo in a shard's metadata
 SHARD_NUMBER_KEY = b"ecoscale shard"
 INPUT_PREFIX = "input/"  # of the columns of gate inputs
+RANGES = {"score": (0.0, 1.0), "loss": (-math.inf, math.inf)}  # of finite qualities; larger is better
 
 
 class TableInfo(NamedTuple):
@@ -37,6 +39,11 @@ class TableInfo(NamedTuple):
     settings: dict[str, Any]  # that the qualities depend on
 
     @property
+    def quality(self) -> str:
+        """What the qualities are: `score` (PQ, mean IoU or AP) or `loss` (minus the loss)."""
+        return self.settings.get("task.quality", "score")
+
+    @property
     def num_shards(self) -> int:
         return -(-self.num_images // self.shard_size)
 
@@ -51,7 +58,7 @@ class ExitTable(NamedTuple):
     info: TableInfo
     image_ids: Tensor  # (N,) int64
     names: list[str]
-    quality: Tensor  # (N, E) in 0..1; all NaN for an image without annotations
+    quality: Tensor  # (N, E), see `RANGES`; all NaN for an image without annotations
     cost: Tensor  # (N, E) GFLOPs at the image's own size
     inputs: dict[str, Tensor]  # (N, C) of each gate input
 
@@ -211,7 +218,11 @@ def validate_values(table: ExitTable, folder: Path) -> None:
     refuse(count[index] > 1, "an image id that another image has too")
     missing = table.quality.isnan()
     refuse(missing.any(1) & ~missing.all(1), "a quality at some exits only, expected all or none")
-    refuse(((table.quality < 0) | (table.quality > 1)).any(1), "a quality outside 0..1")
+    if (kind := table.info.quality) not in RANGES:
+        raise ValueError(f"table {folder}: task.quality={kind}, expected one of {', '.join(RANGES)}")
+    least, most = RANGES[kind]
+    refuse(((table.quality < least) | (table.quality > most)).any(1), f"a quality outside {least:g}..{most:g}")
+    refuse(table.quality.isinf().any(1), "an infinite quality")
     refuse(~((table.cost > 0) & table.cost.isfinite()).all(1), "a non-positive or non-finite cost")
     for name, values in table.inputs.items():
         refuse(~values.isfinite().all(1), f"a non-finite input {name}")
@@ -224,7 +235,7 @@ def first_difference(info: TableInfo, other: TableInfo) -> str | None:
 
     `source` may differ: the same weights can be stored in several places.
     """
-    for field in ("parent", "exits", "segmentation", "inputs", "split", "num_images", "shard_size"):
+    for field in ("parent", "exits", "segmentation", "quality", "inputs", "split", "num_images", "shard_size"):
         ours, theirs = getattr(info, field), getattr(other, field)
         if ours != theirs:
             if field == "parent":  # the start of a fingerprint is enough

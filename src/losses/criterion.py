@@ -89,10 +89,16 @@ class SetCriterion(nn.Module):
             points = uncertain_points(logits, self.num_points, self.oversample_ratio, self.importance_share)
             truth = sample_segments(segments, match.image, match.segment[:, None] + 1, points)[:, 0]  # (M, P)
         logits = sample_maps(logits[:, None], points)[:, 0]  # (M, P)
-        mask = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1).sum()
-        probability = logits.sigmoid()
-        dice = 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
-        return mask, dice.sum()
+        mask, dice = mask_terms(logits, truth)
+        return mask.sum(), dice.sum()
+
+
+def mask_terms(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and dice (M,) of masks with their truth, both at the same points (M, P)."""
+    mask = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
+    return mask, dice
 
 
 def average_over_processes(num_masks: int, device: torch.device) -> Tensor:

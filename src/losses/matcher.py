@@ -68,14 +68,18 @@ class HungarianMatcher:
             logits = sample_maps(prediction.mask_logits.float(), points)  # (B, Q, P)
             numbers = torch.arange(1, num_segments + 1, device=device).expand(num_images, -1)
             truth = sample_segments(segments, torch.arange(num_images, device=device), numbers, points)  # (B, N, P)
-            overlap = logits @ truth.mT  # (B, Q, N)
-            # cross-entropy of logit x and truth t: softplus(x) - x t
-            mask = (F.softplus(logits).sum(-1, keepdim=True) - overlap) / self.num_points
-            probability = logits.sigmoid()
-            both = probability.sum(-1, keepdim=True) + truth.sum(-1)[:, None]
-            dice = 1 - (2 * (probability @ truth.mT) + 1) / (both + 1)
-            classes = prediction.class_logits.float().softmax(-1)
-            chosen = classes.gather(2, labels[:, None].expand(-1, classes.shape[1], -1))  # (B, Q, N)
+            return self.cost_at_points(prediction.class_logits, logits, truth, labels)
+
+    def cost_at_points(self, class_logits: Tensor, logits: Tensor, truth: Tensor, labels: Tensor) -> Tensor:
+        """Cost of every pair (B, Q, N), from mask logits (B, Q, P) and truth masks (B, N, P) at the same points."""
+        overlap = logits @ truth.mT  # (B, Q, N)
+        # cross-entropy of logit x and truth t: softplus(x) - x t
+        mask = (F.softplus(logits).sum(-1, keepdim=True) - overlap) / logits.shape[-1]
+        probability = logits.sigmoid()
+        both = probability.sum(-1, keepdim=True) + truth.sum(-1)[:, None]
+        dice = 1 - (2 * (probability @ truth.mT) + 1) / (both + 1)
+        classes = class_logits.float().softmax(-1)
+        chosen = classes.gather(2, labels[:, None].expand(-1, classes.shape[1], -1))  # (B, Q, N)
         return self.mask_weight * mask + self.dice_weight * dice - self.class_weight * chosen
 
     @staticmethod

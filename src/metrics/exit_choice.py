@@ -31,7 +31,7 @@ def histogram(choice: Tensor, num_exits: int) -> list[int]:
 class Outcome(NamedTuple):
     """Results of a choice of exits, averaged over images."""
 
-    quality: float  # in 0..1
+    quality: float  # in 0..1, or minus a loss
     utility: float
     depth: float  # encoder layers
     gflops: float

@@ -130,7 +130,8 @@ def measure(run: Run) -> tuple[str, str]:
         held = run.content.get("num_holdout", "the")  # it also tells tables of unknown images apart
         images = run.content.get("images")
         known = images_of(images, images.get("segmentation")) if isinstance(images, Mapping) else ""
-        return f"Gates on {held} images held out of {known or f'their table: {run.settings.name}'}", "quality"
+        kind = ", quality: minus the loss" if run.content.get("quality") == "loss" else ""
+        return f"Gates on {held} images held out of {known or f'their table: {run.settings.name}'}{kind}", "quality"
     quality = str(quality_of(run.scores.values()))  # runs without one are not read
     size = run.content.get("image_size") if run.cost == "total_gflops" else None
     sized = f", costs at {'x'.join(map(str, size))}" if isinstance(size, list) else ""

@@ -142,7 +142,7 @@ class EvaluationTask(BaseTask):
     """A task that does not train. It accepts the settings of training, which a checkpoint brings along, unused.
 
     Args:
-        criterion, optimizer, scheduler, exits_per_step, alpha, patience, seed: as `Segmentation`, unused.
+        criterion, optimizer, scheduler, exits_per_step, alpha, distil, patience, seed: as `Segmentation`, unused.
         others: as `BaseTask`.
     """
 
@@ -156,6 +156,7 @@ class EvaluationTask(BaseTask):
         scheduler: Any = None,
         exits_per_step: Any = None,
         alpha: Any = None,
+        distil: Any = None,
         patience: Any = None,
         seed: Any = None,
         **others: Any,

@@ -1,12 +1,16 @@
 """Batches of images and maps that differ in size."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.models.mask2former import Mask2Former
+
+if TYPE_CHECKING:
+    from src.data.targets import Batch
 
 
 def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
@@ -26,3 +30,9 @@ def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
             for layers in segments
         ]
     )
+
+
+def mirror(batch: "Batch") -> "Batch":
+    """Exchange left and right in all images and their truth."""
+    truths = [truth._replace(segments=truth.segments.flip(-1)) for truth in batch.truths]
+    return batch._replace(images=[image.flip(-1) for image in batch.images], truths=truths)

@@ -3,13 +3,15 @@
 Letters: B images, E exits, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from src.losses.criterion import SetCriterion
+from src.losses.image_loss import image_loss
 from src.metrics.image_quality import image_ap, image_iou, image_pq
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import panoptic_counts
@@ -17,7 +19,7 @@ from src.models.gate import check_inputs, gate_inputs
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
 from src.tasks.base import EvaluationTask
-from src.tasks.batches import like_sized
+from src.tasks.batches import like_sized, mirror
 from src.weights.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -27,22 +29,38 @@ if TYPE_CHECKING:
 class ExitOracle(EvaluationTask):
     """Labels images with a parent: quality and cost at every exit, and the inputs of gates.
 
-    Quality is that of a single image, in 0..1: PQ (panoptic), mean IoU over its classes (semantic) or AP over one
-    ranking of all classes (instance, see `image_ap`). It is nan for an image without annotations.
+    Quality is that of a single image, nan for an image without annotations. It is a score in 0..1: PQ (panoptic), mean
+    IoU over its classes (semantic) or AP over one ranking of all classes (instance, see `image_ap`). Or it is minus the
+    loss: negative, without a lower bound, and smooth, where a score jumps when the IoU of a segment crosses one half.
 
     Args:
+        criterion: takes the number of classes; of the loss as quality.
         inputs: statistics to record for gates, see `gate_inputs`.
+        quality: score or loss.
+        mirrored: exchange left and right of all images and their truth: a second measurement of the same images.
         others: as `EvaluationTask`.
     """
 
     refusal = "task=exit_oracle labels images and does not train: python -m src.label, not src.train"
 
-    def __init__(self, *, inputs: Sequence[str] = ("mean32",), **others: Any):
+    def __init__(
+        self,
+        *,
+        criterion: Callable[..., SetCriterion],
+        inputs: Sequence[str] = ("mean32",),
+        quality: str = "score",
+        mirrored: bool = False,
+        **others: Any,
+    ):
         super().__init__(**others)
         self.inputs = list(inputs)
         check_inputs(self.inputs)
-        qualities = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}
-        self.quality_of = qualities[self.segmentation]
+        self.criterion, self.mirrored = criterion(num_classes=len(self.categories)), mirrored
+        scores = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}
+        qualities = {"score": scores[self.segmentation], "loss": self.minus_loss}
+        if quality not in qualities:
+            raise ValueError(f"task.quality={quality}: expected score or loss")
+        self.quality_of = qualities[quality]
 
     def about(self) -> dict[str, Any]:
         """Return the facts of the parent that an exit table records."""
@@ -56,6 +74,7 @@ class ExitOracle(EvaluationTask):
 
     def predict_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, C)}, in the order of the batch."""
+        batch = mirror(batch) if self.mirrored else batch
         groups = like_sized(batch.images)
         order = torch.tensor(list(chain.from_iterable(groups))).argsort()
         qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups), strict=True)
@@ -102,3 +121,11 @@ class ExitOracle(EvaluationTask):
         things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
         kept = things[truth.labels]
         return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
+
+    def minus_loss(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
+        """Return minus the loss of one image, against the target of training; nan if that has no segment."""
+        target = truth.for_task(self.categories, self.segmentation)
+        if not len(target.labels):
+            return float("nan")
+        logits = prediction.class_logits[image], prediction.mask_logits[image]
+        return -image_loss(self.criterion, *logits, frame, target.segments, target.labels)

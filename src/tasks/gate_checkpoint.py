@@ -17,6 +17,7 @@ class GateCheckpoint(NamedTuple):
     parent: str  # fingerprint of the weights that the gate was trained for
     source: str  # file of these weights
     segmentation: str
+    quality: str = "score"  # of the exit table, in whose units beta is: score or loss
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GateCheckpoint":
@@ -32,6 +33,7 @@ class GateCheckpoint(NamedTuple):
             parent=str(values["parent"]),
             source=str(values["source"]),
             segmentation=str(values["segmentation"]),
+            quality=str(values.get("quality", "score")),
         )
 
 

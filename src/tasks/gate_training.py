@@ -55,8 +55,8 @@ class GateTraining(lightning.LightningModule):
 
     Args:
         gate: takes the channels of a gate input and the number of exits. optimizer: takes the gate.
-        table: facts of the exit table: exits, inputs (channels by name), parent, source, segmentation, num_holdout,
-            and mean and std of the inputs.
+        table: facts of the exit table: exits, inputs (channels by name), parent, source, segmentation, quality,
+            num_holdout, and mean and std of the inputs.
         target: meaning of the scores: with `exit` and `soft` the best exit at this beta is preferred, with `quality`
             the quality of every exit is predicted, so that beta can be changed later.
         beta: gain in quality that an encoder layer must bring.
@@ -105,6 +105,7 @@ class GateTraining(lightning.LightningModule):
             parent=table["parent"],
             source=table["source"],
             segmentation=table["segmentation"],
+            quality=table.get("quality", "score"),
         )
         self.hparams["gate"] = about._asdict()  # plain values, which a checkpoint can hold
 
@@ -130,7 +131,8 @@ class GateTraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise ValueError for the checkpoint of another gate."""
         saved, ours = checkpoint["hyper_parameters"].get("gate", {}), self.hparams["gate"]
-        for name in ("parent", "segmentation", "exits", "inputs", "hidden", "target", "temperature", "beta"):
+        saved = {"quality": "score", **saved}  # which older checkpoints do not say
+        for name in ("parent", "segmentation", "quality", "exits", "inputs", "hidden", "target", "temperature", "beta"):
             if saved.get(name) != ours[name] and not (name == "beta" and self.budget is not None):
                 raise ValueError(
                     f"ckpt_path={self.trainer.ckpt_path}: a gate with {name} {brief(saved.get(name))}, this one has "

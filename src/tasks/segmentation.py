@@ -1,5 +1,6 @@
 """Training of Mask2Former as a Lightning task: the loss, the optimiser, and the handling of non-finite steps."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from src.losses.criterion import SetCriterion
+from src.losses.distillation import Distillation
+from src.models.transformer_decoder import Prediction
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.base import BaseTask
 from src.tasks.batches import stack_segments
@@ -31,6 +34,8 @@ class Segmentation(BaseTask):
         exits_per_step: number of exits that a training step supervises, drawn for each step; `all`: every exit, from
             one encoder pass.
         alpha: weight of an exit's loss by its depth k: 1, k or k*k/10.
+        distil: weight of the divergence of shallower exits from the deepest one, beside their loss. Above 0, exits are
+            drawn among the shallower ones, and the deepest joins them.
         patience: training stops after this many non-finite steps in a row.
         seed: of all that is random in a training step: exits, points of the losses and dropped paths.
         others: as `BaseTask`.
@@ -44,6 +49,7 @@ class Segmentation(BaseTask):
         scheduler: Callable[[torch.optim.Optimizer], Any],
         exits_per_step: int | str = "all",
         alpha: int | str = 1,
+        distil: float = 0.0,
         patience: int = 10,
         seed: int = 0,
         **others: Any,
@@ -58,6 +64,14 @@ class Segmentation(BaseTask):
                 f"{len(self.model.exits)}, or all"
             )
         self.alpha = ALPHA[str(alpha)]
+        if not 0 <= distil < math.inf:
+            raise ValueError(f"task.distil={distil}: expected a number, 0 or more")
+        if distil and len(self.model.exits) == 1:
+            raise ValueError(
+                f"task.distil={distil:g}: the model has the single exit {self.model.exits[0]}, expected several exits, "
+                "or task.distil=0"
+            )
+        self.distil, self.distillation = distil, Distillation(self.criterion)
         self.patience = patience
         self.seed = seed
         self.parts: list[tuple[Any, Tensor]] = []  # batches of the current step, and their losses
@@ -90,12 +104,18 @@ class Segmentation(BaseTask):
         torch.manual_seed(int(place.generate_state(1)[0]))
 
     def draw_exits(self, step: int) -> list[int]:
-        """Draw the exits to supervise, uniformly; the draw depends on (seed, step) only, so all processes agree."""
+        """Draw the exits to supervise, uniformly; the draw depends on (seed, step) only, so all processes agree.
+
+        With distillation the deepest exit always takes part, and the others are drawn.
+        """
+        always = self.model.exits[-1:] if self.distil else []
+        others = self.model.exits[: len(self.model.exits) - len(always)]
         chance = np.random.default_rng((self.seed, step))
-        return sorted(chance.choice(self.model.exits, self.num_drawn, replace=False).tolist())
+        drawn = chance.choice(others, min(self.num_drawn, len(others)), replace=False).tolist()
+        return sorted(drawn) + always
 
     def training_step(self, batch: "Batch", batch_index: int) -> Tensor:
-        """Return the loss: the sum over decoder layers and drawn exits, each exit with its weight."""
+        """Return the loss: the sum over decoder layers and supervised exits, each exit with its weight."""
         total, losses, num_bad = self.loss(batch, self.global_step)
         self.parts.append((batch, total.detach()))
         self.num_bad_costs += num_bad
@@ -136,7 +156,21 @@ class Segmentation(BaseTask):
             for part in ("class", "mask", "dice")
             for number, place in enumerate(places)
         }
+        if self.distil:
+            divergence, more = self.divergence(by_exit)
+            total, parts = total + self.distil * divergence, parts | more
         return total, parts, num_bad
+
+    def divergence(self, by_exit: dict[int, list[Prediction]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return how far the other exits are from the deepest one, summed like the loss, and the parts of that sum."""
+        *shallower, deepest = by_exit
+        losses = {
+            (depth, place): loss
+            for depth in shallower
+            for place, loss in self.distillation(by_exit[depth], by_exit[deepest]).items()
+        }
+        total = torch.stack([self.alpha(depth) * loss for (depth, _), loss in losses.items()]).sum()
+        return total, {place.replace("/", f"/exit{depth}/"): loss for (depth, place), loss in losses.items()}
 
     def zero_of_layers_after(self, depth: int) -> Tensor | int:
         """Return a zero that depends on the layers after `depth`: DDP waits for a gradient of every parameter."""

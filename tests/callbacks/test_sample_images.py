@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.callbacks.sample_images import Picture, Pictures, extremes, masks_of, take
 from src.data.shapes import Shapes
-from src.data.targets import Batch, Sample, Truth, collate, for_task
+from src.data.targets import Batch, Sample, Truth, collate
 from src.metrics.mean_iou import semantic_map
 from src.models.postprocess import Instances, Panoptic
 from src.painting import HEIGHT, MARGIN, TITLE, Segments
@@ -65,7 +65,7 @@ def wide(sample: Sample) -> Sample:
 def test_a_right_prediction_looks_like_the_truth(segmentation: str) -> None:
     """Image, truth and prediction stand side by side at one size; the last two are equal if the answer is right."""
     sample = wide(SCENES[1])
-    truth = for_task(sample.truth, SCENES.categories, segmentation)
+    truth = sample.truth.for_task(SCENES.categories, segmentation)
     sheet = draw(sample.image, truth, answer_with(truth, segmentation))
     assert sheet.size == (3 * 2 * HEIGHT + 4 * MARGIN, HEIGHT + TITLE + MARGIN)
     image, annotated, predicted = panels(sheet, 2 * HEIGHT)

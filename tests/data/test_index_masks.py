@@ -13,7 +13,6 @@ from src.data.formats.categories import read_categories
 from src.data.index_masks import IndexMasks
 from src.data.problems import Kind, Problem
 from src.data.shapes import Shapes
-from src.data.targets import for_task
 from src.metrics.mean_iou import VOID, MeanIoU, semantic_map
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -44,7 +43,7 @@ def test_scenes_come_back(root: Path) -> None:
     assert not any(category.isthing for category in scenes.categories)
     assert scenes.categories[3].color == (10, 11, 13)
     for ours, theirs in zip(scenes, SCENES, strict=True):
-        merged = for_task(theirs.truth, SCENES.categories, "semantic")
+        merged = theirs.truth.for_task(SCENES.categories, "semantic")
         assert torch.equal(ours.image, theirs.image)
         assert all(torch.equal(a, b) for a, b in zip(ours.truth, merged, strict=True))
         assert ours.truth.areas.tolist() == ours.truth.masks().flatten(1).sum(1).tolist()

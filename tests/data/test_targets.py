@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.targets import Category, Sample, Truth, collate, for_task, pack
+from src.data.targets import Category, Sample, Truth, collate, pack
 
 CATEGORIES = [
     Category(1, "cat", True, (0, 0, 0)),
@@ -48,7 +48,7 @@ def test_selected_segments_keep_their_masks():
 )
 def test_a_task_asks_for_its_own_segments(segmentation: str, labels: list[int], map_: list[list[int]]):
     """Panoptic targets are all segments, instance targets the things, semantic targets one per class; no crowds."""
-    target = for_task(truth(), CATEGORIES, segmentation)
+    target = truth().for_task(CATEGORIES, segmentation)
     assert target.labels.tolist() == labels
     assert target.segments[0].tolist() == map_
     assert not target.crowd.any()
@@ -63,7 +63,7 @@ def test_merged_areas_add_up():
 def test_nothing_annotated_is_no_target(segmentation: str):
     """An image without segments gives no segments, in any task."""
     empty = truth().select(torch.zeros(4, dtype=torch.bool))
-    target = for_task(empty, CATEGORIES, segmentation)
+    target = empty.for_task(CATEGORIES, segmentation)
     assert len(target.labels) == 0
     assert target.masks().shape == (0, 2, 4)
 
@@ -71,7 +71,7 @@ def test_nothing_annotated_is_no_target(segmentation: str):
 def test_an_unknown_task_is_named():
     """A task that does not exist is refused with the list of those that do."""
     with pytest.raises(ValueError, match="'semantics', expected one of panoptic, instance, semantic"):
-        for_task(truth(), CATEGORIES, "semantics")
+        truth().for_task(CATEGORIES, "semantics")
 
 
 def test_a_batch_stacks_nothing():

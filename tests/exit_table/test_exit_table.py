@@ -152,6 +152,8 @@ def test_a_damaged_shard_is_named(tmp_path: Path, number: int, damage: Callable[
         ({"split": "val"}, "split train, there val"),
         ({"settings": {"data": {"size": 800}, "threshold": 0.5}}, "data.size=640, there 800"),
         ({"settings": {"data": {"size": 640}}}, "threshold=0.5, there None"),
+        ({"settings": {**INFO.settings, "task.quality": "loss"}}, "quality score, there loss"),
+        ({"settings": {**INFO.settings, "task.mirrored": True}}, "task.mirrored=None, there True"),
     ],
 )
 def test_a_shard_of_another_table_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -192,6 +194,20 @@ def test_impossible_values_are_refused(tmp_path: Path, part: str, value: float, 
     write(tmp_path, table)
     with pytest.raises(ValueError, match=f"image-3.png has {said}"):
         read_table(tmp_path)
+
+
+def test_minus_a_loss_is_a_quality_where_the_settings_say_so(tmp_path: Path) -> None:
+    """It has no bounds, but has to be finite; a table that does not say what its qualities are has scores."""
+    table = make_table(INFO._replace(settings={"task.quality": "loss"}))
+    table.quality[1] = torch.tensor([-20.0, -3.5, 1e-6])
+    assert (make_table().info.quality, table.info.quality) == ("score", "loss")
+    assert_equal(read_table(write(tmp_path / "loss", table)), table)
+    table.quality[1, 2] = -float("inf")
+    with pytest.raises(ValueError, match=r"image-1.png has an infinite quality"):
+        read_table(write(tmp_path / "infinite", table))
+    other = make_table(INFO._replace(settings={"task.quality": "rank"}))
+    with pytest.raises(ValueError, match=r"task.quality=rank, expected one of score, loss"):
+        read_table(write(tmp_path / "other", other))
 
 
 def test_the_ends_of_the_range_are_qualities(tmp_path: Path) -> None:

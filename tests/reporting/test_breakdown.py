@@ -1,5 +1,6 @@
 """Scores by class and by size of things, and latencies, as a report has them."""
 
+import json
 import re
 import statistics
 from pathlib import Path
@@ -150,3 +151,14 @@ def test_gates_are_titled_by_their_images(images: Any, said: str, tmp_path: Path
     write_gate(tmp_path / "run", **facts)
     (panel,), _ = shown(tmp_path)
     assert panel.title.startswith(f"Gates on 5 images held out of {said}")
+
+
+def test_gates_of_different_qualities_are_apart(tmp_path: Path) -> None:
+    """Scores and losses of the same images are not drawn against one axis."""
+    for quality in ("score", "loss"):
+        write_gate(tmp_path / quality, num_holdout=5, images={"split": "train"})
+        file = tmp_path / quality / "gate.json"
+        write_json(file, {**json.loads(file.read_text()), "quality": quality})
+    panels, _ = shown(tmp_path)
+    assert [panel.title.endswith("quality: minus the loss") for panel in panels].count(True) == 1
+    assert len(panels) == 2

@@ -13,6 +13,7 @@ from src.data.targets import Batch, collate
 from src.exit_table.table import ExitTable, read_table
 from src.metrics.cost import count
 from src.models.gate import gate_inputs
+from src.tasks.batches import mirror
 from src.weights.checkpoint import fingerprint
 from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
@@ -102,13 +103,74 @@ def test_other_tasks_have_a_quality_too(segmentation: str, configure: Callable[.
     assert ((quality >= 0) & (quality <= 1)).all()
 
 
+@pytest.mark.parametrize("segmentation", ["panoptic", "semantic", "instance"])
+def test_the_loss_is_a_quality_that_repeats(segmentation: str, configure: Callable[..., DictConfig]) -> None:
+    """Negative and finite at every exit, different at each; the same to the bit again, whatever the seed."""
+    run = build_run(configure(*SETTINGS, f"segmentation={segmentation}", "task.quality=loss"))
+    batch = batch_of(run, range(2))
+    quality = labels_of(run, batch)["quality"]
+    assert (quality.isfinite() & (quality < 0)).all()
+    assert all(len(row.unique()) == quality.shape[1] for row in quality)
+    torch.manual_seed(5)
+    assert torch.equal(labels_of(run, batch)["quality"], quality)
+
+
+def test_an_image_without_a_target_has_no_loss(configure: Callable[..., DictConfig]) -> None:
+    """A model of instances has nothing to answer in an image of stuff alone."""
+    run = build_run(configure(*SETTINGS, "segmentation=instance", "task.quality=loss"))
+    task: Any = run.task
+    batch = batch_of(run, range(2))
+    isthing = torch.tensor([category.isthing for category in task.categories])
+    batch.truths[0] = batch.truths[0].select(~isthing[batch.truths[0].labels])
+    quality = labels_of(run, batch)["quality"]
+    assert quality[0].isnan().all()
+    assert not quality[1].isnan().any()
+
+
+def test_a_batch_mirrored_twice_is_the_batch(run: Experiment) -> None:
+    """Images and truth; mirrored once, both change, and belong together as before."""
+    batch = batch_of(run, range(2))
+    once, twice = mirror(batch), mirror(mirror(batch))
+    assert torch.equal(once.images[0][..., 0], batch.images[0][..., -1])
+    assert torch.equal(once.truths[0].segments[..., 0], batch.truths[0].segments[..., -1])
+    for image, again, truth, truth_again in zip(batch.images, twice.images, batch.truths, twice.truths, strict=True):
+        assert torch.equal(image, again)
+        assert torch.equal(truth.segments, truth_again.segments)
+    assert once.image_ids == batch.image_ids
+
+
+@pytest.mark.parametrize("quality", ["score", "loss"])
+def test_mirrored_images_are_a_second_measurement(quality: str, configure: Callable[..., DictConfig]) -> None:
+    """Equal for a symmetric image; otherwise other numbers, those of the mirrored image with its mirrored truth."""
+    run = build_run(configure(*SETTINGS, f"task.quality={quality}"))
+    task: Any = run.task
+    batch = batch_of(run, range(2))
+    for layers in (batch.images[0], batch.truths[0].segments):
+        half = layers.shape[-1] // 2
+        layers[..., half:] = layers[..., :half].flip(-1)
+    plain = labels_of(run, batch)
+    by_hand = labels_of(run, mirror(batch))
+    task.mirrored = True
+    mirrored = labels_of(run, batch)
+    for name in ("quality", "cost"):
+        assert torch.equal(mirrored[name], by_hand[name])
+        assert torch.equal(mirrored[name][0], plain[name][0])
+    torch.testing.assert_close(mirrored["inputs"]["std8"][0], plain["inputs"]["std8"][0])
+    assert not torch.equal(mirrored["inputs"]["std8"][1], plain["inputs"]["std8"][1])
+    if quality == "loss":  # scores of a model that has learnt nothing are all alike
+        assert not torch.equal(mirrored["quality"][1], plain["quality"][1])
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("quality", ["score", "loss"])
 def test_a_run_that_was_stopped_goes_on_and_ends_equal(
-    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quality: str, configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first shard nothing of it is labelled again, and the table is that of an unbroken run, bit for bit."""
-    run = build_run(configure(*SETTINGS))
-    whole = label(run, tmp_path / "whole")
+    settings = [*SETTINGS, f"task.quality={quality}"]
+    about = {"settings": {"task.quality": quality}}
+    run = build_run(configure(*settings))
+    whole = label(run, tmp_path / "whole", **about)
     task: Any = run.task
     step, steps = task.predict_step, []
 
@@ -120,11 +182,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_equal(
 
     monkeypatch.setattr(task, "predict_step", stop)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        label(run, tmp_path / "broken")
+        label(run, tmp_path / "broken", **about)
     assert [file.name for file in (tmp_path / "broken").iterdir()] == ["part-00000.parquet"]
-    again = build_run(configure(*SETTINGS))
+    again = build_run(configure(*settings))
     again.task.load_state_dict(task.state_dict())
-    rest = label(again, tmp_path / "broken")
+    rest = label(again, tmp_path / "broken", **about)
     assert torch.equal(rest.image_ids, whole.image_ids)
     for ours, expected in ((rest.quality, whole.quality), (rest.inputs["mean32"], whole.inputs["mean32"])):
         torch.testing.assert_close(ours, expected, atol=0, rtol=0, equal_nan=True)

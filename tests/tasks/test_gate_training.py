@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from src.config.build import Experiment, build_run
 from src.config.command_line import check
 from src.metrics.exit_choice import best_exit
+from src.tasks.gate_checkpoint import GateCheckpoint
 from src.tasks.gate_training import quality_loss
 from tests.tables import EXITS, write_table
 
@@ -149,6 +150,26 @@ def test_another_gate_is_not_resumed(
     run = build_run(configure("+experiment=eco_gate_coco", f"data.table={table}", "beta=0.02", *overrides))
     with pytest.raises(ValueError, match=said):
         run.trainer.fit(run.task, run.data, ckpt_path=str(tmp_path / "run/checkpoints/last.ckpt"), weights_only=True)
+
+
+def test_a_gate_knows_which_quality_it_learnt(configure: Configure, table: Path, tmp_path: Path) -> None:
+    """Its checkpoint and its report say so, and it does not go on with a table of another quality."""
+    train(configure, table, "trainer.max_epochs=1")
+    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    other = write_table(tmp_path / "loss", settings={"task.quality": "loss"})
+    run = build_run(configure("+experiment=eco_gate_coco", f"data.table={other}"))
+    assert run.task.hparams["gate"]["quality"] == "loss"
+    with pytest.raises(ValueError, match="a gate with quality score, this one has loss"):
+        run.trainer.fit(run.task, run.data, ckpt_path=last, weights_only=True)
+    assert report(tmp_path)["quality"] == "score"
+    content = torch.load(last, weights_only=True)
+    gate = content["hyper_parameters"]["gate"]
+    assert GateCheckpoint.from_dict(gate).quality == "score"
+    del gate["quality"]  # as before there was another
+    assert GateCheckpoint.from_dict(gate).quality == "score"
+    torch.save(content, last)
+    again = build_run(configure("+experiment=eco_gate_coco", f"data.table={table}", "trainer.max_epochs=1"))
+    again.trainer.fit(again.task, again.data, ckpt_path=last, weights_only=True)
 
 
 def test_scores_that_are_not_finite_end_training(configure: Configure, table: Path, tmp_path: Path) -> None:

@@ -42,26 +42,28 @@ def read(run: Path) -> Losses:
     return logged
 
 
-def resume(runs: Path, checkpoint: str) -> Losses:
+def resume(runs: Path, checkpoint: str, *overrides: str) -> Losses:
     """Train on in a fresh process."""
-    launch("src.train", *SETTINGS, f"paths.runs={runs}", f"ckpt_path={checkpoint}")
+    launch("src.train", *SETTINGS, *overrides, f"paths.runs={runs}", f"ckpt_path={checkpoint}")
     return read(max(runs.glob("*/*"), key=lambda run: run.stat().st_mtime))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", ["at its last step", "in between"])
 def test_ten_and_ten_steps_are_twenty(stopped: str, configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    """Losses, gradients and learning rates of a resumed run are those of the unbroken one, digit by digit."""
+    """Losses, gradients and learning rates of a resumed run are those of the unbroken one, with distillation too."""
 
     def fit(run: Path, *overrides: str) -> None:
         task, data, trainer = build_run(configure(*SETTINGS, f"paths.run={run}", *overrides))
         trainer.fit(task, data)
 
     unbroken, first = tmp_path / "unbroken", tmp_path / "runs" / "proscale_shapes" / "first"
-    fit(unbroken)
     if stopped == "in between":
-        resumed = resume(tmp_path / "runs", str(unbroken / "checkpoints" / "10.ckpt"))
+        parent = ["exits=[1,2,3]", "task.exits_per_step=1", "task.distil=1"]
+        fit(unbroken, *parent)
+        resumed = resume(tmp_path / "runs", str(unbroken / "checkpoints" / "10.ckpt"), *parent)
     else:
+        fit(unbroken)
         fit(first, "trainer.max_steps=10")
         resumed = resume(tmp_path / "runs", "last")
     expected = read(unbroken)

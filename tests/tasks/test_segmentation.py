@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.config.build import Experiment, build_run
 from src.data.shapes import Shapes
-from src.data.targets import Sample
+from src.data.targets import Sample, collate
 from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = [
@@ -212,8 +212,101 @@ def test_all_exits_can_be_supervised_in_one_step(configure: Callable[..., DictCo
     assert 3 * min(single) < loss < 5 * max(single)
 
 
-@pytest.mark.parametrize("wrong", ["task.exits_per_step=5", "task.exits_per_step=0", "task.alpha=2", "task.alpha=kk"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("task.exits_per_step=5", "task.exits_per_step=0", "task.alpha=2", "task.alpha=kk"),
+        *("task.distil=-1", "task.distil=nan", "task.distil=.inf"),
+    ],
+)
 def test_exits_and_weights_that_cannot_be_are_refused(wrong: str, configure: Callable[..., DictConfig]) -> None:
     """With the value and what was expected."""
     with pytest.raises((ValueError, InstantiationException), match="expected"):
         build_run(configure(*PARENT, wrong))
+
+
+def test_a_single_exit_has_nothing_to_distil(configure: Callable[..., DictConfig]) -> None:
+    """It is refused before training."""
+    with pytest.raises(InstantiationException, match=r"task.distil=0.5: the model has the single exit 3, expected sev"):
+        build_run(configure(*PARENT, "exits=[3]", "task.distil=0.5"))
+
+
+def test_the_deepest_exit_teaches_in_every_step(configure: Callable[..., DictConfig]) -> None:
+    """It joins the shallower ones that are drawn; all of them come up, and `all` is every exit once."""
+    one: Any = build_run(configure(*PARENT, "task.distil=1")).task
+    assert {tuple(one.draw_exits(step)) for step in range(40)} == {(1, 4), (2, 4), (3, 4)}
+    one.num_drawn = 4
+    assert one.draw_exits(0) == [1, 2, 3, 4]
+
+
+def batch_of(run: Experiment) -> Any:
+    data: Any = run.data
+    return collate([data.val_scenes[place] for place in range(2)])
+
+
+def losses_of(task: Any, batch: Any, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch and its parts, seeded as in training."""
+    task.seed_step(step, 0, 0)
+    loss, parts, _ = task.loss(batch, step)
+    return loss, parts
+
+
+def test_distillation_adds_to_the_loss_and_changes_nothing_else(configure: Callable[..., DictConfig]) -> None:
+    """At weight 0 nothing of it runs; above, the supervised parts of the loss are equal to the bit."""
+    run = build_run(configure(*PARENT, "task.exits_per_step=all", "task.alpha=k"))
+    task: Any = run.task
+    batch = batch_of(run)
+    task.distillation, distillation = None, task.distillation  # weight 0: it is not even called
+    plain, parts = losses_of(task, batch)
+    weighted = [int(place.split("/")[1].removeprefix("exit")) * loss for place, loss in parts.items()]
+    assert plain.item() == pytest.approx(sum(weighted).item(), rel=1e-5)  # type: ignore[attr-defined]
+    task.distil, task.distillation = 0.5, distillation
+    more, with_distillation = losses_of(task, batch)
+    added = with_distillation.keys() - parts.keys()
+    assert {place.rpartition("/")[0] for place in added} == {
+        f"distil_{part}/exit{depth}" for part in ("class", "mask") for depth in (1, 2, 3)
+    }
+    assert all(torch.equal(with_distillation[place], loss) for place, loss in parts.items())
+    extra = sum(int(place.split("/")[1].removeprefix("exit")) * with_distillation[place].item() for place in added)
+    assert (more - plain).item() == pytest.approx(0.5 * extra, rel=1e-3)
+
+
+def distance(task: Any, batch: Any) -> float:
+    """How far the last predictions of the exits are from those of the deepest one: mean difference of probabilities."""
+    with torch.no_grad():
+        *others, deepest = (layers[-1] for layers in task(batch.images).values())
+    return sum(
+        (one.class_logits.softmax(-1) - deepest.class_logits.softmax(-1)).abs().mean().item()
+        + (one.mask_logits.sigmoid() - deepest.mask_logits.sigmoid()).abs().mean().item()
+        for one in others
+    )
+
+
+@pytest.mark.slow
+def test_distillation_brings_exits_closer_together(configure: Callable[..., DictConfig]) -> None:
+    """After some steps on one batch, exits differ less than without."""
+    distances = {}
+    for weight in (0, 1):
+        run = build_run(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1", f"task.distil={weight}"))
+        task: Any = run.task.train()
+        batch, optimizer = batch_of(run), torch.optim.Adam(task.parameters(), 1e-3)
+        for step in range(30):
+            loss, _ = losses_of(task, batch, step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        distances[weight] = distance(task.eval(), batch)
+    assert distances[1] < 0.8 * distances[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["trainer.precision=bf16-mixed", "model.activation_checkpointing=true"]])
+def test_a_parent_trains_with_distillation(more: list[str], configure: Callable[..., DictConfig]) -> None:
+    """One exit drawn for each step and the deepest; both parts are logged, in half precision too."""
+    run = build_run(configure(*PARENT, "task.distil=1", "trainer.max_steps=3", "batch_size_per_device=1", *more))
+    scores = fit(run, watch := Watch())
+    assert all(len(exits) == 2 and exits[1] == 4 for exits in watch.exits)
+    assert all(gradient > 0 for gradients in watch.gradients for gradient in gradients)
+    assert scores["train/distil_class"] > 0
+    assert scores["train/distil_mask"] > 0
+    assert scores["train/non_finite_steps"] == 0

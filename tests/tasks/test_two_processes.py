@@ -93,9 +93,13 @@ def test_the_first_step_is_that_of_one_process(
     assert gradients(together)[0] == pytest.approx(gradients(tmp_path)[0], rel=0.05)
 
 
-def test_a_parent_draws_its_exits_as_one_process_does(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+@pytest.mark.parametrize("distil", [0, 1])
+def test_a_parent_draws_its_exits_as_one_process_does(
+    distil: int, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
     """Two processes that each run as deep as the step says, and train what one trains, to the end."""
     parent = [*SETTINGS, "task.exits_per_step=1", "task.alpha=k", "exits=[1,2,3]", "trainer.max_steps=6", "lr=1e-9"]
+    parent.append(f"task.distil={distil}")
     launch("src.train", *parent, *TWO, f"paths.runs={tmp_path / 'two'}")
     task, data, trainer = build_run(configure(*parent))
     trainer.fit(task, data)
