@@ -40,6 +40,7 @@ def model_of(*overrides: str) -> Mask2Former:
     return sketch(configure([*overrides, "data=shapes", *TINY, *SMALL_MODEL, "paths.run=x"])).model
 
 
+@pytest.mark.slow
 def test_the_sweep_has_every_variant_once() -> None:
     """In any experiment of Mask2Former's; each job has the parts of its variant, and is called by it."""
     files = {file.stem for file in (ROOT / "conf" / "variant").glob("*.yaml")}
