@@ -108,6 +108,10 @@ class Encoder(nn.Module):
             for levels in self.levels_of_layers
         )
         self.recalibrate = recalibrate
+        if any(updated != range(sampled) for updated, sampled in self.levels_of_layers):
+            # shapes do not tell: without it, the weights would fit an encoder whose layers update other levels
+            spans = [(updated.start, updated.stop) for updated, _ in self.levels_of_layers]
+            self.register_buffer("updated_levels", torch.tensor(spans))
 
     @property
     def depth(self) -> int:
