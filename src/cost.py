@@ -38,6 +38,7 @@ def cost(cfg: DictConfig) -> None:
         surveys = {f"{height}x{width}": count(model, [((height, width), (height, width))]) for height, width in sizes}
     about = {
         "schedule": list(cfg.schedule),
+        "active_levels": model.pixel_decoder.encoder.layout,
         "num_classes": model.decoder.class_embed.out_features - 1,
         "num_queries": cfg.num_queries,
     }

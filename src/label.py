@@ -44,7 +44,7 @@ def label(cfg: DictConfig) -> None:
     settings = recorded(cfg)
     source = cfg.model.weights
     task, data, trainer = cast(Any, build_run(cfg, overrides_of(HydraConfig.get())))
-    check_trained(source, task.model.exits)
+    check_trained(source, task.model.exits, task.model.pixel_decoder.encoder.depth)
     about = {"shard_size": cfg.shard_size, "source": source, "settings": settings, **task.about()}
     labelling = data.label(folder, cfg.split, **about)
     if labelling.missing:
@@ -59,13 +59,13 @@ def label(cfg: DictConfig) -> None:
         print(f"{folder}: {whole.num_images} images of {whole.split}{bare}, {shards}")
 
 
-def check_trained(source: str, exits: list[int]) -> None:
-    """Raise ValueError for exits that a parent of ours was not trained for."""
+def check_trained(source: str, exits: list[int], depth: int) -> None:
+    """Raise ValueError for exits that a parent of ours, whose encoder has so many layers, was not trained for."""
     content = records(Path(source), "ckpt_path") if Path(source).is_file() else {}
     settings = content.get("hyper_parameters", {}).get("config") if isinstance(content, dict) else None
     if settings is None:
         return  # published weights do not say
-    trained = settings["exits"] or [sum(settings["schedule"])]
+    trained = settings["exits"] or [depth]
     if not set(exits) <= set(trained):
         raise ValueError(f"exits={exits}: {source} was trained for {trained}, expected some of these")
 

@@ -1,5 +1,6 @@
 """Every experiment that ships builds and runs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from src.data.formats.categories import read_categories
 from src.data.shapes import Shapes
 from src.exit_table.table import read_table
 from src.models.gate import INPUTS
+from src.weights.checkpoint import fingerprint
 from tests.helpers import ROOT, SIZES, SMALL_MODEL, TINY, TINY_SHAPES, export_custom
 from tests.tables import write_table
 
@@ -25,6 +27,7 @@ GATES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_ga
 ORACLES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("eco_oracle_*.yaml"))  # are for src.label
 OTHERS = {"finetune", *GATES, *ORACLES}  # finetune needs weights
 SEMANTIC = ("animals", "camvid", "nyuv2")
+VARIANTS = sorted(file.stem for file in (ROOT / "conf" / "variant").glob("*.yaml"))
 EXPERIMENTS = sorted({file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")} - OTHERS)
 
 
@@ -101,6 +104,28 @@ def test_every_experiment_trains_a_batch_and_validates(
     assert (tmp_path / "run" / "scores.json").is_file()
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert list((tmp_path / "run" / "pictures").glob("*.png"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_a_batch_and_validates(
+    variant: str, configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """One step and one validation; scores and costs come out, and its checkpoint is read again."""
+    overrides = ["+experiment=mask2former_shapes", f"variant={variant}", *TINY_SHAPES, *SMALL_MODEL]
+    cfg = configure(*overrides, "image_size=[64,64]")
+    task, data, trainer = build_run(cfg, overrides)
+    trainer.fit(task, data)
+    moved = trainer.optimizers[0].state  # weights that a gradient has reached
+    assert [name for name, weight in task.named_parameters() if weight.requires_grad and weight not in moved] == []
+    (row,) = json.loads((tmp_path / "run" / "scores.json").read_text())["exits"].values()
+    assert 0 <= row["pq"] <= 100
+    assert row["encoder_gflops"] < row["total_gflops"]
+
+    cfg = configure(*saved_overrides([f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"]))
+    take_weights(cfg, "evaluate")
+    again, *_ = cast(Any, build_run(cfg))
+    assert cfg.variant == variant
+    assert fingerprint(again.model) == fingerprint(cast(Any, task).model)
 
 
 @pytest.mark.parametrize("experiment", ORACLES)

@@ -141,7 +141,7 @@ def effective(trainer: Trainer, task: Any, costs: dict[int, Cost], image_size: l
         "precision": str(trainer.precision),
         "device": str(trainer.strategy.root_device),
         "parameters": f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.2f} M",
-        "active levels per encoder layer": " ".join(map(str, task.model.pixel_decoder.encoder.active_levels)),
+        "active levels per encoder layer": task.model.pixel_decoder.encoder.layout,
         "deformable sampling": task.model.pixel_decoder.encoder.form_on(trainer.strategy.root_device),
         "exits": ", ".join(map(str, task.model.exits)),
         **{

@@ -61,7 +61,8 @@ OUTPUTS = ("overlays", "panoptic", "instances", "semantic")
 RULES = {
     **dict.fromkeys(("dim", "dim_feedforward", "num_queries", "num_heads", "num_layers", "num_points"), COUNT),
     **dict.fromkeys(("batch_size", "eval_batch_size", "max_steps", "num_scenes", "patience", "num_instances"), COUNT),
-    **dict.fromkeys(("images", "rounds", "shard_size", "max_pixels"), COUNT),
+    **dict.fromkeys(("images", "rounds", "shard_size", "max_pixels", "coarse_layers", "num_convs"), COUNT),
+    **dict.fromkeys(("per_stage", "blocks"), COUNT.or_null()),
     **dict.fromkeys(("num_classes", "at_once", "batch_size_per_device", "validate_every", "exit"), COUNT.or_null()),
     **dict.fromkeys(("num_workers", "count", "log_every_n_steps", "hidden", "samples"), FROM_ZERO),
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),

@@ -20,12 +20,13 @@ from src.config.search_path import names_search_path, remembered, with_search_pa
 from src.system.terminal import fail
 from src.weights.files import load
 
-# Beginnings of a checkpoint's overrides that no command uses: flags, where it ran, what it started from.
-RUN = ("-", "hydra", "ckpt_path", "paths", "model.weights", "model.drop_class", "allow")
+# Beginnings of a checkpoint's overrides that no command uses: flags, the sweep it was a job of, where it ran, what it
+# started from.
+RUN = ("-", "hydra", "sweep", "ckpt_path", "paths", "model.weights", "model.drop_class", "allow")
 NOT_USED = (*RUN, "logger", "callbacks", "task=")  # nor does a command with a task and loggers of its own use these
 # Settings that say where and how a command runs and leave its results as they are.
 HOW = (
-    *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "allow", "task._target_", "task.model"),
+    *("paths", "logger", "callbacks", "hydra", "ckpt_path", "name", "variant", "allow", "task._target_", "task.model"),
     *("model.weights", "model.drop_class_head", "model.backbone.pretrained", "model.compile"),
     *("model.activation_checkpointing", "model.pixel_decoder.encoder.sampling"),
     *("data.num_workers", "batch_size_per_device"),
@@ -116,7 +117,8 @@ def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list
     allowed = ["allow=[]"] if folders and "allow" not in own else []
     if not kept.get("config"):
         return [*folders, *saved, *allowed, *arguments]
-    composing, changes = changes_since(kept, [*search, *(one for one in kept["overrides"] if not one.startswith(RUN))])
+    used = [one for one in kept["overrides"] if not one.lstrip("+~ ").startswith(RUN)]
+    composing, changes = changes_since(kept, [*search, *used])
     gone = [one for one in saved if one not in composing]
     restored, new = [], []
     for change in changes:

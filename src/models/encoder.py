@@ -1,9 +1,10 @@
-"""The encoder that both papers change: its schedule sets the active levels of each layer, images leave at exits.
+"""The encoder that both papers change: its schedule sets the levels of each layer, images leave at exits.
 
 Letters: B images, C channels, h x w the pixels of a level, N the tokens of all active levels.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,19 +15,7 @@ from src.models.attention import DeformableAttention, Size, relu
 from src.models.position import reference_points
 from src.models.sampling import describe_form
 from src.models.sampling_operation import split
-
-
-def expand_schedule(schedule: Sequence[int], num_levels: int = 3) -> list[int]:
-    """Return the number of active levels of each layer: [1, 2, 1] gives [1, 2, 2, 3].
-
-    Raises ValueError for negative counts, too many levels or no layer at all.
-    """
-    if len(schedule) > num_levels or any(not isinstance(n, int) or n < 0 for n in schedule) or sum(schedule) == 0:
-        raise ValueError(
-            f"schedule={list(schedule)}: expected up to {num_levels} counts of layers (with 1, 2, ... active levels), "
-            "none negative and at least one layer in all, for example [0, 0, 6] or [3, 3, 3]"
-        )
-    return [active for active, num_layers in enumerate(schedule, 1) for _ in range(num_layers)]
+from src.models.schedule import Expand, as_written
 
 
 def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
@@ -39,7 +28,7 @@ def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention over the active levels, then a feed-forward network, each followed by its norm."""
+    """Deformable attention to the sampled levels, then a feed-forward network, each followed by its norm."""
 
     def __init__(
         self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int, sampling: str = "auto"
@@ -53,9 +42,12 @@ class EncoderLayer(nn.Module):
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
-    def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Map tokens (B, N, C) to (B, N, C); `pos` (N, C), reference points (N, 2), sizes of the active levels."""
-        tokens = self.norm1(tokens + self.self_attn(tokens + pos, tokens, reference, sizes))
+    def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sampled: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Map tokens (B, N, C) to (B, N, C).
+
+        `pos` (N, C) and reference points (N, 2) are those of the tokens, sizes those of the `sampled` levels (B, S, C).
+        """
+        tokens = self.norm1(tokens + self.self_attn(tokens + pos, sampled, reference, sizes))
         return self.norm2(tokens + self.linear2(relu(self.linear1(tokens))))
 
 
@@ -87,13 +79,16 @@ class TokenRecalibration(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Deformable encoder whose layers update a growing prefix of the levels, coarsest first.
+    """Deformable encoder whose layers each update some levels and sample some, coarsest first.
 
     Args:
         schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
         recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
+        expand: from the schedule to the levels of each layer (`src/models/schedule.py`).
         sampling: form of sampling: "grid", "rows" or "triton" (`src/models/sampling.py`), "auto" by the device.
     """
+
+    reads_positions = True
 
     def __init__(
         self,
@@ -104,22 +99,33 @@ class Encoder(nn.Module):
         dim_feedforward: int = 1024,
         recalibrate: nn.Module | None = None,
         sampling: str = "auto",
+        expand: Expand = as_written,
     ):
         super().__init__()
-        self.active_levels = expand_schedule(schedule)  # of each layer
+        self.levels_of_layers = expand(schedule)
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, active, num_heads, num_points, dim_feedforward, sampling) for active in self.active_levels
+            EncoderLayer(dim, levels.sampled, num_heads, num_points, dim_feedforward, sampling)
+            for levels in self.levels_of_layers
         )
         self.recalibrate = recalibrate
+        if any(updated != range(sampled) for updated, sampled in self.levels_of_layers):
+            # shapes do not tell: without it, the weights would fit an encoder whose layers update other levels
+            spans = [(updated.start, updated.stop) for updated, _ in self.levels_of_layers]
+            self.register_buffer("updated_levels", torch.tensor(spans))
 
     @property
     def depth(self) -> int:
         return len(self.layers)
 
+    @property
+    def layout(self) -> str:
+        """The levels of each layer, for people: 1 2 3, or 1-2/3 1-2/3 3/3."""
+        return " ".join(map(str, self.levels_of_layers))
+
     def active_at(self, depth: int) -> int:
-        """Return the number of active levels of the layer at a depth. Raises ValueError if there is none."""
+        """Return the number of levels that are active by a depth. Raises ValueError if there is no such layer."""
         check_exits([depth], self.depth)
-        return self.active_levels[depth - 1]
+        return max(levels.sampled for levels in self.levels_of_layers[:depth])
 
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
@@ -177,16 +183,18 @@ class Encoder(nn.Module):
         all_pos = torch.cat([p.flatten(1).T for p in pos])  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
         num_images, dim = levels[0].shape[:2]
+        starts = list(accumulate((h * w for h, w in sizes), initial=0))  # of each level among the tokens, and their end
         tokens = levels[0].new_empty(num_images, 0, dim)  # no level is active yet
-        was_active = 0
+        active = 0
         for depth, num_images in enumerate(running, 1):
-            layer, active = self.layers[depth - 1], self.active_levels[depth - 1]
+            layer, (updated, sampled) = self.layers[depth - 1], self.levels_of_layers[depth - 1]
             levels = [level[:num_images] for level in levels]
-            entering = [self.enter(level, levels[-1]) for level in levels[was_active:active]]
+            entering = [self.enter(level, levels[-1]) for level in levels[active:sampled]]
             tokens = torch.cat([tokens[:num_images], *entering], 1) if entering else tokens[:num_images]  # (B, N, C)
-            num_tokens = tokens.shape[1]
-            tokens = layer(tokens, all_pos[:num_tokens], reference[:num_tokens], sizes[:active])
-            was_active = active
+            first, end = starts[updated.start], starts[updated.stop]
+            own = tokens[:, first:end], all_pos[first:end], reference[first:end]
+            tokens = replaced(tokens, first, layer(*own, tokens[:, : starts[sampled]], sizes[:sampled]))
+            active = max(active, sampled)
             yield depth, [*split_levels(tokens, sizes[:active]), *levels[active:]]
 
     def enter(self, level: Tensor, finest: Tensor) -> Tensor:
@@ -194,6 +202,12 @@ class Encoder(nn.Module):
         if self.recalibrate is not None and level is not finest:
             level = self.recalibrate(level, finest)
         return level.flatten(2).transpose(1, 2)
+
+
+def replaced(tokens: Tensor, first: int, new: Tensor) -> Tensor:
+    """Return tokens (B, N, C) with those from `first` on replaced by new ones (B, n, C); without a copy if all are."""
+    parts = [part for part in (tokens[:, :first], new, tokens[:, first + new.shape[1] :]) if part.shape[1]]
+    return torch.cat(parts, 1) if len(parts) > 1 else new
 
 
 def split_levels(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:

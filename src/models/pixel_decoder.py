@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.encoder import Encoder
+from src.models.pixel_encoder import PixelEncoder
 from src.models.pooling import MaxPool3x3
 from src.models.position import sine_position
 
@@ -58,6 +58,14 @@ class LightPixelEmbedding(nn.Sequential):
         super().__init__(MaxPool3x3(), nn.GroupNorm(NUM_GROUPS, dim), nn.ReLU(inplace=True))
 
 
+class DepthwisePixelEmbedding(nn.Sequential):
+    """A 3x3 convolution of each channel by itself, norm, ReLU: what may take the place of PRO-SCALE's max-pool."""
+
+    def __init__(self, dim: int):
+        conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        super().__init__(*conv_norm(conv), nn.ReLU(inplace=True))
+
+
 class PixelDecoder(nn.Module):
     """Project, encode, and fuse with stride 4 (Mask2Former, section 3.2; PRO-SCALE, figure 2).
 
@@ -71,7 +79,7 @@ class PixelDecoder(nn.Module):
     def __init__(
         self,
         channels: Mapping[int, int],
-        encoder: Encoder,
+        encoder: PixelEncoder,
         pixel_embedding: Callable[[int], nn.Module],
         dim: int = 256,
         mixed_precision: bool = False,
@@ -81,7 +89,7 @@ class PixelDecoder(nn.Module):
             raise ValueError(f"dim={dim}: expected a multiple of {NUM_GROUPS}, the groups of the norms")
         *_, finest = self.strides = [32, 16, 8]
         self.input_proj = nn.ModuleList(projection(channels[stride], dim) for stride in self.strides)
-        self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim))
+        self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim), requires_grad=encoder.reads_positions)
         self.encoder = encoder
         self.lateral = conv_norm(PointwiseConv(channels[finest // 2], dim, bias=False))
         self.pixel_embedding = pixel_embedding(dim)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
@@ -125,10 +125,11 @@ def labels(all_settings: Mapping[Key, Settings], data_only: bool = False) -> dic
     schedules = {identity(settings.values.get("schedule")) for settings in all_settings.values()}
     names = {settings.name for settings in all_settings.values()}
     values = {key: one.of_data() if data_only else one.without_seed(*DIALS) for key, one in all_settings.items()}
-    differing = {
-        name: differences([values[key] for key, settings in all_settings.items() if settings.name == name])
-        for name in names
-    }
+    differing: dict[str, dict[str, list[Any]]] = {}
+    for name in names:
+        same = [key for key, settings in all_settings.items() if settings.name == name]
+        given = {one for key in same for one in given_names(all_settings[key].overrides)}
+        differing[name] = telling(differences([values[key] for key in same]), given)
     found: dict[Key, str] = {}
     for key, settings in all_settings.items():
         words = described(values[key], differing[settings.name], settings.overrides)
@@ -152,9 +153,28 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     }
 
 
+def telling(differing: Mapping[str, list[Any]], given: Collection[str]) -> dict[str, list[Any]]:
+    """Return the differing settings without those that follow from the command line's.
+
+    A `variant` has an encoder and its parts: its name says enough.
+    """
+    told = [values for name, values in differing.items() if name in given]
+    runs = [identity(row) for row in zip(*told, strict=True)]
+
+    def follows(values: Sequence[Any]) -> bool:
+        return bool(runs) and len(set(runs)) == len({*zip(runs, map(identity, values), strict=True)})
+
+    return {name: values for name, values in differing.items() if name in given or not follows(values)}
+
+
+def given_names(overrides: Sequence[str]) -> set[str]:
+    """Return the names of the settings that overrides set."""
+    return {override.lstrip("+").partition("=")[0] for override in overrides}
+
+
 def described(settings: Mapping[str, Any], differing: Mapping[str, list[Any]], overrides: Sequence[str]) -> list[str]:
     """Return the first `LONGEST` of the differing settings as text, those from the command line before others."""
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    given = given_names(overrides)
     names = [name for name in differing if settings.get(name) is not None]
     names = [name for name in names if not str(settings[name]).startswith("${")]  # the target is in the list, too
     names.sort(key=lambda name: name not in given)

@@ -86,6 +86,8 @@ def recognise(state: State, layout: str) -> Architecture:
     for name in NEEDED:
         if name not in state:
             raise ValueError(f"it lacks {name}")
+    if "pixel_decoder.encoder.updated_levels" in state:
+        raise ValueError("its encoder layers do not update all levels that they sample (Lite DETR style)")
     if (excite := state.get("pixel_decoder.encoder.recalibrate.excite.weight")) is not None and excite.dim() > 2:
         raise ValueError("token re-calibration is a convolution, which no release has: a linear layer was expected")
     places = [

@@ -111,6 +111,17 @@ def test_a_training_goes_on_with_the_settings_of_its_checkpoint(conf: Path, tmp_
     assert resumed(typed) == typed
 
 
+@pytest.mark.slow
+def test_a_job_of_a_sweep_is_evaluated_alone(conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it was trained, and not as the sweep that it was part of."""
+    file = trained(tmp_path / "run", "variant=lite", "+experiment=mask2former_shapes", "+sweep=baselines")
+    for read in (saved_overrides, resumed):
+        overrides = read([f"ckpt_path={file}"])
+        assert overrides == ["variant=lite", "+experiment=mask2former_shapes", f"ckpt_path={file}"]
+    assert compose_as_typed([*overrides, "paths.run=x"]).variant == "lite"
+    assert capsys.readouterr().err == ""
+
+
 REFUSED = {
     "lr=0.1": "lr=0.1: ckpt_path=FILE resumes with 0.001",
     "batch_size=4": "batch_size=4: ckpt_path=FILE resumes with 16",

@@ -5,15 +5,25 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from src.config.build import sketch
 from src.config.command_line import configure
 from src.metrics.cost import Cost, count, mean, survey
 from src.models.backbone import Backbone
-from src.models.encoder import Encoder, TokenRecalibration, expand_schedule
+from src.models.encoder import Encoder, TokenRecalibration
+from src.models.feature_pyramid import FeaturePyramid
 from src.models.gate import INPUTS, Gate
+from src.models.hybrid_layer import HybridLayer
 from src.models.mask2former import Mask2Former
-from src.models.pixel_decoder import ConvPixelEmbedding, LightPixelEmbedding, PixelDecoder
+from src.models.pixel_decoder import (
+    ConvPixelEmbedding,
+    DepthwisePixelEmbedding,
+    LightPixelEmbedding,
+    PixelDecoder,
+)
+from src.models.pixel_encoder import FixedEncoder, PixelEncoder
+from src.models.schedule import expand_schedule, interleaved
 from src.models.transformer_decoder import TransformerDecoder
 
 HEIGHT, WIDTH = 64, 96
@@ -26,17 +36,18 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-def make_model(schedule: list[int], light: bool = True, num_classes: int = 3) -> Mask2Former:
-    """Published widths after a small backbone."""
+def make_model(schedule: list[int]) -> Mask2Former:
+    """PRO-SCALE, published widths after a small backbone."""
+    return model_with(Encoder(schedule, recalibrate=TokenRecalibration(256)), LightPixelEmbedding)
+
+
+def model_with(encoder: PixelEncoder, pixel_embedding: Callable[[int], nn.Module]) -> Mask2Former:
+    """Published widths after a small backbone, three classes."""
     return Mask2Former(
         Backbone("resnet10t"),
-        partial(
-            PixelDecoder,
-            encoder=Encoder(schedule, recalibrate=TokenRecalibration(256)),
-            pixel_embedding=LightPixelEmbedding if light else ConvPixelEmbedding,
-        ),
+        partial(PixelDecoder, encoder=encoder, pixel_embedding=pixel_embedding),
         partial(TransformerDecoder, num_queries=5, num_layers=2),
-        num_classes=num_classes,
+        num_classes=3,
     )
 
 
@@ -64,6 +75,42 @@ def test_an_encoder_layer_costs_what_its_formula_says() -> None:
         tokens, dim = sum(TOKENS[:alive]), 256
         expected = tokens * (2 * dim**2 + 96 * alive * dim + 2 * dim * 1024) + 10 * dim * tokens
         assert 1e9 * layer == pytest.approx(expected, abs=0.5)
+
+
+def test_a_layer_of_lite_costs_its_own_tokens_and_the_values_of_all() -> None:
+    """n tokens are updated, N are values: N d^2 + n (d^2 + 96 L d + 2 d 1024 + 10 d), with L = 3 levels."""
+    (cost,) = count(model_with(Encoder([0, 0, 2], expand=interleaved), ConvPixelEmbedding), (HEIGHT, WIDTH)).values()
+    dim, values = 256, sum(TOKENS)
+    for layer, tokens in zip(cost.layers, (sum(TOKENS[:2]), sum(TOKENS[:2]), TOKENS[2]), strict=True):
+        expected = values * dim**2 + tokens * (dim**2 + 96 * 3 * dim + 2 * dim * 1024 + 10 * dim)
+        assert 1e9 * layer == pytest.approx(expected, abs=0.5)
+    assert 1e9 * cost.sampling == pytest.approx(4 * dim * 4 * 3 * (2 * sum(TOKENS[:2]) + TOKENS[2]))
+
+
+def test_a_feature_pyramid_costs_a_convolution_per_level() -> None:
+    """9 d^2 + 5 d per token, as the one layer of the encoder."""
+    (cost,) = count(model_with(FixedEncoder(FeaturePyramid(256)), DepthwisePixelEmbedding), (HEIGHT, WIDTH)).values()
+    assert [round(1e9 * layer) for layer in cost.layers] == [sum(TOKENS) * (9 * 256**2 + 5 * 256)]
+    stride4 = HEIGHT * WIDTH // 16
+    assert round(1e9 * cost.stride4_path) == stride4 * (256 * 64 + 5 * 256 + 9 * 256 + 5 * 256)
+    assert (cost.recalibration, cost.sampling) == (0, 0)
+
+
+def test_a_hybrid_layer_costs_what_its_formula_says() -> None:
+    """Attention 4 N d^2 + 2 N^2 d + 2048 N d + 10 N d, and 1x1 and 3x3 convolutions with 5 d per token for norms."""
+    dim, (coarse, middle, fine) = 256, TOKENS
+    (cost,) = count(model_with(FixedEncoder(HybridLayer(dim)), ConvPixelEmbedding), (HEIGHT, WIDTH)).values()
+    attention = coarse * (4 * dim**2 + 2 * coarse * dim + 2048 * dim + 10 * dim)
+    one, three = dim**2 + 5 * dim, 9 * dim**2 + 5 * dim
+    fusion = 2 * (2 * dim**2 + 5 * dim) + 3 * three
+    expected = (
+        attention
+        + (coarse + middle) * one  # lateral
+        + (middle + fine) * fusion  # from coarse to fine
+        + (coarse + middle) * (three + fusion)  # and back
+    )
+    assert [round(1e9 * layer) for layer in cost.layers] == [expected]
+    assert (cost.recalibration, cost.sampling) == (0, 0)
 
 
 def test_other_parts_cost_what_their_formulas_say() -> None:

@@ -7,14 +7,19 @@ import torch
 from torch import Tensor
 
 from src.models.attention import DeformableAttention
-from src.models.encoder import Encoder, EncoderLayer, TokenRecalibration, check_exits, expand_schedule
+from src.models.encoder import Encoder, EncoderLayer, TokenRecalibration, check_exits
+from src.models.schedule import Expand, LayerLevels, as_written, expand_schedule, interleaved
+from src.weights.architecture import NEEDED, recognise
 
 DIM, SIZES = 8, [(2, 3), (4, 6), (7, 11)]
 
 
-def make_encoder(schedule: list[int], recalibrate: torch.nn.Module | None = None) -> Encoder:
+def make_encoder(
+    schedule: list[int], recalibrate: torch.nn.Module | None = None, expand: Expand = as_written
+) -> Encoder:
     torch.manual_seed(0)
-    encoder = Encoder(schedule, DIM, num_heads=2, num_points=2, dim_feedforward=16, recalibrate=recalibrate)
+    small = {"num_heads": 2, "num_points": 2, "dim_feedforward": 16}
+    encoder = Encoder(schedule, DIM, recalibrate=recalibrate, expand=expand, **small)
     with torch.no_grad():  # attention that looks somewhere, and not everywhere alike
         for parameter in encoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -84,13 +89,76 @@ def test_equals_a_slow_loop(schedule: list[int]) -> None:
 
 
 @torch.no_grad()
-def test_an_exit_alone_equals_the_same_exit_among_others() -> None:
+@pytest.mark.parametrize(("schedule", "expand"), [([2, 2, 2], as_written), ([0, 0, 4], interleaved)])
+def test_an_exit_alone_equals_the_same_exit_among_others(schedule: list[int], expand: Expand) -> None:
     """Which other exits are asked for changes no bit of an exit."""
-    encoder, (levels, pos) = make_encoder([2, 2, 2]), make_levels(2)
+    encoder, (levels, pos) = make_encoder(schedule, expand=expand), make_levels(2)
     together = encoder(levels, pos, [1, 2, 3, 4, 5, 6])
     for depth, expected in together.items():
         (alone,) = encoder(levels, pos, [depth]).values()
         assert all(torch.equal(a, b) for a, b in zip(alone, expected, strict=True))
+
+
+@torch.no_grad()
+def test_a_layer_samples_levels_that_it_leaves_as_they_are() -> None:
+    """Lite DETR's layers equal a slow loop in which queries and sampled levels differ."""
+    encoder, (levels, pos) = make_encoder([0, 0, 2], expand=interleaved), make_levels()
+    expected = [level[0] for level in levels]
+    by_depth = encoder(levels, pos, [1, 2, 3])
+    for depth, updated in ((1, [0, 1]), (2, [0, 1]), (3, [2])):
+        new = slow_layer(encoder.layers[depth - 1], expected, pos)
+        expected = [new[i] if i in updated else level for i, level in enumerate(expected)]
+        for got, want in zip(by_depth[depth], expected, strict=True):
+            torch.testing.assert_close(got[0], want, atol=1e-4, rtol=1e-4)
+    assert torch.equal(by_depth[2][2], levels[2])
+    assert torch.equal(by_depth[3][0], by_depth[2][0])
+    assert torch.equal(by_depth[3][1], by_depth[2][1])
+
+
+@torch.no_grad()
+def test_layers_that_update_all_levels_are_mask2formers() -> None:
+    """To the bit, with the same weights: Mask2Former's layers are a value of the same thing as Lite DETR's."""
+    plain, (levels, pos) = make_encoder([0, 0, 3]), make_levels(2)
+    layers = [LayerLevels(range(3), 3)] * 3
+    same = make_encoder([0, 0, 3], expand=lambda schedule: layers)
+    lite = make_encoder([0, 0, 2], expand=interleaved)  # three layers, too
+    _, left_over = lite.load_state_dict(plain.state_dict(), strict=False)
+    assert not left_over
+    lite.levels_of_layers = layers
+    expected = plain(levels, pos, [1, 2, 3])
+    assert same.state_dict().keys() == plain.state_dict().keys()
+    for other in (same, lite):
+        for depth, memory in other(levels, pos, [1, 2, 3]).items():
+            assert all(torch.equal(a, b) for a, b in zip(memory, expected[depth], strict=True))
+
+
+@torch.no_grad()
+def test_a_layer_in_parts_is_the_layer() -> None:
+    """Coarse levels updated beside the finest, from the same levels, give what one layer for all gives."""
+    whole, (levels, pos) = make_encoder([0, 0, 1]), make_levels(2)
+    (expected,) = whole(levels, pos).values()
+    for updated in (range(2), range(2, 3), range(1, 2)):
+        whole.levels_of_layers = [LayerLevels(updated, 3)]
+        (got,) = whole(levels, pos).values()
+        for i, level in enumerate(got):
+            torch.testing.assert_close(level, expected[i] if i in updated else levels[i], atol=1e-6, rtol=1e-5)
+
+
+def test_weights_of_lite_do_not_fit_mask2former() -> None:
+    """Though every shape is the same: layers that update other levels would compute something else."""
+    lite, plain = make_encoder([0, 0, 2], expand=interleaved), make_encoder([0, 0, 3])
+    assert lite.state_dict().keys() - plain.state_dict().keys() == {"updated_levels"}
+    state = {f"pixel_decoder.encoder.{name}": value for name, value in lite.state_dict().items()}
+    with pytest.raises(ValueError, match="Lite DETR style"):
+        recognise(state | dict.fromkeys(NEEDED, torch.zeros(1, 1)), "ours")
+
+
+def test_every_weight_of_lite_learns() -> None:
+    """Each layer, whatever levels it updates, reaches the levels at the end: DDP waits for no gradient."""
+    encoder, (levels, pos) = make_encoder([0, 0, 4], expand=interleaved), make_levels()
+    (memory,) = encoder(levels, pos).values()
+    sum(level.square().sum() for level in memory).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in encoder.parameters())
 
 
 @torch.no_grad()
@@ -138,13 +206,6 @@ def test_legacy_layout_reads_tokens_as_if_they_lay_channel_by_channel() -> None:
     torch.testing.assert_close(legacy(level, finest), level * gate)
 
 
-@pytest.mark.parametrize("schedule", [[], [0, 0, 0], [1, -1, 2], [1, 1, 1, 1], [1.5, 0, 0]])
-def test_a_schedule_that_cannot_be_is_refused(schedule: list) -> None:
-    """The error repeats the schedule."""
-    with pytest.raises(ValueError, match=r"schedule=\["):
-        expand_schedule(schedule)
-
-
 @pytest.mark.parametrize("exits", [[7], [0], [], [2, -1]])
 def test_an_exit_deeper_than_the_encoder_is_refused(exits: list[int]) -> None:
     """The error repeats the exits and says how deep the encoder is."""
@@ -158,11 +219,14 @@ def test_no_exits_means_the_last_layer() -> None:
     assert check_exits([4, 2, 4], 6) == [2, 4]
 
 
-@pytest.mark.parametrize("schedule", [[0, 0, 6], [3, 3, 3], [1, 2, 1]])
+@pytest.mark.parametrize(
+    ("schedule", "expand"),
+    [([0, 0, 6], as_written), ([3, 3, 3], as_written), ([1, 2, 1], as_written), ([0, 0, 4], interleaved)],
+)
 @pytest.mark.parametrize("depths", [[4, 1, 2, 4, 3], [2, 2], [1], [1, 2, 3, 4]], ids=str)
-def test_images_that_leave_early_are_as_if_alone(schedule: list[int], depths: list[int]) -> None:
+def test_images_that_leave_early_are_as_if_alone(schedule: list[int], expand: Expand, depths: list[int]) -> None:
     """In whatever order, each image has been through as many layers as its depth says, and no more."""
-    encoder = make_encoder(schedule)
+    encoder = make_encoder(schedule, expand=expand)
     levels, pos = make_levels(len(depths))
     with torch.no_grad():
         together = encoder.leave(levels, pos, depths)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.records.flatten import flatten
 from src.reporting.points import Panel, Point, panels, superseded
 from src.reporting.published import PUBLISHED, published_on
-from src.reporting.run_settings import Settings
+from src.reporting.run_settings import Settings, labels
 from src.reporting.runs import find
 from tests.reporting.made_up import write_gate, write_json, write_model
 
@@ -79,6 +79,23 @@ def test_exits_and_gates_are_compared_at_the_images_own_sizes(tmp_path: Path) ->
     assert [point.at for point in old.points] == [(5.0, 60.0)]
     assert "costs at 96x96" in old.title
     assert "costs at" not in new.title
+
+
+def test_variants_are_called_by_their_names(configure: Callable[..., DictConfig]) -> None:
+    """Not by the settings that follow from them; another setting of a variant is told, and no variant by the name."""
+
+    def settings(*overrides: str) -> Settings:
+        cfg = configure("+experiment=mask2former_shapes", *overrides)
+        return Settings(flatten(OmegaConf.to_container(cfg)), list(overrides), "", "")
+
+    runs = [["variant=lite"], ["variant=proscale"], ["variant=fpn"], ["variant=hybrid"], ["seed=1"]]
+    assert list(labels({str(run): settings(*run) for run in runs}).values()) == [
+        *("variant lite", "variant proscale", "variant fpn", "variant hybrid", "mask2former_shapes")
+    ]
+    blocks = "model.pixel_decoder.encoder.expand.blocks=2"
+    runs = [["variant=lite"], ["variant=lite", blocks], ["variant=fpn"]]
+    found = list(labels({str(run): settings(*run) for run in runs}).values())
+    assert found == ["variant lite", "variant lite, blocks 2", "variant fpn"]
 
 
 def test_runs_without_settings_stay_apart(tmp_path: Path) -> None:
