@@ -102,7 +102,7 @@ def eco(cfg: DictConfig) -> None:
 
 def judge_gates(steps: Sequence[Step], betas: list[float], folder: Path) -> list[Table | str]:
     """Judge the finished gates on the holdout of their table, write judge.json and return what there is to print."""
-    gates = [step for step in steps if step.job.folder.name.startswith("gate") and step.job.done]
+    gates = [step for step in steps if step.job.name.split()[0] == "gate" and step.job.done]
     if not gates:
         return []
     table = next(step.job.folder for step in steps if step.job.name == "exit table") / "table"

@@ -15,6 +15,7 @@ from src.system.atomic import atomic_write
 
 PALETTE = ("#2f7fd0", "#e0742b", "#2a9d6a", "#c94f7c", "#8a63d2", "#b08d1e", "#2aa3b5", "#d0493f", "#7d8b3a", "#9a6b4f")
 MARKERS = {"gate": "o", "random": "x", "oracle": "^", "ceiling": "*"}
+SHARED = ("oracle", "ceiling")  # by all gates with one beta
 NAMES = {"random": "random, same histogram", "oracle": "oracle, with noise", "ceiling": "noise ceiling"}
 
 
@@ -41,15 +42,17 @@ def draw(axes: Axes, same: Sequence[Answered]) -> None:
     for depth, row in exits.items():
         point(axes, row, "D", "black", "fixed exits" if depth == min(exits) else "")
         at = (row["gflops"].value, row["quality"].value)
-        axes.annotate(str(depth), at, (0, -13), textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate(str(depth), at, (6, -11), textcoords="offset points", fontsize=9)
     hull = [exits[depth] for depth in first.corners]
     xs, ys = ([row[name].value for row in hull] for name in ("gflops", "quality"))
     axes.plot(xs, ys, color="#888888", linewidth=1, label="hull of the fixed exits", zorder=0)
     for number, one in enumerate(same):
         color = PALETTE[number % len(PALETTE)]
         for policy, marker in MARKERS.items():
-            if policy in one.judgement.policies:
-                label = f"{NAMES.get(policy, policy)}: {subject(one)}"
+            again = policy in SHARED and one.judgement.beta in [other.judgement.beta for other in same[:number]]
+            if policy in one.judgement.policies and not again:
+                of = f"beta {one.judgement.beta:g}" if policy in SHARED else subject(one)
+                label = f"{NAMES.get(policy, policy)}: {of}"
                 point(axes, one.judgement.policies[policy], marker, color, label)
     axes.set_xlabel("GFLOPs of an image (1e9 multiply-adds)")
     axes.set_ylabel("quality of an image")
