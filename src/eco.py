@@ -13,6 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.table import Table
 
 from src.config.command_line import CONF, check, configure, run
 from src.config.errors import report_errors
@@ -22,11 +23,22 @@ from src.config.search_path import search_path
 from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
 from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
+from src.judging.files import write_answers
+from src.judging.session import Question, answer
+from src.judging.tables import rich_tables, verdicts
 from src.records.csv_file import write_csv
 from src.records.run_folder import folder_name, locked
 from src.system.terminal import fail
 
-CHAIN_ONLY = ("betas", "gates", "gate_overrides", "evaluate", "at_once", "on_failure")  # not settings of the parent
+CHAIN_ONLY = (
+    "betas",
+    "gates",
+    "gate_overrides",
+    "evaluate",
+    "judge",
+    "at_once",
+    "on_failure",
+)  # not settings of the parent
 SHARED = ("logger", "allow")  # settings of all jobs
 SET_BY_CHAIN = ("beta", "budget_gflops", "data.table", "seed")  # settings of gates that the chain chooses
 QUIET = "trainer.enable_progress_bar=false"
@@ -75,15 +87,32 @@ def eco(cfg: DictConfig) -> None:
         held_out = [row for row in rows if "utility" in row]
         scored = mark_pareto([row for row in rows if "utility" not in row])  # only these qualities are comparable
         write_csv(rows, folder / "table.csv")
+        judged = judge_gates(steps, list(cfg.betas), folder) if cfg.judge else []
     console = Console()
     if held_out:
         console.print(*result_tables(held_out, "gates on the holdout of the exit table"), sep="\n")
     console.print(*result_tables(scored, f"{folder}/table.csv"), sep="\n")
+    console.print(*judged, sep="\n")
     if failed:
         console.print(failure_table(failed, jobs))
     print(f"python -m src.report {folder}")
     if failed:
         sys.exit(1)
+
+
+def judge_gates(steps: Sequence[Step], betas: list[float], folder: Path) -> list[Table | str]:
+    """Judge the finished gates on the holdout of their table, write judge.json and return what there is to print."""
+    gates = [step for step in steps if step.job.name.split()[0] == "gate" and step.job.done]
+    if not gates:
+        return []
+    table = next(step.job.folder for step in steps if step.job.name == "exit table") / "table"
+    shared = [] if gates[0].values else betas
+    try:
+        answers = answer(Question(table, [step.job.folder for step in gates], shared))
+    except ValueError as error:  # the scores above stand without a judgement
+        return [f"gates not judged: {error}"]
+    write_answers(answers, folder)
+    return [*rich_tables(answers), *verdicts(answers)]
 
 
 def check_parent(cfg: DictConfig, overrides: list[str]) -> None:

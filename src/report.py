@@ -8,6 +8,7 @@ from pathlib import Path
 from src.reporting import table
 from src.reporting.curve import write_png
 from src.reporting.gallery import gallery
+from src.reporting.judgements import find_judged, judgements
 from src.reporting.page import page
 from src.reporting.points import panels, superseded
 from src.reporting.runs import Skipped, find
@@ -15,7 +16,8 @@ from src.system.atomic import write_text
 from src.system.terminal import fail
 
 EPILOG = """
-RUNS are run folders, sweep folders, or folders above them; runs are found by their scores.json and gate.json.
+RUNS are run folders, sweep folders, or folders above them; runs are found by their scores.json and gate.json,
+judgements of gates by the judge.json of src.judge and src.eco.
 Runs whose settings differ in `seed` only are taken together: mean ± standard deviation.
 
   python -m src.report runs                                  all runs
@@ -50,17 +52,20 @@ def report(places: Sequence[Path], out: Path) -> None:
     Raises SystemExit if there is no run, or `out` cannot be written.
     """
     runs, skipped = find(places)
+    judged, damaged = find_judged(places)
+    skipped += damaged
     found = panels(runs)
     skipped += [Skipped(run.file, "a newer run has its settings and its seed") for run in superseded(runs, found)]
     pictures, unread = gallery(runs)
     skipped += unread
     for one in skipped:
         print(f"skipped: {one.place}: {one.why}", file=sys.stderr)
-    if not runs:
-        fail("nothing to report; expected folders with scores.json or gate.json in them")
+    if not runs and not judged:
+        fail("nothing to report; expected folders with scores.json, gate.json or judge.json in them")
     try:
-        write_text(page(runs, found, skipped, pictures), out / "index.html")
-        write_png([view for panel in found for view in (panel, *panel.timed().values())], out / "curve.png")
+        write_text(page(runs, found, skipped, judgements(judged) + pictures), out / "index.html")
+        if found:
+            write_png([view for panel in found for view in (panel, *panel.timed().values())], out / "curve.png")
         table.write(runs, found, out / "table.csv")
         table.write_classes(runs, out / "classes.csv")
     except OSError as error:

@@ -1,12 +1,16 @@
 """Exit tables made up for tests: the best exit follows from the gate's input."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from src.exit_table.table import LabelledBatch, TableInfo, write_shard
+from src.data.gate_data import GateData
+from src.exit_table.table import LabelledBatch, TableInfo, read_table, write_shard
+from src.models.gate import Gate
+from src.tasks.gate_training import GateTraining
 
 EXITS = [2, 3, 4, 5, 6]
 
@@ -45,4 +49,34 @@ def write_table(
         values = {name: x[part] * (place + 1) for place, name in enumerate(inputs)}
         batch = LabelledBatch(list(ids), [f"{i}.jpg" for i in ids], quality[part], cost[part], values)
         write_shard(folder, number, [batch], info)
+    return folder
+
+
+def write_second(folder: Path, table: Path, parent: str = "e" * 64, keep: slice = slice(None), **changes: Any) -> Path:
+    """A second measurement of a table's images, noisier and in another order."""
+    whole = read_table(table)
+    order = torch.arange(len(whole)).flip(0)[keep]
+    chance = torch.Generator().manual_seed(1)
+    quality = (whole.quality + 0.02 * torch.randn(whole.quality.shape, generator=chance)).clamp(0, 1)[order]
+    info = whole.info._replace(parent=parent, num_images=len(order), shard_size=len(order), **changes)
+    rows = whole.rows(order)
+    ids = rows.image_ids.tolist()
+    write_shard(folder, 0, [LabelledBatch(ids, rows.names, quality, rows.cost, rows.inputs)], info)
+    return folder
+
+
+def write_gate(folder: Path, table: Path, target: str = "exit", beta: float = 0.02, **settings: Any) -> Path:
+    """The run folder of a gate that knows how many layers an image of `write_table` needs; no training is run."""
+    data = GateData(str(table), batch_size=64, **settings)
+    make = partial(Gate, inputs=list(data.inputs))
+    task = GateTraining(make, torch.optim.AdamW, data.for_task["table"], target, beta)  # type: ignore[arg-type]
+    layers = 5 / 3 * task.std[0], (task.mean[0] - 5) / 3 * 5 + 2  # per standard deviation of the input, and on average
+    depths = torch.tensor(data.exits, dtype=torch.float32)
+    with torch.no_grad():  # scores are highest at the depth nearest to the need of an image, and half a layer
+        task.gate.head.weight[:, 0] = 2 * depths * layers[0]
+        task.gate.head.bias.copy_(2 * depths * layers[1] - depths**2)
+    hyper_parameters = {**task.hparams, **data.for_checkpoint}
+    content = {"state_dict": task.state_dict(), "hyper_parameters": hyper_parameters}
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save(content, folder / "checkpoints/best.ckpt")
     return folder

@@ -1,6 +1,7 @@
 """The chain of ECO-M2F's steps: what its jobs are, what other settings share, and what is refused before any runs."""
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ import torch
 
 from src import eco
 from src.config.command_line import run
+from src.eco import Step
 from src.jobs.running import Job
-from src.records.run_folder import locked
+from src.records.run_folder import finish, locked
 from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
+from tests.tables import write_gate, write_table
 
 PARENT = "+experiment=eco_parent_shapes"
 
@@ -171,6 +174,36 @@ def test_what_failed_is_told(chain: Callable[..., dict[str, Job]], capsys: pytes
     with open(Path(folder) / "table.csv") as file:
         status = {row["job"]: row["status"] for row in csv.DictReader(file)}
     assert (status["gate beta=0.1"], status["scores beta=0.1"]) == ("failed", "not run")
+
+
+def finished_job(name: str, folder: Path) -> Step:
+    """A job that need not run again, with the folder that it left."""
+    job = Job(name, ["src.train"], folder)
+    job.begin()
+    finish(folder, "made up")
+    return Step(job, {"beta": "0.02"})
+
+
+def test_a_chain_judges_its_gates(tmp_path: Path) -> None:
+    """Those that are done, on the holdout of their table; a holdout that is too small is said to be."""
+    table = write_table(tmp_path / "label/table", num_images=400)
+    steps = [finished_job("exit table", table.parent)]
+    steps += [finished_job(f"gate beta={n}", write_gate(tmp_path / f"gate{n}", table)) for n in (1, 2)]
+    steps += [Step(Job("gate beta=3", ["src.train"], tmp_path / "gate3"), {})]
+    *_, first, second = eco.judge_gates(steps, [0.02], tmp_path)
+    assert str(first).startswith("gate1 (beta 0.02): gate it")
+    assert str(second).startswith("gate2 (beta 0.02): gate it")
+    assert len(json.loads((tmp_path / "judge.json").read_text())["answers"]) == 2
+    assert (tmp_path / "judge.png").is_file()
+    few = write_table(tmp_path / "few/table", num_images=40)
+    steps = [
+        finished_job("exit table", few.parent),
+        finished_job("gate beta=1", write_gate(tmp_path / "gate_few", few)),
+    ]
+    (line,) = eco.judge_gates(steps, [0.02], tmp_path)
+    assert "gates not judged" in str(line)
+    assert "3 images with a quality to judge on, expected 30" in str(line)
+    assert eco.judge_gates(steps[:1], [0.02], tmp_path) == []
 
 
 @pytest.mark.slow

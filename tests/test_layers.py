@@ -8,9 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-COMMANDS = {"train", "evaluate", "label", "eco", "predict", "cost", "validate_data", "report"}
+COMMANDS = {"train", "evaluate", "label", "eco", "predict", "cost", "validate_data", "report", "judge"}
 CONFIGURATION = frozenset({"hydra", "omegaconf"})
-USED_BY_COMMANDS = frozenset({"config", "jobs", "painting", "predictor", "records", "reporting", "system", "weights"})
+USED_BY_COMMANDS = frozenset(
+    {"config", "jobs", "judging", "painting", "predictor", "records", "reporting", "system", "weights"}
+)
 
 # What each room may import of ours, itself aside. A command may import these rooms and no network, data set or loss.
 MAY_IMPORT = {
@@ -26,6 +28,7 @@ MAY_IMPORT = {
     "data": {"exit_table", "painting", "system"},
     "prediction": {"data", "painting", "system"},
     "tasks": {"losses", "metrics", "models", "records", "weights"},
+    "judging": {"exit_table", "metrics", "records", "system", "tasks"},
     "callbacks": {"loggers", "metrics", "painting", "records", "system", "weights"},
     "loggers": {"config", "records", "system"},
     "reporting": {"metrics", "records", "system"},
@@ -36,7 +39,7 @@ MAY_IMPORT = {
 # Frameworks that a room must not know.
 UNKNOWN = {
     **dict.fromkeys(("models", "losses", "metrics", "weights"), CONFIGURATION | {"lightning", "wandb"}),
-    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "callbacks"), CONFIGURATION | {"wandb"}),
+    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
     "loggers": CONFIGURATION,
     "reporting": {"lightning", "torch", "wandb", *CONFIGURATION},
     "records": {"lightning", "wandb", *CONFIGURATION},

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from src.report import main
 from src.reporting.gallery import early_and_late
@@ -141,6 +142,33 @@ def test_no_runs_given(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None
     """It is said what is missing."""
     assert run(monkeypatch) == 2
     assert "RUNS" in capsys.readouterr().err
+
+
+def write_judged(folder: Path) -> Path:
+    """What the judge writes, made up."""
+    verdict = {"answer": "take exit 2", "why": "a <gate> earns nothing", "images_needed": None}
+    figures = {"lead": [0.01234, -0.02, 0.03], "efficacy": [0.51, 0.4, 0.6]}
+    one = {"name": "gate <b>", "gate": "g", "beta": 0.01, "num_images": 99, "verdict": verdict, "figures": figures}
+    folder.mkdir()
+    Image.new("RGB", (100, 50), "red").save(folder / "judge.png")
+    content = {"table": "tables/x", "split": "val", "remarks": ["its holdout only"], "answers": [one]}
+    return write_json(folder / "judge.json", content)
+
+
+def test_judgements_are_a_section(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Verdict, reason, figures with intervals and the picture; a damaged one is left out, in a line."""
+    write_judged(runs / "judged")
+    (runs / "bad").mkdir()
+    (runs / "bad/judge.json").write_text('{"answers": [{}]}')
+    assert run(monkeypatch, runs, runs / "judged", "--out", tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(runs / "bad/judge.json") in line
+    page = (tmp_path / "out/index.html").read_text()
+    for shown in ("take exit 2", "a &lt;gate&gt; earns", "0.0123 [-0.0200, 0.0300]", "0.51 [0.40, 0.60]", "holdout"):
+        assert page.count(shown) == 1
+    assert 'alt="quality against GFLOPs"' in page
+    assert run(monkeypatch, runs / "judged", "--out", tmp_path / "alone") == 0
+    assert "take exit 2" in (tmp_path / "alone/index.html").read_text()
 
 
 def test_a_broken_picture_is_left_out(

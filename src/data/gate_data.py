@@ -50,6 +50,7 @@ class GateData(LightningDataModule):
         wanted_inputs = chosen("task.gate.inputs", inputs, self.info.inputs, self.table)
         self.inputs = {name: self.info.inputs[name] for name in wanted_inputs}  # channels
         self.num_unlabelled = int((~whole.labelled).sum())
+        self.image_ids = whole.image_ids[whole.labelled]
         self.rows = GateDataset(whole.rows(whole.labelled), columns, list(self.inputs))
         self.train, self.holdout = split(len(self.rows), holdout, seed, self.table)
 
@@ -71,8 +72,8 @@ class GateData(LightningDataModule):
 
     @property
     def for_checkpoint(self) -> dict[str, Any]:
-        """Hyperparameters that describe the data in a checkpoint."""
-        return {"table": {"folder": self.table, **self.facts}}
+        """Hyperparameters that describe the data in a checkpoint; the ids keep a gate from being judged on them."""
+        return {"table": {"folder": self.table, **self.facts, "train_ids": self.image_ids[self.train]}}
 
     @property
     def facts(self) -> dict[str, Any]:

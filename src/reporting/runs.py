@@ -12,7 +12,7 @@ import yaml  # a dependency of OmegaConf, which wrote the files
 
 from src.records.flatten import flatten
 from src.records.run_folder import finished
-from src.records.scores import GATE_FILE, NOTHING, QUALITIES, SCORES_FILE, policies_of, quality_of
+from src.records.scores import GATE_FILE, JUDGE_FILE, NOTHING, QUALITIES, SCORES_FILE, policies_of, quality_of
 from src.reporting.run_settings import Settings
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders inside a run
@@ -89,7 +89,7 @@ def find(places: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
     seen: set[Path] = set()
     for place in places:
         folders = list(run_folders(place))
-        if not folders:
+        if not folders and next(place.rglob(JUDGE_FILE), None) is None:
             skipped.append(Skipped(place, nothing_in(place)))
         for folder, sources in folders:
             if folder.resolve() in seen:

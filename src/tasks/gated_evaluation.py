@@ -93,6 +93,7 @@ class SavedGate(NamedTuple):
     about: GateCheckpoint
     scores: Tensor  # (N, E) predicted on the holdout, if the gate predicts quality
     cost: Tensor  # (N, E) GFLOPs there
+    table: Mapping[str, Any] = {}  # of its training, with the ids of its images
 
 
 def load_gate(
@@ -135,7 +136,8 @@ def read_gate(file: str) -> SavedGate:
         check_tensors(state, gate, about.dim)
         gate.load_state_dict({name: state[f"gate.{name}"] for name in gate.state_dict()})
         gate.absorb(state["mean"], state["std"])
-        return SavedGate(gate, about, scores=state["holdout_scores"], cost=state["holdout_cost"])
+        table = content["hyper_parameters"].get("table", {})
+        return SavedGate(gate, about, state["holdout_scores"], state["holdout_cost"], table)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ValueError(

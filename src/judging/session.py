@@ -1,0 +1,150 @@
+"""Judge gates on an exit table, from their files to answers that can be written down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.exit_table.table import ExitTable, read_table
+from src.judging.gates import Candidate, check_match, read_candidates, route, unseen
+from src.judging.judgement import Judgement, Rows, Trial, judge, plain
+
+FEWEST = 30  # labelled images; intervals of fewer mean nothing
+BETAS = (0.0, 0.001, 0.003, 0.01)  # of a table without gates
+
+
+class Question(NamedTuple):
+    """What is asked of a table."""
+
+    table: Path
+    gates: Sequence[Path] = ()  # checkpoints or run folders; none: what could a gate earn?
+    betas: Sequence[float] = ()  # empty: the gates' own, or a few
+    again: Path | None = None  # table of a second measurement of the same images
+    worth: float = 0.002
+    resamples: int = 2000
+    seed: int = 0
+
+
+class Answered(NamedTuple):
+    """A judgement of one gate, or of the table, at one beta."""
+
+    name: str  # of the gate; "" for the table
+    file: Path | None
+    judgement: Judgement
+
+
+class Answers(NamedTuple):
+    """All judgements of a question, and remarks that a reader should know."""
+
+    question: Question
+    table: ExitTable
+    answers: list[Answered]
+    remarks: list[str]
+
+
+def answer(question: Question) -> Answers:
+    """Judge all gates. Raises FileNotFoundError or ValueError for what cannot be judged, in one line."""
+    folder = question.table
+    table = read_table(folder)
+    if len(table.info.exits) < 2:
+        raise ValueError(f"table {folder}: the single exit {table.info.exits[0]} leaves nothing to choose")
+    again = None if question.again is None else second_measurement(question.again, table, folder)
+    gates = read_candidates(question.gates)
+    if gates and question.betas and not any(gate.any_beta for gate in gates):
+        raise ValueError(
+            f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
+            "trained with task.target=quality"
+        )
+    if not gates:
+        rows = rows_of(table, table.labelled, again, folder)
+        judged = [judge(rows, trial(question, beta)) for beta in question.betas or BETAS]
+        return Answers(question, table, [Answered("", None, one) for one in judged], [])
+    answers, remarks = [], []
+    for gate in gates:
+        check_match(gate, table, folder)
+        new, remark = unseen(gate, table, folder)
+        remarks += [remark] if remark else []
+        answers += judge_gate(gate, table, table.labelled & new, again, question)
+    return Answers(question, table, answers, remarks)
+
+
+def judge_gate(
+    gate: Candidate, table: ExitTable, kept: Tensor, again: Tensor | None, question: Question
+) -> list[Answered]:
+    """Judge a gate at each of its betas, on some rows (N,) bool."""
+    rows, inputs = rows_of(table, kept, again, question.table), table.rows(kept)
+    betas = gate.betas(question.betas)
+    names = {beta: gate.name if len(betas) == 1 else f"{gate.name}, beta {beta:g}" for beta in betas}
+    return [
+        Answered(names[beta], gate.file, judge(rows, trial(question, beta), route(gate, inputs, beta)))
+        for beta in betas
+    ]
+
+
+def trial(question: Question, beta: float) -> Trial:
+    return Trial(beta, question.worth, question.resamples, question.seed)
+
+
+def rows_of(table: ExitTable, kept: Tensor, again: Tensor | None, folder: Path) -> Rows:
+    """Select rows (N,) bool to judge on. Raises ValueError if they are too few."""
+    if (count := int(kept.sum())) < FEWEST:
+        raise ValueError(f"table {folder}: {count} images with a quality to judge on, expected {FEWEST} or more")
+    return Rows(table.quality[kept], table.cost[kept], table.info.exits, None if again is None else again[kept])
+
+
+def second_measurement(place: Path, table: ExitTable, folder: Path) -> Tensor:
+    """Return the qualities (N, E) in a second table, in the order of the first.
+
+    Raises FileNotFoundError or ValueError unless it measures the same images at the same exits once more.
+    """
+    other = read_table(place)
+    if other.info.exits != table.info.exits:
+        raise ValueError(f"--again {place}: it has the exits {other.info.exits}, and {folder} {table.info.exits}")
+    if other.info.segmentation != table.info.segmentation:
+        raise ValueError(
+            f"--again {place}: it is of segmentation={other.info.segmentation}, and {folder} of "
+            f"{table.info.segmentation}"
+        )
+    ids, order = other.image_ids.sort()
+    ours, places = table.image_ids.sort()
+    if len(ids) != len(ours) or not torch.equal(ids, ours):
+        common = int(torch.isin(ours, ids).sum())
+        raise ValueError(
+            f"--again {place}: it has {common} of the {len(ours)} image ids of {folder} and {len(ids) - common} "
+            "others; expected the same images"
+        )
+    quality = torch.empty_like(other.quality)
+    quality[places] = other.quality[order]
+    labelled = ~quality.isnan().any(1)
+    if not torch.equal(labelled, table.labelled):
+        differ = int((labelled ^ table.labelled).sum())
+        raise ValueError(f"--again {place}: {differ} images have a quality in one table only, expected in both")
+    if torch.equal(quality[labelled], table.quality[labelled]):
+        raise ValueError(
+            f"--again {place}: its qualities are those of {folder}; expected a second measurement, of a parent trained "
+            "with another seed or of mirrored images"
+        )
+    return quality
+
+
+def content(answers: Answers) -> dict[str, Any]:
+    """Return everything as plain values, for JSON."""
+    question, info = answers.question, answers.table.info
+    return {
+        "table": str(question.table),
+        "again": None if question.again is None else str(question.again),
+        "parent": info.parent,
+        "segmentation": info.segmentation,
+        "split": info.split,
+        "exits": info.exits,
+        "worth": question.worth,
+        "resamples": question.resamples,
+        "seed": question.seed,
+        "remarks": answers.remarks,
+        "answers": [
+            {"name": one.name, "gate": None if one.file is None else str(one.file), **plain(one.judgement)}
+            for one in answers.answers
+        ],
+    }
