@@ -21,8 +21,8 @@ notebooks: demo ## run the notebooks on the demo's results: demo/exits.ipynb and
 eco: setup ## ECO-M2F's three steps on made scenes: eco/table.md, curve.png, leavers.png (half an hour; SEEDS=3 for three parents)
 	$(RUN) -m scripts.eco --seeds $(or $(SEEDS),1)
 
-camvid: setup ## train, score and time Mask2Former, PRO-SCALE and ECO-M2F on CamVid in ROOT (default: data/camvid): runs/camvid/table.md (hours)
-	OMP_NUM_THREADS=1 $(RUN) -m scripts.camvid data.root=$(or $(ROOT),data/camvid) $(if $(WEIGHTS),model.backbone.pretrained=$(WEIGHTS))
+compare: setup ## train, score and time all models on DATA (camvid, animals, nyuv2) in ROOT: runs/compare/DATA/table.md (a day)
+	OMP_NUM_THREADS=1 $(RUN) -m scripts.compare $(or $(DATA),camvid) data.root=$(or $(ROOT),data/$(or $(DATA),camvid)) $(if $(WEIGHTS),model.backbone.pretrained=$(WEIGHTS)) $(if $(MODELS),--models $(MODELS))
 
 sweep-schedule: setup ## train every schedule of conf/sweep/schedule.yaml on made scenes, and compare them
 	$(RUN) -m src.train +experiment=proscale_shapes +sweep=schedule
@@ -67,5 +67,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs, the demo's results and the benchmark's
 	rm -rf $(VENV) runs demo drill eco report benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco camvid drill sweep-schedule sweep-beta report docs published benchmark test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help

@@ -1,10 +1,10 @@
-"""Train small Mask2Former, PRO-SCALE and ECO-M2F on CamVid, score them on the test split and time them, in one table.
+"""Train small models of both papers and what they are compared with on one data set, score and time them, in one table.
 
-python -m scripts.camvid data.root=data/camvid                                          all rows
-python -m scripts.camvid --models proscale,eco --seeds 0,1,2 data.root=data/camvid      some of them
+python -m scripts.compare camvid data.root=data/camvid                                          all rows
+python -m scripts.compare animals --models proscale,lite --seeds 0,1,2 data.root=data/animals   some of them
 
-Training validates on the validation frames; the last checkpoint is scored, none is selected. Writes FOLDER/table.md and
-table.csv. Finished jobs are kept. Set OMP_NUM_THREADS=1 if jobs share cores.
+The last checkpoint is scored, none is selected: on CamVid's test split, on the validation images of the others. Writes
+FOLDER/table.md and table.csv. Finished jobs are kept. Set OMP_NUM_THREADS=1 if jobs share cores.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from src.system.atomic import write_text
 from src.system.cpus import processors
 
 BETAS = (0.001, 0.003, 0.01, 0.03)
-TEST, GATES, QUIET = "data=camvid_test", "eco_gate_camvid", "trainer.enable_progress_bar=false"
+QUIET = "trainer.enable_progress_bar=false"
+TEST = {"camvid": ["data=camvid_test"], "animals": [], "nyuv2": []}  # settings of the images to score, by data set
 NUM_TIMED, ROUNDS = 10, 5  # images, and how often each
 
 
@@ -40,6 +41,7 @@ class Model(NamedTuple):
     """A model to train. One that starts from the weights of another becomes the parent of gates."""
 
     title: str
+    data: str  # a data set of TEST
     overrides: tuple[str, ...]
     start: str | None = None
 
@@ -48,19 +50,32 @@ class Model(NamedTuple):
         return self.start is not None
 
 
-MODELS = {
-    "mask2former": Model("Mask2Former", ("+experiment=mask2former_camvid",)),
-    "proscale": Model("PRO-SCALE", ("+experiment=proscale_camvid",)),
-    "proscale_conv": Model(
-        "PRO-SCALE's schedule, Mask2Former's pixel embedding",
-        ("+experiment=proscale_camvid", "model/pixel_embedding=conv"),
-    ),
-    "eco": Model("ECO-M2F", ("+experiment=eco_parent_camvid", "trainer.max_steps=300", "lr=5e-4"), start="mask2former"),
+ECO = ("trainer.max_steps=300", "lr=5e-4")  # from a trained Mask2Former
+VARIANTS = {
+    "mask2former_light": "Mask2Former, light pixel embedding",
+    "proscale_conv": "PRO-SCALE, convolutional pixel embedding",
+    "proscale_depthwise": "PRO-SCALE, depthwise pixel embedding",
+    "lite": "Lite DETR style",
+    "lite_light": "Lite DETR style, light pixel embedding",
+    "hybrid": "RT-DETR style",
+    "fpn": "feature pyramid, no encoder",
 }
+NAMES = ("mask2former", "proscale", "eco", *VARIANTS)
+
+
+def models_on(data: str) -> dict[str, Model]:
+    """Return the models to train on a data set, by name."""
+    baseline = f"+experiment=mask2former_{data}"
+    return {
+        "mask2former": Model("Mask2Former", data, (baseline,)),
+        "proscale": Model("PRO-SCALE", data, (f"+experiment=proscale_{data}",)),
+        "eco": Model("ECO-M2F", data, (f"+experiment=eco_parent_{data}", *ECO), start="mask2former"),
+        **{name: Model(title, data, (baseline, f"variant={name}")) for name, title in VARIANTS.items()},
+    }
 
 
 class Row(NamedTuple):
-    """Scores of one training on the test split, at an exit or with a gate."""
+    """Scores of one training, at an exit or with a gate."""
 
     model: str
     way: str
@@ -77,38 +92,39 @@ class Row(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, time, tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ",".join(MODELS)
-    parser.add_argument("--models", type=models, default=names, help="rows (default: %(default)s)")
+    parser.add_argument("data", choices=TEST, help="the data set")
+    parser.add_argument("--models", type=names, default=",".join(NAMES), help="rows (default: %(default)s)")
     parser.add_argument("--seeds", type=numbers, default="0,1", help="trainings of each (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/camvid"), help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, help="default: runs/compare/DATA")
     parser.add_argument("--at-once", type=int, default=processors(), help="jobs side by side (default: one a core)")
     parser.add_argument("overrides", nargs="*", help="settings of the trainings")
     args = parser.parse_intermixed_args(arguments)
 
-    runs = {(name, seed): args.folder / name / f"seed{seed}" for seed in args.seeds for name in args.models}
+    models, out = models_on(args.data), args.folder or Path("runs/compare") / args.data
+    runs = {(name, seed): out / name / f"seed{seed}" for seed in args.seeds for name in args.models}
     jobs: dict[str, Job] = {}
     try:
         for (name, seed), run in runs.items():
-            jobs |= {job.name: job for job in jobs_of(MODELS[name], seed, run, args.overrides)}
+            jobs |= {job.name: job for job in jobs_of(models[name], seed, run, args.overrides)}
     except ValueError as error:
         sys.exit(f"error: {error}")
     if failed := run_all([*jobs.values()], args.at_once):
         sys.exit("\n".join(f"error: {name}: {why}" for name, why in failed.items()))
-    rows = [row for (name, seed), run in runs.items() for row in rows_of(MODELS[name], seed, run)]
-    folder = configure([*MODELS[args.models[0]].overrides, *args.overrides, TEST]).data.val.image_folder
-    shares = latencies_of({MODELS[name]: runs[name, args.seeds[0]] for name in args.models}, folder)
-    write_csv([{**row._asdict(), "latency": shares[row.name]} for row in rows], args.folder / "table.csv")
+    rows = [row for (name, seed), run in runs.items() for row in rows_of(models[name], seed, run)]
+    images = configure([*models[args.models[0]].overrides, *args.overrides, *TEST[args.data]]).data.val.image_folder
+    shares = latencies_of({models[name]: runs[name, args.seeds[0]] for name in args.models}, images)
+    write_csv([{**row._asdict(), "latency": shares[row.name]} for row in rows], out / "table.csv")
     text = results_table(rows, shares)
-    write_text(text, args.folder / "table.md")
+    write_text(text, out / "table.md")
     Console().print(Markdown(text))
-    print(f"{args.folder}/table.md, table.csv")
+    print(f"{out}/table.md, table.csv")
 
 
-def models(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(MODELS):
-        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no model, expected some of {', '.join(MODELS)}")
-    return names
+def names(text: str) -> list[str]:
+    found = text.split(",")
+    if unknown := set(found) - set(NAMES):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no model, expected some of {', '.join(NAMES)}")
+    return found
 
 
 def numbers(text: str) -> list[int]:
@@ -127,7 +143,7 @@ def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Ite
     after: tuple[str, ...] = ()
     if model.start is not None:
         other = run.parents[1] / model.start / run.name
-        first = next(jobs_of(MODELS[model.start], seed, other, overrides))
+        first = next(jobs_of(models_on(model.data)[model.start], seed, other, overrides))
         yield first
         settings.append(f"model.weights={other / 'train/checkpoints/last.ckpt'}")
         after = (first.name,)
@@ -139,7 +155,7 @@ def jobs_of(model: Model, seed: int, run: Path, overrides: Sequence[str]) -> Ite
     else:
         score = ["src.evaluate", f"ckpt_path={last}", QUIET]
     place = run / "test"
-    yield Job(f"{title}: test", [*score, TEST, f"hydra.run.dir={place}"], place, (train.name,))
+    yield Job(f"{title}: test", [*score, *TEST[model.data], f"hydra.run.dir={place}"], place, (train.name,))
 
 
 def rows_of(model: Model, seed: int, run: Path) -> Iterator[Row]:
@@ -148,7 +164,7 @@ def rows_of(model: Model, seed: int, run: Path) -> Iterator[Row]:
     for depth, scores in scores_of(exits).items():
         yield row_of(model, f"exit {depth}", seed, scores)
     for beta in BETAS if model.gated else ():
-        scores = scores_of(run / "test" / GATES / folder_name(f"scores beta={beta}"))["gate"]
+        scores = scores_of(run / "test" / f"eco_gate_{model.data}" / folder_name(f"scores beta={beta}"))["gate"]
         yield row_of(model, f"gate, beta {beta}", seed, scores)
 
 
@@ -163,7 +179,7 @@ def latencies_of(runs: dict[Model, Path], images: str) -> dict[str, float]:
         last = run / "train/checkpoints/last.ckpt"
         predictors[model.title] = Predictor.load(last)
         for beta in BETAS if model.gated else ():
-            gate = run / "test" / GATES / folder_name(f"gate beta={beta}") / "checkpoints/best.ckpt"
+            gate = run / "test" / f"eco_gate_{model.data}" / folder_name(f"gate beta={beta}") / "checkpoints/best.ckpt"
             predictors[f"{model.title}, gate, beta {beta}"] = Predictor.load(last, f"gate={gate}")
     ways = {}
     for (name, way), call in ways_of(predictors).items():
@@ -194,7 +210,7 @@ def results_table(rows: Sequence[Row], latencies: Mapping[str, float]) -> str:
                 f"{latencies[name]:.2f}",
             ]
         )
-    header = ["model", "left at", "mIoU, test", "each seed", "pixel decoder GFLOPs", "GFLOPs", "latency"]
+    header = ["model", "left at", "mIoU", "each seed", "pixel decoder GFLOPs", "GFLOPs", "latency"]
     return markdown(header, lines) + "\n"
 
 
