@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from src.config.build import Experiment, build_run
 from src.config.command_line import check
 from src.metrics.exit_choice import best_exit
-from src.tasks.gate_training import quality_loss
+from src.tasks.gate_targets import quality_loss
 from tests.tables import EXITS, write_table
 
 Configure = Callable[..., DictConfig]
@@ -36,7 +36,7 @@ def report(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["exit", "soft", "quality"])
+@pytest.mark.parametrize("target", ["exit", "soft", "quality", "gain"])
 def test_every_target_beats_chance(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
     """On images not trained on, and by far; the numbers are kept."""
     hidden = {"quality": ["task.gate.hidden=32"]}.get(target, [])  # qualities are not linear in the input
@@ -63,7 +63,7 @@ def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Pat
     gate = saved["hyper_parameters"]["gate"]
     assert {name: gate[name] for name in ("inputs", "dim", "hidden", "exits", "target", "beta", "segmentation")} == {
         "inputs": ["mean32"],
-        "dim": 8,
+        "dim": [8],
         "hidden": 32,
         "exits": EXITS,
         "target": "quality",
@@ -174,7 +174,7 @@ def test_the_lots_of_hard_images_are_not_learnt() -> None:
         ("task.gate.hidden=-1", "a whole number from 0"),
         ("beta=-1", "beta=-1: expected a number, 0 or more"),
         ("beta=.inf", "beta=.inf: expected"),
-        ("task.target=best", "expected exit, soft or quality"),
+        ("task.target=best", "expected exit, soft, quality or gain"),
         ("task.temperature=0", "temperature=0: expected a number above 0"),
         ("data.holdout=1", "expected a number above 0 and below 1"),
     ],

@@ -23,7 +23,7 @@ from src.data.targets import Batch, collate
 from src.metrics.cost import count
 from src.metrics.exit_choice import mean_cost
 from src.metrics.mean_iou import MeanIoU, semantic_map
-from src.models.gate import Gate, gate_inputs
+from src.models.gate import Gate, Seen, gate_inputs
 from src.tasks.gate_training import GateTraining
 from src.tasks.gated_evaluation import load_gate
 from src.weights.checkpoint import fingerprint
@@ -81,7 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     run = made.run("seed=0")
     save(made.file("parent"), run.task.state_dict(), {"overrides": SETTINGS})
     made.settings.append(f"model.weights={made.file('parent')}")
-    pooled = torch.cat(list(gate_inputs(levels_of(run, scenes(run).images), INPUTS).values()), 1)
+    pooled = torch.cat(list(gate_inputs(seen_of(run, scenes(run).images), INPUTS).values()), 1)
     for target, hidden in (("exit", 0), ("quality", 8)):
         gating = made_gating(target, hidden, pooled, fingerprint(run.task.model))  # type: ignore[arg-type]
         save(made.file(target), gating.state_dict(), dict(gating.hparams))
@@ -137,9 +137,10 @@ def single(batch: Batch, place: int) -> Batch:
 
 
 @torch.no_grad()
-def levels_of(run: Experiment, images: list[Tensor]) -> list[Tensor]:
+def seen_of(run: Experiment, images: list[Tensor]) -> Seen:
+    """What a gate sees before any layer."""
     model: Any = run.task.eval().model
-    return model.pixel_decoder.project(model.backbone(model.preprocess(images)))[0]
+    return Seen(model.pixel_decoder.project(model.backbone(model.preprocess(images)))[0])
 
 
 @torch.no_grad()
@@ -160,11 +161,11 @@ def test_the_gate_that_runs_is_the_gate_that_was_trained(target: str, made: Made
     run, gating = made.run(), made.gatings[target]
     model: Any = run.task.model
     gate = load_gate(str(made.file(target)), model)
-    levels = levels_of(run, scenes(run).images)
-    pooled = torch.cat(list(gate_inputs(levels, INPUTS).values()), 1)
-    torch.testing.assert_close(gate(levels), gating(pooled), atol=1e-4, rtol=0)
+    seen = seen_of(run, scenes(run).images)
+    pooled = torch.cat(list(gate_inputs(seen, INPUTS).values()), 1)
+    torch.testing.assert_close(gate(seen), gating(pooled), atol=1e-4, rtol=0)
     expected = [EXITS[place] for place in gating.choose(gating(pooled)).tolist()]
-    assert gate.choose(levels) == expected
+    assert gate.choose(seen) == expected
     assert len(set(expected)) > 2
     assert not any(parameter.requires_grad for parameter in gate.parameters())
 
@@ -312,8 +313,8 @@ def test_the_cost_of_the_gate_is_counted(made: Made) -> None:
 @torch.no_grad()
 def test_a_larger_beta_never_deepens_an_exit(made: Made, parent: Any) -> None:
     """Image by image; from none at all to one at which every image takes the shallowest."""
-    levels = levels_of(run := made.run(), scenes(run).images)
-    by_beta = [load_gate(str(made.file("quality")), parent, beta).choose(levels) for beta in (0.0, 0.05, 0.2, 5.0)]
+    seen = seen_of(run := made.run(), scenes(run).images)
+    by_beta = [load_gate(str(made.file("quality")), parent, beta).choose(seen) for beta in (0.0, 0.05, 0.2, 5.0)]
     for less, more in pairwise(by_beta):
         assert all(deep >= shallow for deep, shallow in zip(less, more, strict=True))
     assert by_beta[0] != by_beta[1] != by_beta[2]
