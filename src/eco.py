@@ -206,7 +206,7 @@ def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> Gates:
     task = configure([*shared, *overrides]).task
     if task._target_ != "src.tasks.gate_training.GateTraining":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
-    return Gates(overrides, list(task.gate.inputs), shared=task.target == "quality" and cfg.evaluate)
+    return Gates(overrides, list(task.gate.inputs), shared=task.target in ("quality", "gain") and cfg.evaluate)
 
 
 def arguments(overrides: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from src.config.command_line import configure
 from src.config.schema import check_settings
 from src.data.formats.categories import read_categories
 from src.models.attention import DeformableAttention
-from src.models.gate import gate_inputs
+from src.models.gate import Seen, gate_inputs
 from src.weights.architecture import recognise
 from src.weights.checkpoint import save
 from src.weights.layouts import from_ours
@@ -91,8 +91,8 @@ def found(number: int, num_queries: int, num_classes: int, device: torch.device)
 @torch.no_grad()
 def scatter(model: Any, images: Tensor) -> list[int]:
     """Give the gate random weights for which the images leave at different exits; return these."""
-    levels, _ = model.pixel_decoder.project(model.backbone(images))
-    pooled = torch.cat(list(gate_inputs(levels, model.gate.inputs).values()), 1)
+    seen = Seen(model.pixel_decoder.project(model.backbone(images))[0])
+    pooled = torch.cat(list(gate_inputs(seen, model.gate.inputs).values()), 1)
     std, mean = torch.std_mean(pooled, 0)
     best = min(len(images), len(model.exits), 3)
     for seed in range(1000):
@@ -101,7 +101,7 @@ def scatter(model: Any, images: Tensor) -> list[int]:
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
         head.bias.zero_()
         model.gate.absorb(mean, std + 1e-6)  # otherwise what all images share would decide
-        if len(set(exits := model.gate.choose(levels))) >= best:
+        if len(set(exits := model.gate.choose(seen))) >= best:
             break
     return exits
 

@@ -44,6 +44,7 @@ class GateTable(ScoreFile):
             "step": task.global_step,
             "target": task.target,
             "beta": task.beta,
+            "price": task.price,
             **now,
             "taken": dict(zip(task.exits, task.taken, strict=True)),
             "outcomes": {policy: outcome._asdict() for policy, outcome in task.outcomes.items()},

@@ -1,6 +1,6 @@
 """The data of a gate: the rows of an exit table, split into training rows and a holdout.
 
-Letters: N rows with a quality, B rows of a batch, F channels of all gate inputs together, E exits.
+Letters: N rows with a quality, B rows of a batch, F numbers of all gate inputs together, E exits.
 """
 
 import warnings
@@ -48,7 +48,7 @@ class GateData(LightningDataModule):
         self.exits = [depth for depth in self.info.exits if depth in wanted]
         columns = [self.info.exits.index(depth) for depth in self.exits]
         wanted_inputs = chosen("task.gate.inputs", inputs, self.info.inputs, self.table)
-        self.inputs = {name: self.info.inputs[name] for name in wanted_inputs}  # channels
+        self.inputs = {name: self.info.inputs[name] for name in wanted_inputs}  # numbers in each
         self.num_unlabelled = int((~whole.labelled).sum())
         self.image_ids = whole.image_ids[whole.labelled]
         self.rows = GateDataset(whole.rows(whole.labelled), columns, list(self.inputs))
@@ -61,6 +61,7 @@ class GateData(LightningDataModule):
         facts = {
             **self.facts,
             "exits": self.exits,
+            "first_exit": self.info.exits[0],
             "inputs": self.inputs,
             "parent": self.info.parent,
             "source": self.info.source,

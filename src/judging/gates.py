@@ -11,7 +11,7 @@ from src.exit_table.table import ExitTable
 from src.judging.judgement import Route
 from src.metrics.exit_choice import best_exit
 from src.tasks.gate_training import TARGETS
-from src.tasks.gated_evaluation import SavedGate, read_gate
+from src.tasks.gated_evaluation import SavedGate, beta_of, read_gate
 
 CHECKPOINTS = ("checkpoints/best.ckpt", "best.ckpt")  # in a run folder
 
@@ -116,5 +116,6 @@ def route(gate: Candidate, table: ExitTable, beta: float) -> Route:
     saved, about = gate.saved.gate, gate.saved.about
     scores = saved.score(torch.cat([table.inputs[name] for name in about.inputs], 1))
     columns = torch.tensor([table.info.exits.index(depth) for depth in about.exits])
-    choice = best_exit(scores, about.exits, TARGETS[about.target].beta_when_run * beta)
+    price = beta_of(gate.saved, str(gate.file), None if beta == about.beta else beta, None)
+    choice = best_exit(scores, about.exits, price)
     return Route(columns[choice], scores.double(), columns.tolist())

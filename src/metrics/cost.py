@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.metrics.operation_counts import GIGA, SAMPLING, Counts, added, aten, counting, trace
 
@@ -128,6 +128,7 @@ def count(
             encoded = trace_exits(model.pixel_decoder, features, depths)
             mask_features, levels = encoded[depths[0]][1]  # of the same shapes at every exit
             after = after_encoder(model, mask_features, levels)
+            gate = 0.0 if model.gate is None else gate_cost(model, levels, mask_features)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
             raise
@@ -140,6 +141,7 @@ def count(
             backbone=added(backbone, ""),
             **pixel_decoder_parts(counts, depth, len(levels)),
             **after,
+            gate=gate,
             postprocessing=last,
         )
         for depth, (counts, _) in encoded.items()
@@ -170,7 +172,7 @@ def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str
 
 
 def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, Any]:
-    """Return the parts of `Cost` that the decoder and the gate compute; call it while `counting`."""
+    """Return the parts of `Cost` that the decoder computes; call it while `counting`."""
     decoder = model.decoder
     counts, predictions = trace(decoder, mask_features, levels)
     modules = ["norm", "mask_embed", *(f"layers.{i}" for i in range(len(decoder.layers)))]
@@ -185,9 +187,31 @@ def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> di
         + class_logits
         - product
         + published_masks(num_queries, mask_features, read),
-        "gate": 0.0 if model.gate is None else added(trace(model.gate, levels)[0], ""),
         "query_key_product": product,
     }
+
+
+class Choosing(nn.Module):
+    """The gate of a model with its inputs, from what is computed for every image anyway."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, levels: list[Tensor], lateral: Tensor) -> Tensor:
+        """Scores (B, E) from the levels of an exit and the stride 4 map before it is fused."""
+        nowhere = [torch.zeros_like(level[0]) for level in levels]  # positions, which no layer reads here
+        seen = self.model.pixel_decoder.look(levels, nowhere, lateral, 0, self.model.first_masks)
+        return self.model.gate(seen)
+
+
+def gate_cost(model: Any, levels: list[Tensor], lateral: Tensor) -> float:
+    """Return GFLOPs of the gate and of what its inputs need beyond the image's own way; call it while `counting`.
+
+    Statistics and differences of levels count nothing, like other pooling and element-wise operations. The first masks
+    count what it takes to fuse the stride 16 map, and the kernels of the initial queries.
+    """
+    return added(trace(Choosing(model), levels, lateral)[0], "")
 
 
 def published_masks(num_queries: int, mask_features: Tensor, read: Sequence[Tensor]) -> float:

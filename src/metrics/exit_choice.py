@@ -55,20 +55,47 @@ def mean_cost(quality: Tensor, cost: Tensor, depths: Sequence[int], beta: float)
     return float(cost.double().gather(1, best_exit(quality, depths, beta)[:, None]).mean())
 
 
-def beta_for_budget(quality: Tensor, cost: Tensor, depths: Sequence[int], budget: float) -> float:
-    """The least beta at which the mean cost over images (N, E) is within the budget, by bisection.
+def crossings(scores: Tensor, depths: Sequence[int]) -> Tensor:
+    """Below which price of a layer an image goes on past each exit: (N, E - 1) float64, falling in every row.
+
+    At a price t an image takes `best_exit(scores, depths, t)`, the exit with as many crossings above t before it. They
+    are the slopes of the least concave function of the depth that is nowhere below the scores (N, E).
+    """
+    scores, depth = scores.double(), torch.as_tensor(depths, dtype=torch.float64, device=scores.device)
+    slopes = (scores[:, None] - scores[:, :, None]) / (depth - depth[:, None])  # (N, from, to)
+    past = [slopes[:, : exit_ + 1, exit_ + 1 :].amax(2).amin(1) for exit_ in range(len(depths) - 1)]
+    return torch.stack(past, 1)
+
+
+def best_price(scores: Tensor, quality: Tensor, depths: Sequence[int], beta: float) -> float:
+    """The price of a layer in units of scores (N, E) at which the exits chosen have the greatest mean utility.
+
+    Candidates lie between the crossings of all images, and 1 below and above all of them; of equals, the largest is
+    taken. A larger beta never gives a smaller price.
+    """
+    price, order = crossings(scores, depths).flatten().sort(descending=True)
+    worth = utility(quality, depths, beta).diff(dim=1).flatten()[order]
+    gained = torch.cat([worth.new_zeros(1), worth.cumsum(0)])  # if the first 0, 1, 2, ... crossings are taken
+    gained[1:-1][price[1:] == price[:-1]] = -torch.inf  # equal crossings are taken together
+    edges = torch.cat([price[:1] + 2, price, price[-1:] - 2])
+    return float(edges[(number := int(gained.argmax())) : number + 2].mean())
+
+
+def beta_for_budget(quality: Tensor, cost: Tensor, depths: Sequence[int], budget: float, least: float = 0.0) -> float:
+    """The least beta, not below `least`, at which the mean cost over images (N, E) is within the budget, by bisection.
 
     Raises ValueError for a budget below the cost of the shallowest exit or above that of the deepest.
     """
-    least, most = (float(cost[:, exit_].double().mean()) for exit_ in (0, -1))
-    if not least <= budget <= most:
+    cheapest, dearest = (float(cost[:, exit_].double().mean()) for exit_ in (0, -1))
+    if not cheapest <= budget <= dearest:
         raise ValueError(
-            f"budget_gflops={budget:g}: expected {least:.6g} (every image at exit {depths[0]}) to {most:.6g} (at exit "
-            f"{depths[-1]}), the mean costs of the images that it is tried on"
+            f"budget_gflops={budget:g}: expected {cheapest:.6g} (every image at exit {depths[0]}) to {dearest:.6g} "
+            f"(at exit {depths[-1]}), the mean costs of the images that it is tried on"
         )
-    if mean_cost(quality, cost, depths, 0.0) <= budget:
-        return 0.0
-    low, high = 0.0, float(quality.max() - quality.min()) + 1.0  # at which every image takes the shallowest exit
+    high = float(quality.max() - quality.min()) + 1.0  # at which every image takes the shallowest exit
+    low = max(least, -high)
+    if mean_cost(quality, cost, depths, low) <= budget:
+        return low
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if mean_cost(quality, cost, depths, middle) <= budget else (middle, high)

@@ -4,7 +4,7 @@ Letters: B images, C channels, h x w the pixels of a level, N the tokens of all 
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -149,8 +149,13 @@ class Encoder(nn.Module):
         running = [len(levels[0])] * exits[-1]
         return {depth: memory for depth, memory in self.run(levels, pos, running) if depth in exits}
 
-    def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
+    def leave(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+    ) -> list[Tensor]:
         """Return the levels (B, C, h, w), each image after its own number of layers, `depths` (B,).
+
+        The given levels are those after `start` layers, which all images have run. Raises ValueError for a depth that
+        the encoder does not have, or below `start`.
 
         The batch is sorted, deepest exit first. The images that are still running are then always the first ones, and
         after each layer those at the end leave. With depths [2, 3, 1]:
@@ -161,11 +166,13 @@ class Encoder(nn.Module):
             layer 3 runs on    1          image 1 leaves
         """
         check_exits(depths, self.depth)
+        if min(depths) < start:
+            raise ValueError(f"depths={list(depths)}: all images have run {start} layers, expected no fewer")
         order = sorted(range(len(depths)), key=lambda image: -depths[image])
-        running = [sum(last >= depth for last in depths) for depth in range(1, max(depths) + 1)]
+        running = [sum(last >= depth for last in depths) for depth in range(start + 1, max(depths) + 1)]
         sorted_levels = [level[order] for level in levels]
         leaving: list[list[Tensor]] = []  # after each layer, the levels of the images that leave there
-        for depth, memory in self.run(sorted_levels, pos, running):
+        for depth, memory in chain([(start, sorted_levels)], self.run(sorted_levels, pos, running, start)):
             num_staying = sum(last > depth for last in depths)
             leaving.append([level[num_staying:] for level in memory])
         leaving.reverse()  # deepest first, the order of the sorted batch
@@ -173,27 +180,29 @@ class Encoder(nn.Module):
         return [torch.cat(parts)[original_order] for parts in zip(*leaving, strict=True)]
 
     def run(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int]
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield (depth, levels) after each layer.
 
-        `running` has one entry per layer to run: the layer sees that many images, the first ones of the batch.
+        `running` has one entry per layer to run: the layer sees that many images, the first ones of the batch. The
+        given levels are those after `start` layers, and layer `start + 1` is the first to run.
         """
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
         all_pos = torch.cat([p.flatten(1).T for p in pos])  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
         num_images, dim = levels[0].shape[:2]
-        starts = list(accumulate((h * w for h, w in sizes), initial=0))  # of each level among the tokens, and their end
-        tokens = levels[0].new_empty(num_images, 0, dim)  # no level is active yet
-        active = 0
-        for depth, num_images in enumerate(running, 1):
+        bounds = list(accumulate((h * w for h, w in sizes), initial=0))  # of the levels among the tokens
+        active = self.active_at(start) if start else 0
+        none = levels[0].new_empty(num_images, 0, dim)  # tokens before any level is active
+        tokens = torch.cat([none, *map(tokens_of, levels[:active])], 1)
+        for depth, num_images in enumerate(running, start + 1):
             layer, (updated, sampled) = self.layers[depth - 1], self.levels_of_layers[depth - 1]
             levels = [level[:num_images] for level in levels]
             entering = [self.enter(level, levels[-1]) for level in levels[active:sampled]]
             tokens = torch.cat([tokens[:num_images], *entering], 1) if entering else tokens[:num_images]  # (B, N, C)
-            first, end = starts[updated.start], starts[updated.stop]
+            first, end = bounds[updated.start], bounds[updated.stop]
             own = tokens[:, first:end], all_pos[first:end], reference[first:end]
-            tokens = replaced(tokens, first, layer(*own, tokens[:, : starts[sampled]], sizes[:sampled]))
+            tokens = replaced(tokens, first, layer(*own, tokens[:, : bounds[sampled]], sizes[:sampled]))
             active = max(active, sampled)
             yield depth, [*split_levels(tokens, sizes[:active]), *levels[active:]]
 
@@ -201,7 +210,12 @@ class Encoder(nn.Module):
         """Return the tokens (B, h * w, C) of a level (B, C, h, w) that becomes active."""
         if self.recalibrate is not None and level is not finest:
             level = self.recalibrate(level, finest)
-        return level.flatten(2).transpose(1, 2)
+        return tokens_of(level)
+
+
+def tokens_of(level: Tensor) -> Tensor:
+    """Return a level (B, C, h, w) as tokens (B, h * w, C)."""
+    return level.flatten(2).transpose(1, 2)
 
 
 def replaced(tokens: Tensor, first: int, new: Tensor) -> Tensor:

@@ -1,54 +1,123 @@
-"""The gate: which exit an image should take, from statistics of its levels before any encoder layer.
+"""The gate: which exit an image should take, from what the model has seen of it so far.
 
-Letters: B images, C channels, F statistics of an image, E exits, h x w the pixels of a level.
+ECO-M2F's gate sees the levels before any encoder layer. Inputs that look back, which are ours, wait for the first exit.
+
+Letters: B images, C channels, Q queries, F numbers that describe an image, E exits, h x w the pixels of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+
+class Seen(NamedTuple):
+    """What a gate may look at. Levels are (B, C, h, w), coarsest first."""
+
+    levels: Sequence[Tensor]  # projected, before any layer
+    earlier: Sequence[Tensor] = ()  # one layer before the latest
+    latest: Sequence[Tensor] = ()  # after the layers that all images run
+    masks: Callable[[], Tensor] | None = None  # computes the first masks from the latest: logits (B, Q, h, w)
+
+
+class Input(NamedTuple):
+    """How a gate input is computed."""
+
+    of: Callable[[Seen], Tensor]  # (B, F)
+    looks_back: bool = False  # it is known after the first exit only
+    width: Callable[[int, int], int] = lambda dim, num_queries: dim  # F
+
+
 LEVELS = {32: 0, 16: 1, 8: 2}  # place of each stride among the levels
-POOLS = {"mean": lambda level: level.mean((2, 3)), "std": lambda level: level.std((2, 3), correction=0)}
-INPUTS = {f"{pool}{stride}": (POOLS[pool], place) for stride, place in LEVELS.items() for pool in POOLS}
+
+
+def mean_of(place: int) -> Callable[[Seen], Tensor]:
+    """The mean over the tokens of a projected level, (B, C)."""
+    return lambda seen: seen.levels[place].float().mean((2, 3))
+
+
+def std_of(place: int) -> Callable[[Seen], Tensor]:
+    """The standard deviation over the tokens of a projected level, (B, C)."""
+    return lambda seen: seen.levels[place].float().std((2, 3), correction=0)
+
+
+def change_of(place: int) -> Callable[[Seen], Tensor]:
+    """How far the last layer moved the tokens of a level: mean absolute difference, (B, C); 0 if it was not active."""
+    return lambda seen: (seen.latest[place].float() - seen.earlier[place].float()).abs().mean((2, 3))
+
+
+def mask_statistics(seen: Seen) -> Tensor:
+    """For each query the mean probability of its first mask over the image and the mean certainty |2p - 1|, (B, 2Q)."""
+    assert seen.masks is not None
+    probability = seen.masks().float().sigmoid()
+    return torch.cat([probability.mean((2, 3)), (2 * probability - 1).abs().mean((2, 3))], 1)
+
+
+STATISTICS = {"mean": mean_of, "std": std_of}
+INPUTS = {
+    **{f"{name}{stride}": Input(of(place)) for stride, place in LEVELS.items() for name, of in STATISTICS.items()},
+    **{f"change{stride}": Input(change_of(place), looks_back=True) for stride, place in LEVELS.items()},
+    "first_masks": Input(mask_statistics, looks_back=True, width=lambda dim, num_queries: 2 * num_queries),
+}
 
 
 def check_inputs(names: Sequence[str]) -> None:
-    """Raise ValueError for unknown or repeated names of statistics, and for none at all."""
+    """Raise ValueError for unknown or repeated names of inputs, and for none at all."""
     if not names or len(set(names)) < len(names):
         raise ValueError(f"inputs={list(names)}: expected some of {', '.join(INPUTS)}, none twice")
     if unknown := [name for name in names if name not in INPUTS]:
         raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
 
 
-def gate_inputs(levels: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Statistics by name, (B, C) each, of the projected levels (B, C, h, w), coarsest first.
+def input_widths(names: Sequence[str], dim: int, num_queries: int) -> dict[str, int]:
+    """How many numbers each input has in a model with so many channels and queries."""
+    return {name: INPUTS[name].width(dim, num_queries) for name in names}
 
-    `mean32`, the input of ECO-M2F's gate, is the mean over the tokens of stride 32, `std32` their standard deviation;
-    strides 16 and 8 have the same.
+
+def layers_seen(names: Sequence[str], first_exit: int) -> int:
+    """After how many encoder layers these inputs are known: 0, or the first exit if any of them looks back."""
+    return first_exit if any(INPUTS[name].looks_back for name in names) else 0
+
+
+def gate_inputs(seen: Seen, names: Sequence[str]) -> dict[str, Tensor]:
+    """Inputs by name, (B, F) each.
+
+    `mean32`, the input of ECO-M2F's gate, is the mean over the projected tokens of stride 32, `std32` their standard
+    deviation, `change32` how far the last layer up to the first exit moved them; strides 16 and 8 have the same.
+    `first_masks` describes the masks of the decoder's initial queries on the features of the first exit.
     """
     check_inputs(names)
-    return {name: INPUTS[name][0](levels[INPUTS[name][1]].float()) for name in names}
+    return {name: INPUTS[name].of(seen) for name in names}
 
 
 class Gate(nn.Module):
-    """A score per exit from statistics of the levels before any encoder layer (ECO-M2F, step C).
+    """A score per exit from inputs that describe an image (ECO-M2F, step C).
 
     Args:
-        dim: channels of a level.
+        dim: numbers in each input, one for all if they are alike: the channels of a level.
         exits: depths to choose from, shallowest first.
-        inputs: which statistics, see `gate_inputs`.
+        inputs: see `gate_inputs`.
         hidden: width of a hidden layer; 0: none, as in the published gate.
-        beta: penalty on the scores for each encoder layer; 0 unless the scores are qualities.
+        beta: penalty on the scores for each encoder layer; 0 unless the scores are in units of quality.
+        first_exit: depth at which look-back inputs are taken; null: the shallowest of `exits`.
     """
 
     def __init__(
-        self, dim: int, exits: Sequence[int], inputs: Sequence[str] = ("mean32",), hidden: int = 0, beta: float = 0.0
+        self,
+        dim: int | Sequence[int],
+        exits: Sequence[int],
+        inputs: Sequence[str] = ("mean32",),
+        hidden: int = 0,
+        beta: float = 0.0,
+        first_exit: int | None = None,
     ):
         super().__init__()
         check_inputs(inputs)
         self.exits, self.inputs, self.hidden, self.beta = list(exits), list(inputs), hidden, beta
-        width = dim * len(self.inputs)
+        self.after = layers_seen(inputs, first_exit or self.exits[0])  # layers that every image runs before the choice
+        self.widths = [dim] * len(self.inputs) if isinstance(dim, int) else list(dim)
+        width = sum(self.widths)
         self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
         self.head = nn.Linear(hidden or width, len(self.exits))
         for linear in self.modules():
@@ -57,17 +126,17 @@ class Gate(nn.Module):
                 nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.head.weight)  # exits differ little: random initial scores would drown the difference
 
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """The projected levels (B, C, h, w), coarsest first, to scores (B, E), shallowest exit first."""
-        return self.score(torch.cat(list(gate_inputs(levels, self.inputs).values()), 1))
+    def forward(self, seen: Seen) -> Tensor:
+        """Scores (B, E), shallowest exit first."""
+        return self.score(torch.cat(list(gate_inputs(seen, self.inputs).values()), 1))
 
-    def choose(self, levels: Sequence[Tensor]) -> list[int]:
+    def choose(self, seen: Seen) -> list[int]:
         """The depth at which each image (B,) should leave: that of the highest score, the shallowest of equals."""
-        scores = self(levels).double()
+        scores = self(seen).double()
         return [self.exits[place] for place in (scores - self.beta * scores.new_tensor(self.exits)).argmax(1).tolist()]
 
     def score(self, pooled: Tensor) -> Tensor:
-        """Statistics (B, F), those of `inputs` side by side, to scores (B, E)."""
+        """Inputs (B, F), those of `inputs` side by side, to scores (B, E)."""
         return self.head(self.embed(pooled))
 
     @torch.no_grad()
@@ -76,3 +145,9 @@ class Gate(nn.Module):
         first: nn.Linear = next(module for module in self.modules() if isinstance(module, nn.Linear))
         first.weight.div_(std)
         first.bias.sub_(first.weight @ mean)
+
+    @torch.no_grad()
+    def transform(self, matrix: Tensor, offset: Tensor) -> None:
+        """Build matrix @ scores + offset, with (E, E) and (E,), into the last layer."""
+        self.head.weight.copy_(matrix @ self.head.weight)
+        self.head.bias.copy_(matrix @ self.head.bias + offset)

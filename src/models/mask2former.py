@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from src.models.backbone import Backbone
 from src.models.encoder import check_exits
-from src.models.gate import Gate
+from src.models.gate import Gate, Seen
 from src.models.pixel_decoder import PixelDecoder
 from src.models.transformer_decoder import Prediction, TransformerDecoder
 from src.weights.checkpoint import load_weights
@@ -87,13 +87,14 @@ class Mask2Former(nn.Module):
         return {depth: self.decoder(*memory, last_only) for depth, memory in memories.items()}
 
     def leave(
-        self, images: Tensor, choose: Callable[[list[Tensor]], list[int]] | None = None
+        self, images: Tensor, choose: Callable[[Seen], list[int]] | None = None, after: int = 0
     ) -> tuple[Prediction, list[int]]:
         """Return the final prediction and the depth (B,) at which each image left the encoder.
 
         Args:
             images: (B, 3, H, W), normalised.
-            choose: projected levels (B, C, h, w), coarsest first, to the depth of each image; None: the gate chooses.
+            choose: what has been seen of the images to the depth of each; None: the gate chooses.
+            after: layers that all images run before `choose` is called; a gate has its own.
 
         Raises ValueError if `choose` is None and the model has no gate.
         """
@@ -102,10 +103,15 @@ class Mask2Former(nn.Module):
                 raise ValueError(
                     "model.gate=null: expected a gate, which chooses the exit of each image; set model/gate"
                 )
-            choose = self.gate.choose
-        memory, depths = self.pixel_decoder.leave(self.backbone(images), choose)
+            choose, after = self.gate.choose, self.gate.after
+        memory, depths = self.pixel_decoder.leave(self.backbone(images), choose, after, self.first_masks)
         (prediction,) = self.decoder(*memory, last_only=True)
         return prediction, depths
+
+    def first_masks(self, mask_features: Tensor) -> Tensor:
+        """Masks of the decoder's initial queries, before any of its layers: (B, C, h, w) to logits (B, Q, h, w)."""
+        _, kernels = self.decoder.read(self.decoder.query_feat.weight)  # (Q, C), the same for every image
+        return (kernels @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
 
     @staticmethod
     def padded(size: Sequence[int]) -> tuple[int, ...]:

@@ -10,11 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.models.gate import LEVELS, Seen
 from src.models.pixel_encoder import PixelEncoder
 from src.models.pooling import MaxPool3x3
 from src.models.position import sine_position
 
 NUM_GROUPS = 32  # of every group norm
+STRIDE16 = LEVELS[16]
+
+FirstMasks = Callable[[Tensor], Tensor]  # mask features (B, C, h, w) to logits (B, Q, h, w), see `Mask2Former`
 
 
 class PointwiseConv(nn.Conv2d):
@@ -103,25 +107,45 @@ class PixelDecoder(nn.Module):
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
         """Features by stride to {depth: (mask features (B, C, H/4, W/4), levels of strides 32, 16, 8)}."""
         with self.precision(features) as features:
-            return self.encode(*self.project(features), features[4], exits)
+            return self.encode(*self.project(features), self.lateral(features[4]), exits)
 
     def encode(
-        self, levels: list[Tensor], pos: list[Tensor], stride4: Tensor, exits: Sequence[int] | None = None
+        self, levels: list[Tensor], pos: list[Tensor], lateral: Tensor, exits: Sequence[int] | None = None
     ) -> dict[int, tuple[Tensor, list[Tensor]]]:
-        """As `forward`, from levels and positions that are already projected and the feature of stride 4."""
+        """As `forward`, from levels, positions and a stride 4 map that are already projected."""
         memories = self.encoder(levels, pos, exits)
-        lateral = self.lateral(stride4)
         return {depth: (self.fuse(lateral, levels[-1]), levels) for depth, levels in memories.items()}
 
     def leave(
-        self, features: Mapping[int, Tensor], choose: Callable[[list[Tensor]], list[int]]
+        self, features: Mapping[int, Tensor], choose: Callable[[Seen], list[int]], after: int, first_masks: FirstMasks
     ) -> tuple[tuple[Tensor, list[Tensor]], list[int]]:
-        """Mask features and levels, each image's after the depth that `choose` gives for it, and these depths."""
+        """Mask features and levels, each image's after the depth that `choose` gives for it, and these depths.
+
+        All images run `after` layers; `choose` is called with what there is to see then (`look`).
+        """
         with self.precision(features) as features:
             levels, pos = self.project(features)
-            depths = choose(levels)
-            levels = self.encoder.leave(levels, pos, depths)
-            return (self.fuse(self.lateral(features[4]), levels[-1]), levels), depths
+            lateral = self.lateral(features[4])
+            seen = self.look(levels, pos, lateral, after, first_masks)
+            depths = choose(seen)
+            levels = self.encoder.leave(seen.latest, pos, depths, after)
+            return (self.fuse(lateral, levels[-1]), levels), depths
+
+    def look(
+        self, levels: list[Tensor], pos: list[Tensor], lateral: Tensor, after: int, first_masks: FirstMasks
+    ) -> Seen:
+        """What a gate sees after so many layers, which run here."""
+        earlier = latest = levels
+        for _, memory in self.encoder.run(levels, pos, [len(levels[0])] * after):
+            earlier, latest = latest, memory
+        return Seen(levels, earlier, latest, lambda: first_masks(self.coarse_features(lateral, latest)))
+
+    def coarse_features(self, lateral: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """Mask features of stride 16, (B, C, H/16, W/16): the stride 4 map is shrunk before it is fused.
+
+        They differ from shrunk mask features, whose convolution sees a smaller neighbourhood, and cost a sixteenth.
+        """
+        return self.fuse(F.interpolate(lateral, levels[STRIDE16].shape[-2:], mode="area"), levels[-1])
 
     @contextmanager
     def precision(self, features: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:

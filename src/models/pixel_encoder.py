@@ -3,7 +3,7 @@
 Letters: B images, C channels, h x w the pixels of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,8 +37,15 @@ class PixelEncoder(Protocol):
     ) -> dict[int, list[Tensor]]:
         """Map levels (B, C, h, w), coarsest first, with positions (C, h, w), to {depth: levels} for each exit."""
 
-    def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
-        """Return the levels (B, C, h, w), each image after its own depth, `depths` (B,)."""
+    def leave(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+    ) -> list[Tensor]:
+        """Return the levels, each image's after its depth in `depths` (B,); those after `start` layers are given."""
+
+    def run(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield (depth, levels) after each layer from `start` on, for so many images each, the first of the batch."""
 
 
 class FixedLayer(Protocol):
@@ -101,7 +108,16 @@ class FixedEncoder(nn.Module):
         """As `PixelEncoder`."""
         return {depth: self.layers[0](levels, pos) for depth in check_exits(exits, self.depth)}
 
-    def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
+    def leave(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+    ) -> list[Tensor]:
         """As `PixelEncoder`."""
         check_exits(depths, self.depth)
-        return self.layers[0](levels, pos)
+        return list(levels) if start else self.layers[0](levels, pos)
+
+    def run(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """As `PixelEncoder`."""
+        for depth, num_images in enumerate(running, start + 1):
+            yield depth, self.layers[0]([level[:num_images] for level in levels], pos)

@@ -1,6 +1,6 @@
 """ECO-M2F, step B: quality and cost of every image at every exit, from one pass through backbone and encoder.
 
-Letters: B images, E exits, C channels.
+Letters: B images, E exits, F numbers of a gate input.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from src.losses.image_loss import image_loss
 from src.metrics.image_quality import image_ap, image_iou, image_pq
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import panoptic_counts
-from src.models.gate import check_inputs, gate_inputs
+from src.models.gate import check_inputs, gate_inputs, input_widths, layers_seen
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
 from src.tasks.base import EvaluationTask
@@ -35,7 +35,7 @@ class ExitOracle(EvaluationTask):
 
     Args:
         criterion: takes the number of classes; of the loss as quality.
-        inputs: statistics to record for gates, see `gate_inputs`.
+        inputs: what to record for gates, see `gate_inputs`; what looks back is taken at the shallowest exit.
         quality: score or loss.
         mirrored: exchange left and right of all images and their truth: a second measurement of the same images.
         others: as `EvaluationTask`.
@@ -64,16 +64,16 @@ class ExitOracle(EvaluationTask):
 
     def about(self) -> dict[str, Any]:
         """Return the facts of the parent that an exit table records."""
-        dim = self.model.pixel_decoder.level_embed.shape[1]
+        num_queries, dim = self.model.decoder.query_feat.weight.shape
         return {
             "parent": fingerprint(self.model),
             "exits": self.model.exits,
             "segmentation": self.segmentation,
-            "inputs": dict.fromkeys(self.inputs, dim),
+            "inputs": input_widths(self.inputs, dim, num_queries),
         }
 
     def predict_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
-        """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, C)}, in the order of the batch."""
+        """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, F)}, in the order of the batch."""
         batch = mirror(batch) if self.mirrored else batch
         groups = like_sized(batch.images)
         order = torch.tensor(list(chain.from_iterable(groups))).argsort()
@@ -91,8 +91,11 @@ class ExitOracle(EvaluationTask):
         decoder = self.model.pixel_decoder
         with decoder.precision(features) as features:
             levels, pos = decoder.project(features)
-            memories = decoder.encode(levels, pos, features[4], self.model.exits)
-        inputs = {name: values.cpu() for name, values in gate_inputs(levels, self.inputs).items()}
+            lateral = decoder.lateral(features[4])
+            after = layers_seen(self.inputs, self.model.exits[0])
+            seen = decoder.look(levels, pos, lateral, after, self.model.first_masks)
+            inputs = {name: values.cpu() for name, values in gate_inputs(seen, self.inputs).items()}
+            memories = decoder.encode(levels, pos, lateral, self.model.exits)
         quality = torch.full((len(places), len(self.model.exits)), torch.nan)
         for column, memory in enumerate(memories.values()):
             (prediction,) = self.model.decoder(*memory, last_only=True)

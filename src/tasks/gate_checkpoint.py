@@ -8,7 +8,7 @@ class GateCheckpoint(NamedTuple):
     """The entry `gate` of a checkpoint's hyper-parameters."""
 
     inputs: list[str]
-    dim: int  # channels of each input
+    dim: int | list[int]  # numbers in each input; older checkpoints have one number for all
     hidden: int
     exits: list[int]
     target: str
@@ -17,6 +17,11 @@ class GateCheckpoint(NamedTuple):
     parent: str  # fingerprint of the weights that the gate was trained for
     source: str  # file of these weights
     segmentation: str
+    first_exit: int | None  # of the table, where look-back inputs were taken
+    price: float  # subtracted from the scores for each layer when the gate runs, unless the labels contain beta
+    centre: str  # of the gains that it was trained on, if its target is gain
+    slope: list[float]  # of the lines that make scores of what the gate puts out, see `Lines`
+    offset: list[float]
     quality: str = "score"  # of the exit table, in whose units beta is: score or loss
 
     @classmethod
@@ -33,6 +38,11 @@ class GateCheckpoint(NamedTuple):
             parent=str(values["parent"]),
             source=str(values["source"]),
             segmentation=str(values["segmentation"]),
+            first_exit=values.get("first_exit"),
+            price=float(values.get("price", values["beta"])),
+            centre=values.get("centre", "mean"),
+            slope=list(values.get("slope", [1.0] * (len(values["exits"]) - 1))),
+            offset=list(values.get("offset", [0.0] * (len(values["exits"]) - 1))),
             quality=str(values.get("quality", "score")),
         )
 

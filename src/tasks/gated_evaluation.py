@@ -1,6 +1,6 @@
 """A trained model whose gate chooses the exit of every image (ECO-M2F, inference), and is scored there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from src.metrics.exit_choice import beta_for_budget
 from src.models.gate import Gate
 from src.models.mask2former import Mask2Former
 from src.models.transformer_decoder import Prediction
 from src.records.scores import SHARE
 from src.tasks.base import EvaluationTask
 from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
-from src.tasks.gate_training import TARGETS
+from src.tasks.gate_targets import TARGETS, Lines, Rows
 from src.weights.checkpoint import fingerprint
 from src.weights.files import load
 
@@ -30,7 +29,7 @@ class GatedEvaluation(EvaluationTask):
 
     Args:
         gate: a checkpoint of `GateTraining`; own: the gate that the model's weights have; null: none.
-        beta: gain in quality that an encoder layer must bring, for gates that predict quality; null: as in training.
+        beta: gain in quality that an encoder layer must bring, for gates of target quality or gain; null: as trained.
         budget_gflops: instead of beta, the mean cost to keep to.
         others: as `EvaluationTask`.
     """
@@ -91,8 +90,7 @@ class SavedGate(NamedTuple):
 
     gate: Gate
     about: GateCheckpoint
-    scores: Tensor  # (N, E) predicted on the holdout, if the gate predicts quality
-    cost: Tensor  # (N, E) GFLOPs there
+    rows: Rows  # of the holdout, where the target keeps some; the others are empty
     table: Mapping[str, Any] = {}  # of its training, with the ids of its images
 
 
@@ -132,12 +130,13 @@ def read_gate(file: str) -> SavedGate:
     try:
         about, state = GateCheckpoint.from_dict(content["hyper_parameters"]["gate"]), content["state_dict"]
         TARGETS[about.target]
-        gate = Gate(about.dim, about.exits, about.inputs, about.hidden)
-        check_tensors(state, gate, about.dim)
+        gate = Gate(about.dim, about.exits, about.inputs, about.hidden, first_exit=about.first_exit)
+        check_tensors(state, gate, TARGETS[about.target].kept)
         gate.load_state_dict({name: state[f"gate.{name}"] for name in gate.state_dict()})
         gate.absorb(state["mean"], state["std"])
-        table = content["hyper_parameters"].get("table", {})
-        return SavedGate(gate, about, state["holdout_scores"], state["holdout_cost"], table)
+        gate.transform(*Lines(about.slope, about.offset).matrix())
+        rows = Rows(*(state.get(f"holdout_{name}", torch.empty(0, len(gate.exits))) for name in Rows._fields))
+        return SavedGate(gate, about, rows, content["hyper_parameters"].get("table", {}))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ValueError(
@@ -145,11 +144,11 @@ def read_gate(file: str) -> SavedGate:
         ) from error
 
 
-def check_tensors(state: Mapping[str, Tensor], gate: Gate, dim: int) -> None:
+def check_tensors(state: Mapping[str, Tensor], gate: Gate, kept: Sequence[str]) -> None:
     """Raise ValueError unless a checkpoint has finite tensors of the names and shapes of this gate."""
-    moments, holdout = (dim * len(gate.inputs),), (len(state["holdout_scores"]), len(gate.exits))
+    moments, holdout = (sum(gate.widths),), (len(state["holdout_scores"]), len(gate.exits))
     expected = {f"gate.{name}": tuple(value.shape) for name, value in gate.state_dict().items()}
-    expected |= {"mean": moments, "std": moments, "holdout_scores": holdout, "holdout_cost": holdout}
+    expected |= {"mean": moments, "std": moments} | {f"holdout_{name}": holdout for name in kept}
     if {name: tuple(value.shape) for name, value in state.items()} != expected:
         raise ValueError("tensors of other names or shapes")
     if not all(value.isfinite().all() for value in state.values()):
@@ -159,16 +158,16 @@ def check_tensors(state: Mapping[str, Tensor], gate: Gate, dim: int) -> None:
 
 
 def beta_of(saved: SavedGate, file: str, beta: float | None, budget_gflops: float | None) -> float:
-    """Return the beta that is subtracted from the scores for every layer."""
-    trained = saved.about.beta
-    if not TARGETS[saved.about.target].beta_when_run:
+    """Return the price of a layer, which is subtracted from the scores; beta itself if the scores are qualities."""
+    trained, target = saved.about.beta, TARGETS[saved.about.target]
+    if not target.beta_when_run:
         other = None if beta == trained else beta
         refuse(other, budget_gflops, f"beta={trained:g} is fixed by the training of gate={file}")
         return 0.0
     expect_one(beta=beta, budget_gflops=budget_gflops)
-    if budget_gflops is not None:
-        return beta_for_budget(saved.scores, saved.cost, saved.gate.exits, budget_gflops)
-    return trained if beta is None else beta
+    if beta is None and budget_gflops is None:
+        return saved.about.price
+    return target.price(saved.rows, saved.gate.exits, trained if beta is None else beta, budget_gflops).of_score
 
 
 def refuse(beta: float | None, budget_gflops: float | None, why: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from src.metrics.cost import ImageCost, Size
+from src.models.gate import Seen
 from src.models.merging import View, merge_views
 from src.tasks.batches import like_sized
 from src.tasks.evaluation import ImagePrediction
@@ -135,9 +136,9 @@ class Request(NamedTuple):
     costs: list[float]  # GFLOPs of all its views, by exit
 
 
-def chooser(exits: list[int] | None) -> Callable[[list[Tensor]], list[int]] | None:
+def chooser(exits: list[int] | None) -> Callable[[Seen], list[int]] | None:
     """Return what `Mask2Former.leave` asks for exits: these, or None for its gate."""
-    return None if exits is None else lambda levels: exits
+    return None if exits is None else lambda seen: exits
 
 
 def bounded(size: Size, max_pixels: int) -> Size:

@@ -211,11 +211,31 @@ def test_a_gate_costs_next_to_nothing() -> None:
     assert round(1e9 * cost.gate) == 1280
 
 
+@pytest.mark.parametrize("light", [True, False])
+def test_first_masks_are_paid_for(light: bool) -> None:
+    """Fusing and masks at stride 16, and the kernels of the queries; the layers up to the first exit cost no more."""
+    model, dim, queries = make_model([0, 0, 2], light), 256, 5
+    model.gate = Gate(2 * queries, exits=[1, 2], inputs=["first_masks"])
+    pixels = HEIGHT * WIDTH // 16**2
+    embedding = 5 * dim if light else 9 * dim**2 + 5 * dim
+    fused = pixels * (4 * dim + embedding + dim**2)
+    kernels = queries * (5 * dim + 3 * dim**2)
+    expected = fused + kernels + queries * dim * pixels + 2 * queries * 2
+    costs = count(model, (HEIGHT, WIDTH), [1, 2])
+    assert [round(1e9 * cost.gate) for cost in costs.values()] == [expected] * 2
+    model.gate = Gate(dim, exits=[1, 2], inputs=["change8"])
+    cheap = count(model, (HEIGHT, WIDTH), [1, 2])
+    assert [round(1e9 * cost.gate) for cost in cheap.values()] == [2 * dim] * 2
+    for exit_ in (1, 2):
+        assert cheap[exit_]._replace(gate=0) == costs[exit_]._replace(gate=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["eco_parent_coco", "eco_parent_shapes", "eco_proscale_shapes"])
 def test_a_gate_takes_less_than_a_thousandth(experiment: str) -> None:
-    """Of the multiply-adds of the shallowest exit, with every input there is and a layer in between."""
-    overrides = [f"+experiment={experiment}", "model/gate=linear", f"+model.gate.inputs=[{','.join(INPUTS)}]"]
+    """Of the multiply-adds of the shallowest exit, with every statistic of levels and a layer in between."""
+    inputs = ",".join(name for name in INPUTS if name != "first_masks")
+    overrides = [f"+experiment={experiment}", "model/gate=linear", f"+model.gate.inputs=[{inputs}]"]
     cfg = configure([*overrides, "+model.gate.hidden=32", "paths.run=."])
     costs = count(sketch(cfg).model, cfg.image_size)
     shallowest = next(iter(costs.values()))

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.metrics.exit_choice import best_exit, beta_for_budget, histogram, mean_cost, outcome, taken, utility
+from src.metrics.exit_choice import (
+    best_exit,
+    best_price,
+    beta_for_budget,
+    crossings,
+    histogram,
+    mean_cost,
+    outcome,
+    taken,
+    utility,
+)
 
 DEPTHS = [2, 3, 5, 6]
 
@@ -110,6 +120,49 @@ def test_the_smallest_budget() -> None:
     beta = beta_for_budget(quality, cost, DEPTHS, float(cost[:, 0].double().mean()))
     assert best_exit(quality, DEPTHS, beta).max() == 0
     assert mean_cost(quality, cost, DEPTHS, beta * (1 - 1e-9)) > cost[:, 0].double().mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_crossings_are_where_choices_change(seed: int) -> None:
+    """At any price, an image takes the exit with as many crossings above the price before it."""
+    quality = make_qualities(seed=seed)
+    past = crossings(quality, DEPTHS)
+    assert (past[:, 1:] <= past[:, :-1]).all()
+    for price in torch.linspace(-1.1, 1.1, 23).tolist():
+        assert (best_exit(quality, DEPTHS, price + 1e-5) == (past > price + 1e-5).sum(1)).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.01, 0.1, 1.0])
+def test_the_best_price_is_the_best_of_all(beta: float) -> None:
+    """No price that any image could change its exit at gives a greater mean utility of the true qualities."""
+    scores, quality = make_qualities(), make_qualities(seed=1) + 0.2 * make_qualities()
+
+    def worth(price: float) -> float:
+        return float(utility(quality, DEPTHS, beta).gather(1, best_exit(scores, DEPTHS, price)[:, None]).mean())
+
+    found = worth(best_price(scores, quality, DEPTHS, beta))
+    edges = crossings(scores, DEPTHS).flatten().unique()
+    between = [*((edges[1:] + edges[:-1]) / 2).tolist(), float(edges[0]) - 1, float(edges[-1]) + 1]
+    assert found == pytest.approx(max(map(worth, between)), abs=1e-12)
+
+
+def test_a_larger_beta_never_gives_a_smaller_price() -> None:
+    """In the end it is one at which no image goes on."""
+    scores = make_qualities()
+    quality = scores + 0.3 * make_qualities(seed=1)
+    prices = [best_price(scores, quality, DEPTHS, beta) for beta in torch.linspace(0, 1.5, 61).tolist()]
+    assert prices == sorted(prices)
+    assert len(set(prices)) > 5
+    assert best_exit(scores, DEPTHS, prices[-1]).max() == 0
+
+
+@pytest.mark.parametrize("part", [0.0, *(i / 11 for i in range(1, 11)), 1.0])
+def test_any_budget_is_met_within_an_image(part: float) -> None:
+    """If the price may be negative: within the budget, and the next image that would go on exceeds it."""
+    quality, cost = torch.rand(64, len(DEPTHS), generator=torch.Generator().manual_seed(0)), make_costs()
+    budget = float(torch.lerp(cost[:, 0].double().mean(), cost[:, -1].double().mean(), part))
+    found = mean_cost(quality, cost, DEPTHS, beta_for_budget(quality, cost, DEPTHS, budget, least=-float("inf")))
+    assert 0 <= budget - found <= float((cost[:, -1] - cost[:, 0]).max()) / len(cost)
 
 
 @pytest.mark.parametrize("budget", [11.9, 16.1, float("nan")])

@@ -248,6 +248,27 @@ def test_no_layer_sees_an_image_that_has_left() -> None:
     assert seen == [(1, 5), (2, 4), (3, 2), (4, 2)]
 
 
+@pytest.mark.parametrize("schedule", [[0, 0, 4], [1, 2, 1], [2, 0, 2]])
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_layers_may_be_run_in_two_parts(schedule: list[int], start: int) -> None:
+    """Levels after some layers are all that the rest needs, also of levels that become active later."""
+    encoder, (levels, pos) = make_encoder(schedule, TokenRecalibration(DIM)), make_levels(4)
+    depths = [4, start, 3, start]
+    with torch.no_grad():
+        (*_, (_, first)) = encoder.run(levels, pos, [4] * start)
+        for ours, expected in zip(
+            encoder.leave(first, pos, depths, start), encoder.leave(levels, pos, depths), strict=True
+        ):
+            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_depth_that_all_images_have_passed_is_refused() -> None:
+    """No image can leave before the layers that it has run."""
+    levels, pos = make_levels(2)
+    with pytest.raises(ValueError, match=r"depths=\[2, 1\]: all images have run 2 layers"):
+        make_encoder([1, 2, 1]).leave(levels, pos, [2, 1], start=2)
+
+
 def test_a_depth_the_encoder_does_not_have_is_refused() -> None:
     """For a single image, too."""
     levels, pos = make_levels(2)

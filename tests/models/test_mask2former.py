@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src.config.build import build_run
-from src.models.gate import Gate, gate_inputs
+from src.models.gate import Gate, Seen, gate_inputs, input_widths
 from src.models.mask2former import Mask2Former
 from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
@@ -31,7 +31,7 @@ def model(images: Tensor, configure: Callable[..., DictConfig]) -> Mask2Former:
     with torch.no_grad():
         torch.nn.init.xavier_uniform_(model.gate.head.weight)
         levels, _ = model.pixel_decoder.project(model.backbone(images))
-        (pooled,) = gate_inputs(levels, ["mean32"]).values()
+        (pooled,) = gate_inputs(Seen(levels), ["mean32"]).values()
         model.gate.absorb(pooled.mean(0), pooled.std(0))
     return model
 
@@ -51,10 +51,85 @@ def test_a_gated_batch_is_eight_single_runs(model: Mask2Former, images: Tensor) 
 def test_leaving_at_an_exit_is_that_exit(model: Mask2Former, images: Tensor) -> None:
     """What is chosen for all images alike is what `forward` gives for it."""
     with torch.no_grad():
-        prediction, depths = model.leave(images, lambda levels: [2] * len(levels[0]))
+        prediction, depths = model.leave(images, lambda seen: [2] * len(seen.levels[0]))
         expected = model(images, [2])[2]
     assert depths == [2] * 8
     torch.testing.assert_close(prediction.mask_logits, expected[-1].mask_logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def look_back(model: Mask2Former, images: Tensor, inputs: list[str]) -> Gate:
+    """Give the model a gate with these inputs that sends the images to several exits; return it."""
+    num_queries, dim = model.decoder.query_feat.weight.shape
+    model.gate = Gate(list(input_widths(inputs, dim, num_queries).values()), model.exits, inputs)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.gate.head.weight)
+    found: list[Tensor] = []
+
+    def choose(seen: Seen) -> list[int]:
+        found.append(torch.cat(list(gate_inputs(seen, inputs).values()), 1))
+        return [model.exits[-1]] * len(images)
+
+    model.leave(images, choose, model.gate.after)
+    model.gate.absorb(found[0].mean(0), found[0].std(0) + 1e-6)
+    return model.gate
+
+
+@pytest.mark.parametrize("inputs", [["change32"], ["first_masks"], ["mean16", "change8", "first_masks"]])
+def test_a_batch_that_looks_back_is_eight_single_runs(model: Mask2Former, images: Tensor, inputs: list[str]) -> None:
+    """Some leave at the first exit, to which all run, others go on, each as it would alone and in `forward`."""
+    assert look_back(model, images, inputs).after == model.exits[0]
+    with torch.no_grad():
+        prediction, depths = model.leave(images)
+        assert len(set(depths)) > 2
+        assert model.exits[0] in depths
+        whole = model(images, last_only=True)
+        for image, depth in enumerate(depths):
+            single, (alone,) = model.leave(images[image : image + 1])
+            assert alone == depth
+            for ours, expected, plain in zip(prediction, single, whole[depth][0], strict=True):
+                torch.testing.assert_close(ours[image : image + 1], expected, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(ours[image], plain[image], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_gate_that_does_not_look_back_runs_as_ever(model: Mask2Former, images: Tensor) -> None:
+    """Bit for bit: it chooses from the projected levels, and the encoder runs once over the sorted batch."""
+    decoder, gate = model.pixel_decoder, model.gate
+    assert gate is not None
+    prediction, depths = model.leave(images)
+    with decoder.precision(model.backbone(images)) as features:
+        levels, pos = decoder.project(features)
+        assert depths == gate.choose(Seen(levels))
+        order = sorted(range(8), key=lambda image: -depths[image])
+        running = [sum(last >= depth for last in depths) for depth in range(1, max(depths) + 1)]
+        left = []
+        for depth, memory in decoder.encoder.run([level[order] for level in levels], pos, running):
+            left.append([level[sum(last > depth for last in depths) :] for level in memory])
+        whole = [torch.cat(parts)[[order.index(i) for i in range(8)]] for parts in zip(*left[::-1], strict=True)]
+        memory = decoder.fuse(decoder.lateral(features[4]), whole[-1]), whole
+    (expected,) = model.decoder(*memory, last_only=True)
+    assert torch.equal(prediction.mask_logits, expected.mask_logits)
+    assert torch.equal(prediction.class_logits, expected.class_logits)
+
+
+@torch.no_grad()
+def test_what_is_seen_at_the_first_exit(model: Mask2Former, images: Tensor) -> None:
+    """The levels there and one layer earlier, those of `forward`, and masks of the initial queries."""
+    decoder, seen = model.pixel_decoder, []
+    model.leave(images, lambda one: seen.append(one) or [3] * 8, after=2)  # type: ignore[func-returns-value]
+    with decoder.precision(model.backbone(images)) as features:
+        levels, pos = decoder.project(features)
+        earlier, latest = decoder.encoder(levels, pos, [1, 2]).values()
+        lateral = decoder.lateral(features[4])
+    for found, expected in zip(seen[0][:3], (levels, earlier, latest), strict=True):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    masks = seen[0].masks()
+    assert masks.shape == (8, 5, 4, 6)  # stride 16
+    coarse = decoder.coarse_features(lateral, latest)
+    first = model.decoder(coarse, latest)[0]
+    torch.testing.assert_close(masks, first.mask_logits, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_chooses_without_a_gate(model: Mask2Former, images: Tensor) -> None:

@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
 from src.exit_table.table import ExitTable, read_table
 from src.metrics.cost import count
-from src.models.gate import gate_inputs
+from src.models.gate import INPUTS, Gate, Seen, gate_inputs
 from src.tasks.batches import mirror
 from src.weights.checkpoint import fingerprint
 from tests.helpers import SMALL_MODEL, TINY_SHAPES
@@ -62,7 +63,7 @@ def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:
     with torch.no_grad():
         images = task.model.preprocess(batch.images)
         levels, _ = task.model.pixel_decoder.project(task.model.backbone(images))
-    torch.testing.assert_close(labels["inputs"]["mean32"], gate_inputs(levels, ["mean32"])["mean32"])
+    torch.testing.assert_close(labels["inputs"]["mean32"], gate_inputs(Seen(levels), ["mean32"])["mean32"])
     costs = count(task.model, images.shape[-2:], pixels=batch.truths[0].segments[0].numel())
     torch.testing.assert_close(labels["cost"][0], torch.tensor([cost.total for cost in costs.values()]))
     for place in range(2):
@@ -71,6 +72,34 @@ def test_qualities_are_those_of_each_exit_scored_alone(run: Experiment) -> None:
         for column, evaluation in enumerate(task.evaluations.values()):
             assert evaluation.compute()["pq"] / 100 == pytest.approx(float(labels["quality"][place, column]), abs=1e-6)
             evaluation.reset()
+
+
+@pytest.mark.parametrize("growing", [[], ["schedule=[2,1,1]", "exits=[2,3,4]"]])
+def test_what_a_table_records_is_what_a_gate_sees(growing: list[str], configure: Callable[..., DictConfig]) -> None:
+    """Every input, in a batch, equals that of the image alone when a gate runs; the table says how wide each is."""
+    run = build_run(configure(*SETTINGS, f"task.inputs=[{','.join(INPUTS)}]", *growing))
+    task: Any = run.task.eval()
+    model, widths = task.model, task.about()["inputs"]
+    assert widths == {name: 10 if name == "first_masks" else 32 for name in INPUTS}
+    batch = batch_of(run, range(3))
+    recorded = labels_of(run, batch)["inputs"]
+    seen: list[dict[str, Tensor]] = []
+    model.gate = Gate(list(widths.values()), model.exits, list(INPUTS))
+    assert model.gate.after == model.exits[0]
+    with torch.no_grad():
+        for image in batch.images:
+            images = model.preprocess([image])
+            model.leave(images, lambda one: seen.append(gate_inputs(one, INPUTS)) or [4], model.gate.after)
+    for name, values in recorded.items():
+        assert values.shape == (3, widths[name])
+        torch.testing.assert_close(values, torch.cat([one[name] for one in seen]), atol=1e-5, rtol=1e-4)
+        assert values.any() or (growing and name in ("change16", "change8"))
+    pooled = torch.cat(list(recorded.values()), 1)
+    torch.nn.init.normal_(model.gate.head.weight)
+    model.gate.absorb(pooled.mean(0), pooled.std(0) + 1e-6)
+    with torch.no_grad():
+        expected = [model.exits[place] for place in model.gate.score(pooled).argmax(1).tolist()]
+        assert model.leave(model.preprocess(batch.images))[1] == expected
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 
 from src.config.build import Experiment, build_run
 from src.config.command_line import check
-from src.metrics.exit_choice import best_exit
+from src.metrics.exit_choice import best_exit, mean_cost
 from src.tasks.gate_checkpoint import GateCheckpoint
-from src.tasks.gate_training import quality_loss
-from tests.tables import EXITS, write_table
+from src.tasks.gate_targets import as_they_are, centred_gains, gain_loss, least_squares, quality_loss
+from src.tasks.gated_evaluation import beta_of, read_gate
+from tests.tables import EXITS, write, write_noisy_table, write_table
 
 Configure = Callable[..., DictConfig]
 
@@ -37,7 +38,7 @@ def report(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["exit", "soft", "quality"])
+@pytest.mark.parametrize("target", ["exit", "soft", "quality", "gain"])
 def test_every_target_beats_chance(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
     """On images not trained on, and by far; the numbers are kept."""
     hidden = {"quality": ["task.gate.hidden=32"]}.get(target, [])  # qualities are not linear in the input
@@ -57,6 +58,92 @@ def test_every_target_beats_chance(target: str, configure: Configure, table: Pat
 
 
 @pytest.mark.slow
+def test_gain_is_not_misled_by_noise(configure: Configure, tmp_path: Path) -> None:
+    """Where the best exit of images is noise, and not the exit that is best for them on average."""
+    table, utility = write_noisy_table(tmp_path / "table"), {}
+    for target in ("exit", "gain"):
+        train(configure, table, f"task.target={target}", "beta=0.005")
+        scores = report(tmp_path)
+        utility[target] = scores["outcomes"]["gate"]["utility"]
+        fixed = max(scores["outcomes"][f"exit{depth}"]["utility"] for depth in EXITS)
+    assert utility["exit"] < fixed + 0.005
+    assert utility["gain"] > fixed + 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("centre", ["mean", "median"])
+def test_a_gate_of_gain_takes_any_beta_and_budget_later(
+    centre: str, configure: Configure, table: Path, tmp_path: Path
+) -> None:
+    """From its checkpoint: the holdout costs no more for a larger beta, and meets each budget to within an image."""
+    run = train(configure, table, "task.target=gain", "beta=0.02", f"task.centre={centre}", "trainer.max_epochs=5")
+    file = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    saved, data = read_gate(file), cast(Any, run.data)
+    rows = data.rows[data.holdout]
+    scores, cost = saved.gate.score(rows["inputs"]), rows["cost"]
+    torch.testing.assert_close(scores, saved.rows.scores, atol=1e-5, rtol=1e-4)
+    assert torch.equal(rows["quality"], saved.rows.quality)
+    assert saved.about.price == beta_of(saved, file, None, None) == beta_of(saved, file, 0.02, None)
+    costs = [mean_cost(scores, cost, EXITS, beta_of(saved, file, beta, None)) for beta in (0, 0.02, 0.06, 0.09, 0.2)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > costs[2] > costs[-1] == 140
+    for budget in range(145, 220, 8):
+        found = mean_cost(saved.rows.scores, cost, EXITS, beta_of(saved, file, None, budget))
+        assert 0 <= budget - found <= 80 / len(cost)
+
+
+def test_gains_are_centred() -> None:
+    """By the mean or the median of the rows; a mean distance from it is 1."""
+    quality = torch.tensor([[0.1, 0.1, 0.5], [0.1, 0.1, 0.4], [0.1, 0.4, 0.4]])
+    for centre, middle in (("mean", [0.1, 0.7 / 3]), ("median", [0.0, 0.3])):
+        unit = centred_gains(quality, centre)
+        assert unit.centre == pytest.approx([0, middle[0], sum(middle)])
+        gain = ((quality - torch.tensor(unit.centre)) / unit.scale).diff(dim=1)
+        assert float(gain.abs().mean()) == pytest.approx(1)
+    with pytest.raises(ValueError, match="1 exit in the table, expected two or more"):
+        centred_gains(quality[:, :1], "mean")
+
+
+def test_a_miss_weighs_what_it_costs() -> None:
+    """The loss of going on is the gain that it brings, shared out by a sigmoid; where nothing is gained, it is free."""
+    scores, quality = torch.tensor([[0.0, 30.0, 30.0]]), torch.tensor([[0.2, 0.5, 0.4]])
+    assert gain_loss(scores, quality, EXITS[:3], 0.0, 1.0) == pytest.approx(-(0.3 - 0.1 / 2) / 2)
+    assert gain_loss(-scores, quality, EXITS[:3], 0.0, 1.0) == pytest.approx(0.1 / 2 / 2)
+    assert gain_loss(scores, torch.ones(1, 3), EXITS[:3], 0.0, 1.0) == 0
+
+
+def test_scores_become_gains_by_their_lines() -> None:
+    """Least squares find the lines that gains were made of; one that would fall is flat. Others leave scores alone."""
+    torch.manual_seed(0)
+    scores = torch.randn(50, 4)
+    slope, offset = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([0.1, -0.2, 0.3])
+    gain = scores.diff(dim=1) * slope + offset
+    quality = torch.cat([torch.zeros(50, 1), gain.cumsum(1)], 1)
+    lines = least_squares(zip(scores.split(8), quality.split(8), strict=True), 4)
+    assert lines.slope == pytest.approx([0.5, 2.0, 0.0], abs=1e-5)
+    assert lines.offset == pytest.approx([0.1, -0.2, float(gain[:, 2].mean())], abs=1e-5)
+    matrix, shift = lines.matrix()
+    torch.testing.assert_close((scores @ matrix.T + shift).diff(dim=1)[:, :2], gain[:, :2])
+    matrix, shift = as_they_are((), 4).matrix()
+    assert torch.equal(matrix, torch.eye(4))
+    assert not shift.any()
+
+
+@pytest.mark.parametrize("exits", [[2, 4, 6], [3, 6]])
+def test_inputs_that_look_back_are_of_the_first_exit_of_the_table(
+    exits: list[int], configure: Configure, tmp_path: Path
+) -> None:
+    """Also of a gate that does not have this exit; inputs may be of any width."""
+    torch.manual_seed(0)
+    inputs = {"mean32": torch.rand(50, 8), "first_masks": torch.rand(50, 20)}
+    write(tmp_path / "table", torch.rand(50, 5), inputs)
+    settings = ["task.gate.inputs=[first_masks,mean32]", f"exits={exits}", "trainer.max_epochs=1"]
+    train(configure, tmp_path / "table", *settings)
+    gate = read_gate(str(tmp_path / "run" / "checkpoints" / "best.ckpt")).gate
+    assert (gate.widths, gate.exits, gate.after) == ([20, 8], exits, 2)
+
+
+@pytest.mark.slow
 def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Path, tmp_path: Path) -> None:
     """Plain values, weights and moments; and of a gate of qualities, what turns another beta into other exits."""
     train(configure, table, "task.target=quality", "task.gate.hidden=32", "beta=0.02")
@@ -64,7 +151,7 @@ def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Pat
     gate = saved["hyper_parameters"]["gate"]
     assert {name: gate[name] for name in ("inputs", "dim", "hidden", "exits", "target", "beta", "segmentation")} == {
         "inputs": ["mean32"],
-        "dim": 8,
+        "dim": [8],
         "hidden": 32,
         "exits": EXITS,
         "target": "quality",
@@ -83,7 +170,7 @@ def test_a_checkpoint_says_all_that_runs_a_gate(configure: Configure, table: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["exit", "quality"])
+@pytest.mark.parametrize("target", ["exit", "quality", "gain"])
 def test_a_budget_is_kept_to(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
     """The beta found for it is kept, and the gate's mean cost is near."""
     train(configure, table, f"task.target={target}", "task.gate.hidden=32", "budget_gflops=170")
@@ -195,7 +282,8 @@ def test_the_lots_of_hard_images_are_not_learnt() -> None:
         ("task.gate.hidden=-1", "a whole number from 0"),
         ("beta=-1", "beta=-1: expected a number, 0 or more"),
         ("beta=.inf", "beta=.inf: expected"),
-        ("task.target=best", "expected exit, soft or quality"),
+        ("task.target=best", "expected exit, soft, quality or gain"),
+        ("task.centre=mode", "expected mean or median"),
         ("task.temperature=0", "temperature=0: expected a number above 0"),
         ("data.holdout=1", "expected a number above 0 and below 1"),
     ],

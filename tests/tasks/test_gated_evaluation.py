@@ -23,7 +23,8 @@ from src.data.targets import Batch, collate
 from src.metrics.cost import count
 from src.metrics.exit_choice import mean_cost
 from src.metrics.mean_iou import MeanIoU, semantic_map
-from src.models.gate import Gate, gate_inputs
+from src.models.gate import Gate, Seen, gate_inputs
+from src.tasks.gate_targets import Lines, Rows
 from src.tasks.gate_training import GateTraining
 from src.tasks.gated_evaluation import load_gate
 from src.weights.checkpoint import fingerprint
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 EXITS = [1, 2, 3, 4]
 INPUTS = ["mean32", "std16"]
+LOOK_BACK = ["change16", "first_masks"]
 BETA = 0.05
 NUM_SCENES, NUM_HOLDOUT = 8, 40
 SETTINGS = [
@@ -81,9 +83,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     run = made.run("seed=0")
     save(made.file("parent"), run.task.state_dict(), {"overrides": SETTINGS})
     made.settings.append(f"model.weights={made.file('parent')}")
-    pooled = torch.cat(list(gate_inputs(levels_of(run, scenes(run).images), INPUTS).values()), 1)
-    for target, hidden in (("exit", 0), ("quality", 8)):
-        gating = made_gating(target, hidden, pooled, fingerprint(run.task.model))  # type: ignore[arg-type]
+    for target, hidden, names in (("exit", 0, INPUTS), ("quality", 8, INPUTS), ("gain", 0, LOOK_BACK)):
+        inputs = gate_inputs(seen_of(run, scenes(run).images), names)
+        gating = made_gating(target, hidden, inputs, fingerprint(run.task.model))  # type: ignore[arg-type]
         save(made.file(target), gating.state_dict(), dict(gating.hparams))
         made.gatings[target] = gating
     return made
@@ -103,11 +105,13 @@ def save(file: Path, state: dict[str, Tensor], hyper_parameters: dict[str, Any])
 
 
 @torch.no_grad()
-def made_gating(target: str, hidden: int, pooled: Tensor, parent: str) -> GateTraining:
+def made_gating(target: str, hidden: int, inputs: dict[str, Tensor], parent: str) -> GateTraining:
     """Standardises by these inputs (N, F); what it keeps of a holdout is of inputs that scatter as they do."""
+    pooled = torch.cat(list(inputs.values()), 1)
     table = {
         "exits": EXITS,
-        "inputs": dict.fromkeys(INPUTS, 64),
+        "first_exit": 1,
+        "inputs": {name: values.shape[1] for name, values in inputs.items()},
         "parent": parent,
         "source": "parent.ckpt",
         "segmentation": "panoptic",
@@ -116,7 +120,7 @@ def made_gating(target: str, hidden: int, pooled: Tensor, parent: str) -> GateTr
         "std": pooled.std(0).tolist(),
     }
     torch.manual_seed(3)
-    gate = partial(Gate, inputs=INPUTS, hidden=hidden)
+    gate = partial(Gate, inputs=list(inputs), hidden=hidden)
     gating = GateTraining(gate, torch.optim.AdamW, table, target, BETA)  # type: ignore[arg-type]
     torch.nn.init.xavier_uniform_(gating.gate.head.weight)
     if target == "quality":
@@ -124,6 +128,12 @@ def made_gating(target: str, hidden: int, pooled: Tensor, parent: str) -> GateTr
         gating.gate.head.bias.copy_(torch.tensor([0.4, 0.5, 0.6, 0.7]))
         gating.holdout_scores.copy_(gating(pooled.mean(0) + pooled.std(0) * torch.randn(NUM_HOLDOUT, len(pooled[0]))))
         gating.holdout_cost.copy_(torch.rand(NUM_HOLDOUT, 1) + 0.1 * torch.tensor(EXITS))
+    if target == "gain":
+        gating.lines = Lines([0.3, 0.2, 0.1], [0.1, 0.05, 0.02])
+        gating.hparams["gate"] |= gating.lines._asdict()
+        scores = gating.in_lines(gating(pooled.mean(0) + pooled.std(0) * torch.randn(NUM_HOLDOUT, len(pooled[0]))))
+        quality = (0.4 + scores + 0.2 * torch.randn(scores.shape)).clamp(0, 1)
+        gating.set_price(Rows(scores, quality, torch.rand(NUM_HOLDOUT, 1) + 0.1 * torch.tensor(EXITS)))
     return gating
 
 
@@ -137,9 +147,12 @@ def single(batch: Batch, place: int) -> Batch:
 
 
 @torch.no_grad()
-def levels_of(run: Experiment, images: list[Tensor]) -> list[Tensor]:
+def seen_of(run: Experiment, images: list[Tensor]) -> Seen:
+    """What a gate sees after the first layer."""
     model: Any = run.task.eval().model
-    return model.pixel_decoder.project(model.backbone(model.preprocess(images)))[0]
+    seen: list[Seen] = []
+    model.leave(model.preprocess(images), lambda one: seen.append(one) or [1] * len(images), after=1)  # type: ignore[func-returns-value]
+    return seen[0]
 
 
 @torch.no_grad()
@@ -154,22 +167,22 @@ def scores_of(run: Experiment) -> dict[str, float]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("target", ["exit", "quality"])
+@pytest.mark.parametrize("target", ["exit", "quality", "gain"])
 def test_the_gate_that_runs_is_the_gate_that_was_trained(target: str, made: Made) -> None:
     """Raw levels are scored as their standardised statistics were, and sent to the exit that was chosen then."""
     run, gating = made.run(), made.gatings[target]
     model: Any = run.task.model
     gate = load_gate(str(made.file(target)), model)
-    levels = levels_of(run, scenes(run).images)
-    pooled = torch.cat(list(gate_inputs(levels, INPUTS).values()), 1)
-    torch.testing.assert_close(gate(levels), gating(pooled), atol=1e-4, rtol=0)
-    expected = [EXITS[place] for place in gating.choose(gating(pooled)).tolist()]
-    assert gate.choose(levels) == expected
+    seen = seen_of(run, scenes(run).images)
+    scores = gating.in_lines(gating(torch.cat(list(gate_inputs(seen, gate.inputs).values()), 1)))
+    torch.testing.assert_close(gate(seen), scores, atol=1e-4, rtol=0)
+    expected = [EXITS[place] for place in gating.choose(scores).tolist()]
+    assert gate.choose(seen) == expected
     assert len(set(expected)) > 2
     assert not any(parameter.requires_grad for parameter in gate.parameters())
 
 
-@pytest.mark.parametrize("target", ["exit", "quality"])
+@pytest.mark.parametrize("target", ["exit", "quality", "gain"])
 def test_each_image_is_answered_at_its_exit(target: str, made: Made) -> None:
     """As a plain evaluation of that exit alone answers, on images of two sizes; the answer says which exit."""
     task, plain = made.gated(target), made.run().task.eval()
@@ -312,8 +325,8 @@ def test_the_cost_of_the_gate_is_counted(made: Made) -> None:
 @torch.no_grad()
 def test_a_larger_beta_never_deepens_an_exit(made: Made, parent: Any) -> None:
     """Image by image; from none at all to one at which every image takes the shallowest."""
-    levels = levels_of(run := made.run(), scenes(run).images)
-    by_beta = [load_gate(str(made.file("quality")), parent, beta).choose(levels) for beta in (0.0, 0.05, 0.2, 5.0)]
+    seen = seen_of(run := made.run(), scenes(run).images)
+    by_beta = [load_gate(str(made.file("quality")), parent, beta).choose(seen) for beta in (0.0, 0.05, 0.2, 5.0)]
     for less, more in pairwise(by_beta):
         assert all(deep >= shallow for deep, shallow in zip(less, more, strict=True))
     assert by_beta[0] != by_beta[1] != by_beta[2]
@@ -338,6 +351,47 @@ def test_a_budget_is_kept_to_on_the_holdout(made: Made, parent: Any) -> None:
     for budget, beta in zip(budgets, betas, strict=True):
         assert mean_cost(scores, cost, EXITS, beta) <= budget
         assert beta == 0 or mean_cost(scores, cost, EXITS, beta - 1e-6) > budget
+
+
+def test_a_gate_of_gain_takes_another_beta_or_budget(made: Made, parent: Any) -> None:
+    """Without them the price is that of training; it is a larger one for a larger beta, and meets each budget."""
+    kept, file = made.gatings["gain"], str(made.file("gain"))
+    assert load_gate(file, parent).beta == load_gate(file, parent, BETA).beta == kept.price
+    prices = [load_gate(file, parent, beta).beta for beta in (0.0, 0.02, 0.1, 0.3, 1.0)]
+    assert prices == sorted(prices)
+    assert prices[0] < prices[2] < prices[-1]
+    scores, cost = kept.holdout_scores, kept.holdout_cost
+    for budget in torch.linspace(float(cost[:, 0].mean()), float(cost[:, -1].mean()), 12)[1:-1].tolist():
+        price = load_gate(file, parent, None, budget).beta
+        assert 0 <= budget - mean_cost(scores, cost, EXITS, price) <= 0.3 / NUM_HOLDOUT
+    logged = scores_of(made.run(f"gate={file}", "beta=1.0"))
+    assert (logged["val/depth/gate"], logged["val/beta/gate"]) == (1, pytest.approx(prices[-1]))
+
+
+def test_looking_back_is_paid_for(made: Made) -> None:
+    """An image costs what its exit does, and what the first masks take at stride 16."""
+    without = count(made.run().task.model, (64, 64))
+    task = made.gated("gain")
+    outputs = validate_step(task, single(scenes(made.run()), 0))
+    extra = outputs["gflops"][0] - without[outputs["answers"][0].exit].total
+    pixels, dim, queries = 4 * 4, 64, 20
+    fused = pixels * (4 * dim + 9 * dim**2 + 5 * dim + dim**2 + queries * dim)
+    assert 1e9 * extra == pytest.approx(fused + queries * (5 * dim + 3 * dim**2) + len(EXITS) * (dim + 40), rel=1e-4)
+
+
+def test_a_gate_of_before_runs_as_it_did(made: Made, parent: Any, tmp_path: Path) -> None:
+    """Checkpoints say less that were written before inputs had widths and scores lines."""
+    for target in ("exit", "quality"):
+        content = torch.load(made.file(target), weights_only=True)
+        about = content["hyper_parameters"]["gate"]
+        for name in ("first_exit", "price", "centre", "slope", "offset"):
+            del about[name]
+        about["dim"] = 64
+        torch.save(content, tmp_path / "before.ckpt")
+        ours, before = (load_gate(str(file), parent) for file in (made.file(target), tmp_path / "before.ckpt"))
+        assert (ours.after, before.after, ours.beta) == (0, 0, before.beta)
+        for name, value in before.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value)
 
 
 def test_a_budget_can_be_set_in_an_evaluation(made: Made, parent: Any) -> None:
@@ -478,6 +532,9 @@ def other(name: str, value: Any) -> Callable[[dict[str, Any], Path], None]:
                 ("std", torch.ones(1)),
                 ("holdout_scores", torch.zeros(3, 2)),
                 ("dim", 32),
+                ("dim", [64, 32]),
+                ("slope", [1.0]),
+                ("price", "much"),
                 ("exits", [1, 2]),
                 ("inputs", ["mean4", "std16"]),
             ]
