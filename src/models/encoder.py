@@ -103,6 +103,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.levels_of_layers = expand(schedule)
+        self.active_levels = list(accumulate((sampled for _, sampled in self.levels_of_layers), max))  # by each layer
         self.layers = nn.ModuleList(
             EncoderLayer(dim, levels.sampled, num_heads, num_points, dim_feedforward, sampling)
             for levels in self.levels_of_layers
@@ -125,7 +126,7 @@ class Encoder(nn.Module):
     def active_at(self, depth: int) -> int:
         """Return the number of levels that are active by a depth. Raises ValueError if there is no such layer."""
         check_exits([depth], self.depth)
-        return max(levels.sampled for levels in self.levels_of_layers[:depth])
+        return self.active_levels[depth - 1]
 
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""

@@ -3,7 +3,7 @@
 Letters: B images, C channels, h x w the pixels of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +39,11 @@ class PixelEncoder(Protocol):
 
     def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
         """Return the levels (B, C, h, w), each image after its own depth, `depths` (B,)."""
+
+    def run(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield (depth, levels) after each layer; `running` says how many images, the first ones, each layer sees."""
 
 
 class FixedLayer(Protocol):
@@ -99,9 +104,22 @@ class FixedEncoder(nn.Module):
         self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
     ) -> dict[int, list[Tensor]]:
         """As `PixelEncoder`."""
-        return {depth: self.layers[0](levels, pos) for depth in check_exits(exits, self.depth)}
+        check_exits(exits, self.depth)
+        return dict(self.run(levels, pos, [len(levels[0])]))
 
-    def leave(self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int]) -> list[Tensor]:
-        """As `PixelEncoder`."""
+    def leave(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+    ) -> list[Tensor]:
+        """As `PixelEncoder`, from the levels after `start` layers."""
         check_exits(depths, self.depth)
-        return self.layers[0](levels, pos)
+        running = [len(levels[0])] * (self.depth - start)
+        *_, (_, left) = [(start, list(levels)), *self.run(levels, pos, running, start)]
+        return left
+
+    def run(
+        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """As `PixelEncoder`, from the levels after `start` layers."""
+        for depth, num_images in enumerate(running, start + 1):
+            levels = self.layers[depth - 1]([level[:num_images] for level in levels], pos)
+            yield depth, list(levels)
