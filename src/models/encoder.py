@@ -184,7 +184,7 @@ class Encoder(nn.Module):
         all_pos = torch.cat([p.flatten(1).T for p in pos])  # (N, C)
         reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
         num_images, dim = levels[0].shape[:2]
-        starts = list(accumulate((h * w for h, w in sizes), initial=0))  # of each level among the tokens, and their end
+        offsets = list(accumulate((h * w for h, w in sizes), initial=0))  # of levels among the tokens
         tokens = levels[0].new_empty(num_images, 0, dim)  # no level is active yet
         active = 0
         for depth, num_images in enumerate(running, 1):
@@ -192,9 +192,9 @@ class Encoder(nn.Module):
             levels = [level[:num_images] for level in levels]
             entering = [self.enter(level, levels[-1]) for level in levels[active:sampled]]
             tokens = torch.cat([tokens[:num_images], *entering], 1) if entering else tokens[:num_images]  # (B, N, C)
-            first, end = starts[updated.start], starts[updated.stop]
+            first, end = offsets[updated.start], offsets[updated.stop]
             own = tokens[:, first:end], all_pos[first:end], reference[first:end]
-            tokens = replaced(tokens, first, layer(*own, tokens[:, : starts[sampled]], sizes[:sampled]))
+            tokens = replaced(tokens, first, layer(*own, tokens[:, : offsets[sampled]], sizes[:sampled]))
             active = max(active, sampled)
             yield depth, [*split_levels(tokens, sizes[:active]), *levels[active:]]
 
