@@ -36,18 +36,19 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-def make_model(schedule: list[int]) -> Mask2Former:
-    """PRO-SCALE, published widths after a small backbone."""
-    return model_with(Encoder(schedule, recalibrate=TokenRecalibration(256)), LightPixelEmbedding)
+def make_model(schedule: list[int], light: bool = True, num_classes: int = 3) -> Mask2Former:
+    """Published widths after a small backbone."""
+    encoder = Encoder(schedule, recalibrate=TokenRecalibration(256))
+    return model_with(encoder, LightPixelEmbedding if light else ConvPixelEmbedding, num_classes)
 
 
-def model_with(encoder: PixelEncoder, pixel_embedding: Callable[[int], nn.Module]) -> Mask2Former:
-    """Published widths after a small backbone, three classes."""
+def model_with(encoder: PixelEncoder, pixel_embedding: Callable[[int], nn.Module], num_classes: int = 3) -> Mask2Former:
+    """Published widths after a small backbone."""
     return Mask2Former(
         Backbone("resnet10t"),
         partial(PixelDecoder, encoder=encoder, pixel_embedding=pixel_embedding),
         partial(TransformerDecoder, num_queries=5, num_layers=2),
-        num_classes=3,
+        num_classes=num_classes,
     )
 
 

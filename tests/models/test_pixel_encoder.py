@@ -51,6 +51,8 @@ def test_the_end_is_the_only_exit(name: str) -> None:
     assert list(encoder(levels, pos)) == [1]
     left = encoder.leave(levels, pos, [1, 1])
     assert all(torch.equal(a, b) for a, b in zip(left, encoder(levels, pos, [1])[1], strict=True))
+    behind = encoder.leave(left, pos, [1, 1], start=1)
+    assert all(torch.equal(a, b) for a, b in zip(behind, left, strict=True))
     with pytest.raises(ValueError, match=r"exits=\[1, 2\]: the encoder has 1 layers"):
         encoder.leave(levels, pos, [1, 2])
 
