@@ -36,6 +36,9 @@ drill: setup ## kill runs at random moments and start them again: drill/kills.md
 report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
 	$(RUN) -m src.report $(or $(RUNS),runs)
 
+judge: setup ## TABLE=folder GATES="files" AGAIN=folder: do gates beat fixed exits and chance: judged/judge.md
+	$(RUN) -m src.judge $(TABLE) $(GATES) $(if $(AGAIN),--again $(AGAIN)) --out judged
+
 docs: setup ## the documentation as a searchable site that works offline, every link checked: build/site/index.html
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[docs]'
 	$(RUN) docs/site/build.py
@@ -65,7 +68,7 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs, the demo's results and the benchmark's
-	rm -rf $(VENV) runs demo drill eco report benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) runs demo drill eco report judged benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report docs published benchmark test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report judge docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help

@@ -15,7 +15,8 @@ from src.metrics.exit_choice import best_exit, utility
 from src.metrics.noise_ceiling import ceiling, cross_lead
 from src.metrics.routing import Outcomes, chosen, corners, deeper_is_better, fixed, hull, shares
 
-DOUBTFUL = 0.2  # efficacy is unknown if its denominator may be below this share of its value
+DOUBTFUL = 0.2  # efficacy is unknown if its denominator may be below this share of its value,
+TINY = 0.1  # or below this share of what would be worth a gate
 
 Policies = dict[str, dict[str, Estimate]]  # quality, utility and gflops of exit2, gate, random, oracle, ceiling
 
@@ -66,7 +67,7 @@ def judge(rows: Rows, trial: Trial, route: Route | None = None) -> Judgement:
     weightings = resamples(len(rows.quality), trial.resamples, trial.seed)
     policies, figures = joined(measure(rows, weights, trial.beta, best, route) for weights in weightings)
     estimates = {name: estimate(values) for name, values in figures.items()}
-    if "efficacy" in estimates and not solid(estimates["headroom_over_chance"]):
+    if "efficacy" in estimates and not solid(estimates["headroom_over_chance"], trial.worth):
         del estimates["efficacy"]
     count = len(rows.depths)
     of_exits = [policies[f"exit{depth}"] for depth in rows.depths]
@@ -90,9 +91,9 @@ def judge(rows: Rows, trial: Trial, route: Route | None = None) -> Judgement:
     )
 
 
-def solid(headroom: Estimate) -> bool:
+def solid(headroom: Estimate, worth: float) -> bool:
     """Whether something may be divided by it: its interval stays well away from 0."""
-    return headroom.low > DOUBTFUL * headroom.value > 0
+    return headroom.low > max(DOUBTFUL * headroom.value, TINY * worth)
 
 
 def measure(

@@ -85,11 +85,5 @@ def images_below(one: Estimate, bound: float, num_images: int) -> float:
 
 
 def spell(one: Estimate, form: str = ".4f") -> str:
-    """Format a figure with its interval."""
-    value, low, high = (format(number, form) for number in (one.value, one.low, one.high))
-    return f"{unsigned(value)} [{unsigned(low)}, {unsigned(high)}]"
-
-
-def unsigned(text: str) -> str:
-    """Return a number without the sign of a zero."""
-    return text.removeprefix("-") if float(text) == 0 else text
+    """Format a figure with its interval; a zero has no sign."""
+    return f"{one.value:z{form}} [{one.low:z{form}}, {one.high:z{form}}]"

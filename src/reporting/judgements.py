@@ -88,6 +88,6 @@ def table(judged: Judged) -> str:
 
 
 def spell(figure: Sequence[float], form: str) -> str:
-    """Format a figure with its interval."""
+    """Format a figure with its interval; a zero has no sign."""
     value, low, high = figure
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{value:z{form}} [{low:z{form}}, {high:z{form}}]"

@@ -28,6 +28,16 @@ def test_every_labelled_row_is_trained_on_or_held_out(table: Path) -> None:
     assert torch.equal(seen.sum(1).sort().values, whole[~whole.isnan().any(1)].sum(1).sort().values)
 
 
+def test_a_checkpoint_has_the_ids_trained_on(table: Path) -> None:
+    """Those of the training rows, not of the holdout."""
+    data = GateData(table, batch_size=64)
+    labelled = read_table(table).image_ids[read_table(table).labelled]
+    trained = data.for_checkpoint["table"]["train_ids"]
+    assert trained.dtype == torch.int64
+    assert torch.equal(trained, labelled[data.train])
+    assert not torch.isin(labelled[data.holdout], trained).any()
+
+
 def test_the_order_follows_from_seed_and_epoch(table: Path) -> None:
     """It is another in another epoch, the same in the same; what is held out depends on the seed."""
     loaders = [GateData(table, batch_size=64).train_dataloader() for _ in range(2)]

@@ -13,7 +13,7 @@ from src.metrics.exit_choice import best_exit
 from src.metrics.routing import chosen, fixed, shares
 from tests.judging.made_up import BETA, DEPTHS, Made, make
 
-TABLES, IMAGES, RESAMPLES = 100, 400, 100
+TABLES, IMAGES, RESAMPLES = 100, 400, 100  # enough for shares of tables, in a second
 
 
 def gate_of(made: Made, known: float, seed: int) -> Tensor:
@@ -95,8 +95,7 @@ def test_intervals_cover_the_true_leads(known: float) -> None:
 
 def test_efficacy_is_unknown_without_headroom() -> None:
     """A ratio to nearly nothing would be wild; and without a second measurement there is no ceiling."""
-    made = make("noise", IMAGES, 0)
-    assert "efficacy" not in judged(made, gate_of(made, 0.0, 0)).figures
+    assert sum("efficacy" in one.figures for one in judgements("noise", 1.0)) <= 5
     made = make("mix", IMAGES, 0)
     figures = judged(made, gate_of(made, 1.0, 0), again=False).figures
     assert not {"efficacy", "headroom", "cross_lead"} & figures.keys()
