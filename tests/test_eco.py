@@ -76,9 +76,12 @@ def test_another_trade_off_keeps_parent_and_table(others: list[str], chain: Call
 
 
 @pytest.mark.slow
-def test_a_gate_that_predicts_qualities_serves_every_beta(chain: Callable[..., dict[str, Job]]) -> None:
+@pytest.mark.parametrize("target", ["quality", "gain"])
+def test_a_gate_that_predicts_qualities_serves_every_beta(target: str, chain: Callable[..., dict[str, Job]]) -> None:
     """It is trained once, and its command does not change with them."""
-    first, second = (chain(PARENT, betas, "gates.task.target=quality") for betas in ("betas=[0.1]", "betas=[0.0,0.01]"))
+    first, second = (
+        chain(PARENT, betas, f"gates.task.target={target}") for betas in ("betas=[0.1]", "betas=[0.0,0.01]")
+    )
     assert list(second) == ["parent", "exit table", "gate", "scores beta=0.0", "scores beta=0.01"]
     assert first["gate"] == second["gate"]
     assert "beta=0.01" in second["scores beta=0.01"].arguments
