@@ -118,7 +118,7 @@ REFUSED = {
     "betas=[0.1] gates=eco_gat_coco": "did you mean 'eco_gate_coco'",
     "betas=[0.1] gates=eco_parent_coco": "gates=eco_parent_coco: an experiment of src.tasks.segmentation.Segmentation",
     "betas=[0.1] gates.task.targt=soft": "did you mean 'task.target'",
-    "betas=[0.1] gates.task.target=best": "task.target=best: expected exit, soft or quality",
+    "betas=[0.1] gates.task.target=best": "task.target=best: expected exit, soft, quality or gain",
     "betas=[0.1] gates.beta=1": "gates.beta=1: every gate has that from the chain",
     "betas=[0.1] exits=null": "exits=null: with a single exit there is nothing to choose",
     "betas=[0.1] exits=[4]": "exits=[4]: with a single exit",
