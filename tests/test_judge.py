@@ -182,6 +182,18 @@ REFUSED: dict[str, tuple[Callable[[Files, Path], list[object]], str]] = {
     ),
     "other inputs": (lambda files, tmp: [other_inputs(tmp / "t"), files.gate], "it sees mean32, and"),
     "other width": (lambda files, tmp: [write_table(tmp / "t", 100, dim=4), files.gate], "it sees 8 channels, and"),
+    "other quality": (
+        lambda files, tmp: [write_table(tmp / "t", 100, settings={"task.quality": "loss"}), files.gate],
+        "it was trained on the score of images, and",
+    ),
+    "other quality again": (
+        lambda files, tmp: [
+            files.others,
+            "--again",
+            write_second(tmp / "t", files.others, settings={"task.quality": "loss"}),
+        ],
+        "its quality is the loss of an image, and",
+    ),
     "beta of a fixed gate": (lambda files, tmp: [files.others, files.gate, "--beta", 0.1], "--beta 0.1: fixed by"),
     "negative beta": (lambda files, tmp: [files.others, "--beta", "nan"], "nan: expected a number, 0 or more"),
     "no worth": (lambda files, tmp: [files.others, "--worth", 0], "0: expected a number, above 0"),

@@ -67,6 +67,10 @@ def check_match(gate: Candidate, table: ExitTable, folder: Path) -> None:
             f"gate={gate.file}: it was trained for segmentation={about.segmentation}, and {folder} is of "
             f"{info.segmentation}"
         )
+    if about.quality != info.quality:
+        raise ValueError(
+            f"gate={gate.file}: it was trained on the {about.quality} of images, and {folder} has the {info.quality}"
+        )
     if not set(about.exits) <= set(info.exits):
         raise ValueError(f"gate={gate.file}: it has the exits {about.exits}, and {folder} {info.exits}")
     if missing := [name for name in about.inputs if name not in info.inputs]:

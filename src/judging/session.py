@@ -55,7 +55,7 @@ def answer(question: Question) -> Answers:
     if gates and question.betas and not any(gate.any_beta for gate in gates):
         raise ValueError(
             f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
-            "trained with task.target=quality"
+            "trained with task.target=quality or gain"
         )
     if not gates:
         rows = rows_of(table, table.labelled, again, folder)
@@ -106,6 +106,11 @@ def second_measurement(place: Path, table: ExitTable, folder: Path) -> Tensor:
         raise ValueError(
             f"--again {place}: it is of segmentation={other.info.segmentation}, and {folder} of "
             f"{table.info.segmentation}"
+        )
+    if other.info.quality != table.info.quality:
+        raise ValueError(
+            f"--again {place}: its quality is the {other.info.quality} of an image, and {folder} has the "
+            f"{table.info.quality}; expected the same"
         )
     ids, order = other.image_ids.sort()
     ours, places = table.image_ids.sort()
