@@ -286,7 +286,7 @@ def distance(task: Any, batch: Any) -> float:
 def test_distillation_brings_exits_closer_together(configure: Callable[..., DictConfig]) -> None:
     """After some steps on one batch, exits differ less than without."""
     distances = {}
-    for weight in (0, 1):
+    for weight in (0, 10):  # above what training uses: one batch differs by a tenth from run to run
         run = build_run(configure(*PARENT, "task.exits_per_step=all", "task.alpha=1", f"task.distil={weight}"))
         task: Any = run.task.train()
         batch, optimizer = batch_of(run), torch.optim.Adam(task.parameters(), 1e-3)
@@ -296,7 +296,7 @@ def test_distillation_brings_exits_closer_together(configure: Callable[..., Dict
             loss.backward()
             optimizer.step()
         distances[weight] = distance(task.eval(), batch)
-    assert distances[1] < 0.8 * distances[0]
+    assert distances[10] < 0.8 * distances[0]
 
 
 @pytest.mark.slow
