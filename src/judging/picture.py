@@ -16,13 +16,13 @@ from src.system.atomic import atomic_write
 PALETTE = ("#2f7fd0", "#e0742b", "#2a9d6a", "#c94f7c", "#8a63d2", "#b08d1e", "#2aa3b5", "#d0493f", "#7d8b3a", "#9a6b4f")
 MARKERS = {"gate": "o", "random": "x", "oracle": "^", "ceiling": "*"}
 SHARED = ("oracle", "ceiling")  # by all gates with one beta
-NAMES = {"random": "random, same histogram", "oracle": "oracle, with noise", "ceiling": "noise ceiling"}
+NAMES = {"oracle": "oracle, with noise", "ceiling": "noise ceiling"}
 
 
 def write_picture(answers: Answers, file: Path) -> None:
     """Draw a panel for each set of images: gates have holdouts of their own if their seeds differ. Raises OSError."""
     panels = [list(same) for _, same in groupby(answers.answers, key=fixed_exits)]
-    figure = Figure(figsize=(8.5, 5.2 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(10, 5.2 * len(panels)), layout="constrained")
     for axes, same in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         draw(axes, same)
         axes.set_title(f"{answers.question.table}, {same[0].judgement.num_images} images", fontsize=10)
@@ -51,14 +51,19 @@ def draw(axes: Axes, same: Sequence[Answered]) -> None:
         for policy, marker in MARKERS.items():
             again = policy in SHARED and one.judgement.beta in [other.judgement.beta for other in same[:number]]
             if policy in one.judgement.policies and not again:
-                of = f"beta {one.judgement.beta:g}" if policy in SHARED else subject(one)
-                label = f"{NAMES.get(policy, policy)}: {of}"
-                point(axes, one.judgement.policies[policy], marker, color, label)
+                point(axes, one.judgement.policies[policy], marker, color, label_of(policy, one, number))
     axes.set_xlabel("GFLOPs of an image (1e9 multiply-adds)")
     axes.set_ylabel("quality of an image")
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def label_of(policy: str, one: Answered, number: int) -> str:
+    """Return the line of the legend; random exits have one for all gates, whose colours they have."""
+    if policy == "random":
+        return "" if number else "random, histogram of that gate"
+    return f"{NAMES[policy]}: beta {one.judgement.beta:g}" if policy in SHARED else subject(one)
 
 
 def depths_of(one: Answered) -> list[int]:
