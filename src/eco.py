@@ -24,21 +24,15 @@ from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
 from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
 from src.judging.files import write_answers
+from src.judging.gates import takes_any_beta
 from src.judging.session import Question, answer
 from src.judging.tables import rich_tables, verdicts
 from src.records.csv_file import write_csv
 from src.records.run_folder import folder_name, locked
 from src.system.terminal import fail
 
-CHAIN_ONLY = (
-    "betas",
-    "gates",
-    "gate_overrides",
-    "evaluate",
-    "judge",
-    "at_once",
-    "on_failure",
-)  # not settings of the parent
+# Not settings of the parent.
+CHAIN_ONLY = ("betas", "gates", "gate_overrides", "evaluate", "judge", "at_once", "on_failure")
 SHARED = ("logger", "allow")  # settings of all jobs
 SET_BY_CHAIN = ("beta", "budget_gflops", "data.table", "seed")  # settings of gates that the chain chooses
 QUIET = "trainer.enable_progress_bar=false"
@@ -206,7 +200,7 @@ def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> Gates:
     task = configure([*shared, *overrides]).task
     if task._target_ != "src.tasks.gate_training.GateTraining":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
-    return Gates(overrides, list(task.gate.inputs), shared=task.target in ("quality", "gain") and cfg.evaluate)
+    return Gates(overrides, list(task.gate.inputs), shared=takes_any_beta(task.target) and cfg.evaluate)
 
 
 def arguments(overrides: list[str]) -> list[str]:

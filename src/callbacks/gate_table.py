@@ -9,6 +9,7 @@ from src.callbacks.score_file import ScoreFile
 from src.loggers.wandb import log_trade_off
 from src.metrics.exit_choice import best_exit, histogram
 
+TITLE = "holdout of {num_holdout} images, quality: {quality}, target {target}, beta {beta:g}, epoch {epoch}"
 COLUMNS = {"quality": ".4f", "utility": ".4f", "depth": ".2f", "gflops": ".4g"}
 
 
@@ -71,11 +72,7 @@ class GateTable(ScoreFile):
 
 def table_of(content: dict[str, Any]) -> Table:
     """Return a table with a row for each policy."""
-    title = (
-        "holdout of {num_holdout} images, quality: {quality}, target {target}, beta {beta:g}, epoch {epoch}".format_map(
-            content
-        )
-    )
+    title = TITLE.format_map(content)
     numbers = [Column(name, justify="right") for name in COLUMNS]
     table = Table("choice", *numbers, title=title, title_justify="left")
     for policy, scores in content["outcomes"].items():

@@ -16,6 +16,11 @@ from src.tasks.gated_evaluation import SavedGate, beta_of, read_gate
 CHECKPOINTS = ("checkpoints/best.ckpt", "best.ckpt")  # in a run folder
 
 
+def takes_any_beta(target: str) -> bool:
+    """Whether beta may be chosen when a gate of this `task.target` runs."""
+    return bool(TARGETS[target].beta_when_run)
+
+
 class Candidate(NamedTuple):
     """A gate to judge."""
 
@@ -26,7 +31,7 @@ class Candidate(NamedTuple):
     @property
     def any_beta(self) -> bool:
         """Whether beta may be chosen when the gate runs."""
-        return bool(TARGETS[self.saved.about.target].beta_when_run)
+        return takes_any_beta(self.saved.about.target)
 
     def betas(self, wanted: Sequence[float]) -> list[float]:
         """Return the betas to judge the gate at: its own, or the wanted ones if it takes any."""

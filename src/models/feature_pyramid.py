@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.pixel_decoder import conv_norm
+from src.models.pixel_decoder import ConvPixelEmbedding
 from src.models.schedule import NUM_LEVELS
 
 
@@ -19,10 +19,7 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.smooth = nn.ModuleList(
-            nn.Sequential(*conv_norm(nn.Conv2d(dim, dim, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
-            for _ in range(NUM_LEVELS)
-        )
+        self.smooth = nn.ModuleList(ConvPixelEmbedding(dim) for _ in range(NUM_LEVELS))
 
     def forward(self, levels: Sequence[Tensor], pos: Sequence[Tensor]) -> list[Tensor]:
         """Map levels (B, C, h, w), coarsest first, to levels of the same shapes; positions are not used."""

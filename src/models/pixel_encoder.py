@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.encoder import check_exits
+from src.models.schedule import NUM_LEVELS
 
 
 class PixelEncoder(Protocol):
@@ -97,7 +98,7 @@ class FixedEncoder(nn.Module):
     def active_at(self, depth: int) -> int:
         """Return the number of levels: all. Raises ValueError for any exit but 1."""
         check_exits([depth], self.depth)
-        return 3
+        return NUM_LEVELS
 
     def form_on(self, device: torch.device) -> str:
         return "none"

@@ -18,6 +18,11 @@ from src.tasks.gate_targets import CENTRES, TARGETS, Rows, Scored, as_they_are
 from src.weights.checkpoint import check_state
 
 KEPT_ROWS = 10_000  # of the holdout, whose scores turn a budget into a price without the table
+# What a resumed gate has in common with its checkpoint.
+SAME_WHEN_RESUMED = (
+    *("parent", "segmentation", "quality", "exits", "inputs"),
+    *("hidden", "target", "temperature", "centre", "beta"),
+)
 
 
 class GateTraining(lightning.LightningModule):
@@ -142,19 +147,7 @@ class GateTraining(lightning.LightningModule):
         """Raise ValueError for the checkpoint of another gate."""
         saved, ours = checkpoint["hyper_parameters"].get("gate", {}), self.hparams["gate"]
         saved = {"quality": "score", "centre": ours["centre"], **saved}  # which older checkpoints do not say
-        names = (
-            "parent",
-            "segmentation",
-            "quality",
-            "exits",
-            "inputs",
-            "hidden",
-            "target",
-            "temperature",
-            "centre",
-            "beta",
-        )
-        for name in names:
+        for name in SAME_WHEN_RESUMED:
             if saved.get(name) != ours[name] and not (name == "beta" and self.budget is not None):
                 raise ValueError(
                     f"ckpt_path={self.trainer.ckpt_path}: a gate with {name} {brief(saved.get(name))}, this one has "
