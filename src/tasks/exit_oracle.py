@@ -12,9 +12,6 @@ from torch import Tensor
 
 from src.losses.criterion import SetCriterion
 from src.losses.image_loss import image_loss
-from src.metrics.image_quality import image_ap, image_iou, image_pq
-from src.metrics.mean_iou import semantic_map
-from src.metrics.panoptic_quality import panoptic_counts
 from src.models.gate import check_inputs, gate_inputs, input_widths, layers_seen
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
@@ -56,8 +53,7 @@ class ExitOracle(EvaluationTask):
         self.inputs = list(inputs)
         check_inputs(self.inputs)
         self.criterion, self.mirrored = criterion(num_classes=len(self.categories)), mirrored
-        scores = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}
-        qualities = {"score": scores[self.segmentation], "loss": self.minus_loss}
+        qualities = {"score": self.evaluation.quality_of, "loss": self.minus_loss}
         if quality not in qualities:
             raise ValueError(f"task.quality={quality}: expected score or loss")
         self.quality_of = qualities[quality]
@@ -106,24 +102,6 @@ class ExitOracle(EvaluationTask):
                     quality[row, column] = self.quality_of(prediction, row, frame, truth)
         sizes = [(batch.images[place].shape[-2:], batch.truths[place].segments[0].numel()) for place in places]
         return quality, torch.tensor([self.cost_of(*size) for size in sizes]), inputs
-
-    def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the PQ of one image, 0..1."""
-        ids, labels, _ = self.evaluation.postprocess.panoptic(prediction, image, frame)
-        num_classes = len(self.categories)
-        return image_pq(panoptic_counts(ids, labels, truth.segments[0], truth.labels, truth.crowd, num_classes))
-
-    def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the mean IoU of one image over its classes, 0..1."""
-        answer = self.evaluation.postprocess.semantic(prediction, image, frame, resize_last=True)
-        return image_iou(answer, semantic_map(truth.segments, truth.labels), len(self.categories))
-
-    def instances(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the AP of one image over its things, 0..1."""
-        scores, labels, masks = self.evaluation.postprocess.instances(prediction, image, frame)
-        things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
-        kept = things[truth.labels]
-        return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
 
     def minus_loss(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
         """Return minus the loss of one image, against the target of training; nan if that has no segment."""
