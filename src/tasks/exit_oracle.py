@@ -60,7 +60,7 @@ class ExitOracle(EvaluationTask):
 
     def about(self) -> dict[str, Any]:
         """Return the facts of the parent that an exit table records."""
-        num_queries, dim = self.model.decoder.query_feat.weight.shape
+        dim, num_queries = self.model.pixel_decoder.level_embed.shape[-1], self.model.decoder.num_queries
         return {
             "parent": fingerprint(self.model),
             "exits": self.model.exits,
