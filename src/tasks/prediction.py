@@ -9,7 +9,7 @@ from torch import Tensor
 
 from src.metrics.cost import ImageCost, Size
 from src.models.gate import Seen
-from src.models.merging import View, merge_views
+from src.models.merging import View, alone, merge_views
 from src.tasks.batches import like_sized
 from src.tasks.evaluation import ImagePrediction
 from src.tasks.gate_checkpoint import expect_one
@@ -92,8 +92,8 @@ class PredictionTask(GatedEvaluation):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
             fixed = None if exits is None else [exits[place] for place in places]
             prediction, left = self.model.leave(batch, chooser(fixed))
-            for place, depth, scores, masks in zip(places, left, *prediction, strict=True):
-                view = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
+            for row, (place, depth) in enumerate(zip(places, left, strict=True)):
+                view = View(alone(prediction, row), batch.shape[-2:], images[place].shape[-2:], mirrored)
                 seen[place] = view, depth
         in_order = [seen[place] for place in range(len(images))]
         return [view for view, _ in in_order], [depth for _, depth in in_order]
