@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from src.losses.criterion import SetCriterion
-from src.losses.image_loss import image_loss
 from src.metrics.image_quality import image_ap, image_iou, image_pq
 from src.metrics.mean_iou import semantic_map
 from src.metrics.panoptic_quality import panoptic_counts
@@ -130,5 +129,4 @@ class ExitOracle(EvaluationTask):
         target = truth.for_task(self.categories, self.segmentation)
         if not len(target.labels):
             return float("nan")
-        logits = prediction.class_logits[image], prediction.mask_logits[image]
-        return -image_loss(self.criterion, *logits, frame, target.segments, target.labels)
+        return -self.criterion.image_loss(prediction, image, frame, target)
