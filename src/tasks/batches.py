@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.models.mask2former import Mask2Former
@@ -21,18 +19,7 @@ def like_sized(images: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
-def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Stack integer maps (L_b, h, w) into one tensor (B, L, H, W), padded with 0 for "no segment"."""
-    num_layers = max(len(layers) for layers in segments)
-    return torch.stack(
-        [
-            F.pad(layers, (0, size[1] - layers.shape[2], 0, size[0] - layers.shape[1], 0, num_layers - len(layers)))
-            for layers in segments
-        ]
-    )
-
-
 def mirror(batch: "Batch") -> "Batch":
     """Exchange left and right in all images and their truth."""
-    truths = [truth._replace(segments=truth.segments.flip(-1)) for truth in batch.truths]
+    truths = [truth.mirrored() for truth in batch.truths]
     return batch._replace(images=[image.flip(-1) for image in batch.images], truths=truths)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from src.losses.criterion import SetCriterion
-from src.losses.image_loss import image_loss
 from src.models.gate import check_inputs, gate_inputs, input_widths, layers_seen
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
@@ -108,5 +107,4 @@ class ExitOracle(EvaluationTask):
         target = truth.for_task(self.categories, self.segmentation)
         if not len(target.labels):
             return float("nan")
-        logits = prediction.class_logits[image], prediction.mask_logits[image]
-        return -image_loss(self.criterion, *logits, frame, target.segments, target.labels)
+        return -self.criterion.image_loss(prediction, image, frame, target)

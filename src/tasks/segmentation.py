@@ -13,7 +13,6 @@ from src.losses.distillation import Distillation
 from src.models.transformer_decoder import Prediction
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.base import BaseTask
-from src.tasks.batches import stack_segments
 from src.tasks.progress import set_progress
 
 if TYPE_CHECKING:
@@ -139,12 +138,10 @@ class Segmentation(BaseTask):
     def loss(self, batch: "Batch", step: int) -> tuple[Tensor, dict[str, Tensor], int]:
         """Return the loss of a batch, its parts {"class/exit3/layer0": ...}, and the number of non-finite costs."""
         images = self.model.preprocess(batch.images)
-        labels = [truth.labels for truth in batch.truths]
-        segments = stack_segments([truth.segments for truth in batch.truths], images.shape[-2:])
         exits = self.draw_exits(step)
         by_exit = self.model(images, exits)
         predictions = [prediction for layers in by_exit.values() for prediction in layers]
-        losses, num_bad = self.criterion(predictions, labels, segments)
+        losses, num_bad = self.criterion(predictions, batch.truths, images.shape[-2:])
         weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
         by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
         total = (by_layer * weights).sum() + self.zero_of_layers_after(exits[-1])
