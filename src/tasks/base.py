@@ -84,7 +84,7 @@ class BaseTask(lightning.LightningModule):
     def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Score every exit; return the predictions of the deepest one."""
         answers: dict[int, ImagePrediction] = {}
-        for places in like_sized(batch.images):
+        for places in like_sized(batch.images, self.model.padded):
             images = self.model.preprocess([batch.images[place] for place in places])
             for name, (prediction, depths) in self.rows(images).items():
                 for row, (place, depth) in enumerate(zip(places, depths, strict=True)):

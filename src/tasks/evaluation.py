@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from src.models.box_postprocess import Boxes
 from src.models.postprocess import Frame, Instances, Panoptic
 from src.tasks.measures import MEASURES
 
 # Scores of each kind of segmentation; the first one is the quality by which checkpoints and exits are chosen.
-SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",)}
+SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",), "boxes": ("box_ap",)}
 
 
 class ImagePrediction(NamedTuple):
@@ -24,6 +25,7 @@ class ImagePrediction(NamedTuple):
     exit: int | None = None  # number of encoder layers
     gflops: float | None = None  # cost in GMAC
     size: tuple[int, int] | None = None  # (height, width) of the image; the maps may be smaller
+    boxes: Boxes | None = None  # in pixels of the image
 
 
 class Evaluation(nn.Module):

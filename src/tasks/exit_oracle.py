@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from src.losses.criterion import SetCriterion
+from src.losses.base import Criterion
 from src.models.gate import check_inputs, gate_inputs, input_widths, layers_seen
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
@@ -42,7 +42,7 @@ class ExitOracle(EvaluationTask):
     def __init__(
         self,
         *,
-        criterion: Callable[..., SetCriterion],
+        criterion: Callable[..., Criterion],
         inputs: Sequence[str] = ("mean32",),
         quality: str = "score",
         mirrored: bool = False,
@@ -70,7 +70,7 @@ class ExitOracle(EvaluationTask):
     def predict_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, F)}, in the order of the batch."""
         batch = mirror(batch) if self.mirrored else batch
-        groups = like_sized(batch.images)
+        groups = like_sized(batch.images, self.model.padded)
         order = torch.tensor(list(chain.from_iterable(groups))).argsort()
         qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups), strict=True)
         return {

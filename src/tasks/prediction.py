@@ -88,7 +88,7 @@ class PredictionTask(GatedEvaluation):
     def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:
         """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice."""
         seen: dict[int, tuple[View, int]] = {}
-        for places in like_sized(images):
+        for places in like_sized(images, self.model.padded):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
             fixed = None if exits is None else [exits[place] for place in places]
             prediction, left = self.model.leave(batch, chooser(fixed))
