@@ -132,7 +132,7 @@ def count(
             encoded = trace_exits(model.pixel_decoder, features, depths)
             memory = encoded[depths[0]][1]  # of the same shapes at every exit
             after = KINDS[segmentation].decoder(model.decoder, memory)
-            gate = 0.0 if model.gate is None else gate_cost(model, *KINDS[segmentation].seen(memory))
+            gate = 0.0 if model.gate is None else gate_cost(model, features)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
             raise
@@ -210,6 +210,18 @@ def masked_decoder(decoder: Any, memory: tuple[Tensor, list[Tensor]]) -> AfterEn
     return AfterEncoder(computed + published_masks(decoder.num_queries, mask_features, read), product)
 
 
+class Projecting(nn.Module):
+    """What a pixel decoder computes before its encoder."""
+
+    def __init__(self, pixel_decoder: Any) -> None:
+        super().__init__()
+        self.pixel_decoder = pixel_decoder
+
+    def forward(self, features: Any) -> tuple[Any, Any]:
+        """Projected levels, and what passes the encoder by, from the features of the backbone."""
+        return self.pixel_decoder.project(features), self.pixel_decoder.skip(features)
+
+
 class Choosing(nn.Module):
     """The gate of a model with its inputs, from what is computed for every image anyway."""
 
@@ -217,20 +229,20 @@ class Choosing(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, levels: list[Tensor], lateral: Tensor) -> Tensor:
-        """Scores (B, E) from the levels of an exit and the stride 4 map before it is fused."""
-        nowhere = [torch.zeros_like(level[0]) for level in levels]  # positions, which no layer reads here
-        seen = self.model.pixel_decoder.look(levels, nowhere, lateral, 0, self.model.first_masks)
-        return self.model.gate(seen)
+    def forward(self, projected: Any, skip: Any) -> Tensor:
+        """Scores (B, E) from the results of `Projecting`; levels of an exit have the shapes of those projected."""
+        see = self.model.pixel_decoder.see
+        return self.model.gate(see(projected, projected.levels, projected.levels, skip, self.model.first_masks))
 
 
-def gate_cost(model: Any, levels: Sequence[Tensor], lateral: Tensor) -> float:
+def gate_cost(model: Any, features: Any) -> float:
     """Return GFLOPs of the gate and of what its inputs need beyond the image's own way; call it while `counting`.
 
     Statistics and differences of levels count nothing, like other pooling and element-wise operations. The first masks
     count what it takes to fuse the stride 16 map, and the kernels of the initial queries.
     """
-    return added(trace(Choosing(model), levels, lateral)[0], "")
+    _, seen = trace(Projecting(model.pixel_decoder), features)
+    return added(trace(Choosing(model), *seen)[0], "")
 
 
 def published_masks(num_queries: int, mask_features: Tensor, read: Sequence[Tensor]) -> float:
@@ -263,21 +275,14 @@ def semantic(model: Any, padded: int, original: float) -> float:
 class Kind(NamedTuple):
     """What is counted after the encoder for a kind of segmentation, as published models compute it."""
 
-    seen: Callable[[Any], tuple[Sequence[Tensor], Any]]  # of what the decoder reads: levels, and what joins them later
     decoder: Callable[[Any, Any], AfterEncoder]  # from the decoder and what it reads
     postprocessing: Callable[[Any, int, float], float]  # from the model and the pixels of padded and original image
 
 
-def levels_last(memory: Sequence[Any]) -> tuple[Sequence[Tensor], Tensor]:
-    """Return the levels and a stride 4 map of the same shape as before it is fused."""
-    mask_features, levels = memory
-    return levels, mask_features
-
-
 KINDS = {
-    "panoptic": Kind(levels_last, masked_decoder, panoptic),
-    "instance": Kind(levels_last, masked_decoder, resizing),
-    "semantic": Kind(levels_last, masked_decoder, semantic),
+    "panoptic": Kind(masked_decoder, panoptic),
+    "instance": Kind(masked_decoder, resizing),
+    "semantic": Kind(masked_decoder, semantic),
     # post-processing of boxes sorts, and computes element by element
-    "boxes": Kind(lambda memory: (memory[0], None), plain_decoder, lambda model, padded, original: 0.0),
+    "boxes": Kind(plain_decoder, lambda model, padded, original: 0.0),
 }

@@ -21,6 +21,11 @@ def like_sized(images: Sequence[Tensor], padded: Callable[[Sequence[int]], Seque
     return list(groups.values())
 
 
+def sizes_of(images: Sequence[Tensor]) -> list[Sequence[int]]:
+    """Return (height, width) of each image."""
+    return [image.shape[-2:] for image in images]
+
+
 def mirror(batch: "Batch") -> "Batch":
     """Exchange left and right in all images and their truth."""
     truths = [truth.mirrored() for truth in batch.truths]

@@ -64,7 +64,9 @@ class Evaluation(nn.Module):
         alone = len(self.measures) == 1
         if not alone:
             prediction, image, frame = self.postprocess.enlarged(prediction, image, frame)
-        made = {one.field: one.answer(self.postprocess, prediction, image, frame, alone) for one in self.measures.values()}
+        made = {
+            one.field: one.answer(self.postprocess, prediction, image, frame, alone) for one in self.measures.values()
+        }
         return ImagePrediction(**made)
 
     def update(self, answer: ImagePrediction, truth: Any, image_id: int) -> None:

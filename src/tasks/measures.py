@@ -20,7 +20,9 @@ class Measure(NamedTuple):
     """One form of answer, its score over a data set, and the quality of a single image."""
 
     field: str  # of `ImagePrediction`, and the method of the post-processing that makes it
-    answer: Callable[[Any, Any, int, Frame, bool], Any]  # post-processing, prediction, image, frame, whether it is alone
+    answer: Callable[
+        [Any, Any, int, Frame, bool], Any
+    ]  # post-processing, prediction, image, frame, whether it is alone
     metric: Callable[[Sequence[bool]], Any]  # from which classes are things
     update: Callable[[Any, Any, Any, int], None]  # metric, answer, truth, image id
     quality: Callable[[Any, Any, Sequence[bool]], float]  # of answer, truth, which classes are things: 0..1, or nan
@@ -52,8 +54,9 @@ def update_ap(metric: Any, answer: Any, truth: Any, image_id: int) -> None:
 
 
 def quality_ap(answer: Any, truth: Any, isthing: Sequence[bool]) -> float:
+    scores, labels, masks = answer
     kept = are_things(truth.labels, isthing)
-    return image_ap(*answer, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
+    return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
 
 
 def update_miou(metric: Any, answer: Tensor, truth: Any, image_id: int) -> None:

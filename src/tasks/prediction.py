@@ -137,7 +137,7 @@ class Request(NamedTuple):
 
 
 def chooser(exits: list[int] | None) -> Callable[[Seen], list[int]] | None:
-    """Return what `Mask2Former.leave` asks for exits: these, or None for its gate."""
+    """Return what `Model.leave` asks for exits: these, or None for its gate."""
     return None if exits is None else lambda seen: exits
 
 

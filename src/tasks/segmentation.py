@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from src.losses.base import Criterion
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.base import BaseTask
+from src.tasks.batches import sizes_of
 from src.tasks.progress import set_progress
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Segmentation(BaseTask):
         """Return the loss of a batch, its parts {"class/exit3/layer0": ...}, and the number of non-finite costs."""
         images = self.model.preprocess(batch.images)
         exits = self.draw_exits(step)
-        by_exit = self.model(images, exits)
+        by_exit = self.model(images, exits, sizes=sizes_of(batch.images), truths=batch.truths)
         predictions = [prediction for layers in by_exit.values() for prediction in layers]
         losses, num_bad = self.criterion(predictions, batch.truths, images.shape[-2:])
         weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
@@ -148,9 +149,7 @@ class Segmentation(BaseTask):
             total = total * float("nan")
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
         parts = {
-            f"{part}/{place}": losses[f"{part}/layer{number}"]
-            for part in names
-            for number, place in enumerate(places)
+            f"{part}/{place}": losses[f"{part}/layer{number}"] for part in names for number, place in enumerate(places)
         }
         if self.distil:
             divergence, more = self.divergence(by_exit)
