@@ -55,6 +55,7 @@ class Criterion(nn.Module):
     def image_terms(self, prediction: Any, row: int, frame: Frame, truth: Annotated) -> dict[str, Tensor]:
         """Losses of the image `row` of a batch after matching, without weights, by the names in `weights`."""
 
+    @torch.no_grad()
     def image_loss(self, prediction: Any, row: int, frame: Frame, truth: Annotated) -> float:
         """Return the loss of one image, as a measure of how good its prediction is (ECO-M2F, step B).
 
