@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from src.weights.layouts import State
+from src.weights.rows import State
 
 PLACES_PER_LEVEL = 32  # heads x points, in every published model
 SWINS: dict[tuple[int, tuple[int, ...], int], str] = {  # channels, blocks per stage, window

@@ -18,7 +18,8 @@ from src.weights.architecture import TERMS, Architecture, other, recognise
 from src.weights.copies import choose, copies_in, report
 from src.weights.files import made, records, tensors
 from src.weights.folders import locate
-from src.weights.layouts import State, to_ours
+from src.weights.layouts import to_ours
+from src.weights.rows import State
 
 SHOWN = 3  # names that an error lists
 COUNTER = "num_batches_tracked"  # of batch norms; no forward pass reads it, and frozen ones have none
