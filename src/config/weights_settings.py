@@ -40,7 +40,7 @@ def settings_of(source: str) -> dict[str, Any] | None:
 
 def setting(cfg: DictConfig, name: str) -> Any:
     """The plain value of a setting, or the chosen option of a group; None without one."""
-    if "/" in name:
+    if "/" in name or name == "model":
         return cfg.hydra.runtime.choices.get(name)
     value = OmegaConf.select(cfg, name)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
