@@ -143,7 +143,7 @@ def test_nothing_chooses_without_a_gate(model: Mask2Former, images: Tensor) -> N
 @pytest.mark.parametrize("after", [0, 1, 2])
 @torch.no_grad()
 def test_what_is_seen_on_the_way_to_the_exits(model: Mask2Former, images: Tensor, after: int) -> None:
-    """`look_and_encode` gives a gate what `leave` shows it, and each exit what `forward` gives, and runs no layer twice."""
+    """A gate sees what `leave` shows it, exits are those of `forward`, and no layer runs twice."""
     decoder, features, shown, num_runs = model.pixel_decoder, model.backbone(images), [], 0
     model.leave(images, lambda one: shown.append(one) or [4] * 8, after)  # type: ignore[func-returns-value]
 
