@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SEGMENTATIONS = ("panoptic", "instance", "semantic")
+SEGMENTATIONS = ("panoptic", "instance", "semantic", "boxes")
+OF_THINGS = ("instance", "boxes")  # what has no stuff
 
 
 class Category(NamedTuple):
@@ -25,24 +26,46 @@ class Truth(NamedTuple):
     """The annotated segments of one image.
 
     Segments are stored in an integer map instead of a stack of masks: 0 is void, n is the n-th segment (from 1).
-    Panoptic segments never overlap and need one layer; where objects overlap they lie in different layers.
+    Panoptic segments never overlap and need one layer; where objects overlap they lie in different layers. Objects
+    that have a box only are rectangles in the map.
     """
 
     segments: Tensor  # (L, H, W) int32
     labels: Tensor  # (N,) int64, class index
     crowd: Tensor  # (N,) bool
     areas: Tensor  # (N,) float32, pixels, as annotated
+    annotated_boxes: Tensor | None = None  # (N, 4) float32 as `boxes`, in fractions of pixels; None: not annotated
 
     def masks(self) -> Tensor:
         """Return one mask per segment: (N, H, W) bool."""
         ids = torch.arange(1, len(self.labels) + 1, device=self.segments.device)
         return (self.segments[None] == ids[:, None, None, None]).any(1)
 
+    def boxes(self) -> Tensor:
+        """Return left, top, right and bottom of each segment: (N, 4) float32, in pixels of the map.
+
+        They are annotated, or else the extents of its pixels; a segment without pixels has a box of zeros.
+        """
+        if self.annotated_boxes is not None:
+            return self.annotated_boxes
+        return extents(self.segments, len(self.labels))
+
+    def mirrored(self) -> "Truth":
+        """Return the truth of the image with left and right exchanged."""
+        boxes = self.annotated_boxes
+        if boxes is not None:
+            left, top, right, bottom = boxes.unbind(1)
+            width = self.segments.shape[-1]
+            boxes = torch.stack([width - right, top, width - left, bottom], 1)
+        return self._replace(segments=self.segments.flip(-1), annotated_boxes=boxes)
+
     def select(self, keep: Tensor) -> "Truth":
         """Return the segments with `keep` (N,) bool set, renumbered from 1."""
         renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32, device=keep.device)
         renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32, device=keep.device)
-        return Truth(lookup(renumbered, self.segments), self.labels[keep], self.crowd[keep], self.areas[keep])
+        columns = (column[keep] for column in (self.labels, self.crowd, self.areas))
+        boxes = None if self.annotated_boxes is None else self.annotated_boxes[keep]
+        return Truth(lookup(renumbered, self.segments), *columns, boxes)
 
     def merge(self) -> "Truth":
         """Merge the segments of each class; a merged segment is a crowd if one of its parts was."""
@@ -54,13 +77,20 @@ class Truth(NamedTuple):
         return Truth(lookup(renumbered, self.segments), labels, crowd, areas)
 
     def for_task(self, categories: list[Category], segmentation: str) -> "Truth":
-        """Return the training target: all segments, things only, or one segment per class; without crowds."""
+        """Return the training target: all segments, things only, or one segment per class; without crowds.
+
+        Of boxes, it is the things that have one, with `annotated_boxes`.
+        """
         if segmentation not in SEGMENTATIONS:
             raise ValueError(f"segmentation is {segmentation!r}, expected one of {', '.join(SEGMENTATIONS)}")
         keep = ~self.crowd
-        if segmentation == "instance":
+        if segmentation in OF_THINGS:
             keep &= torch.tensor([category.isthing for category in categories], device=keep.device)[self.labels]
-        truth = self if keep.all() else self.select(keep)
+        truth = self
+        if segmentation == "boxes":
+            truth = self._replace(annotated_boxes=self.boxes())
+            keep &= (truth.boxes()[:, 2:] > truth.boxes()[:, :2]).all(1)
+        truth = truth if keep.all() else truth.select(keep)
         return truth.merge() if segmentation == "semantic" else truth
 
 
@@ -85,6 +115,23 @@ class Batch(NamedTuple):
 def collate(samples: list[Sample]) -> Batch:
     """Collect samples, possibly none, into a batch without stacking tensors."""
     return Batch(*([getattr(sample, field) for sample in samples] for field in Sample._fields))
+
+
+def extents(segments: Tensor, number: int) -> Tensor:
+    """Return left, top, right and bottom of the pixels of each segment of a map (L, H, W): (number, 4) float32.
+
+    A segment without pixels has zeros.
+    """
+    sides = []
+    for axis in (-1, -2):
+        seen = segments.new_zeros(number + 1, segments.shape[axis], dtype=torch.bool)
+        place = torch.arange(segments.shape[axis], device=segments.device)
+        seen[segments.long(), place if axis == -1 else place[:, None]] = True
+        seen = seen[1:]
+        first = seen.float().argmax(1)  # the first of equals
+        last = segments.shape[axis] - seen.flip(1).float().argmax(1)
+        sides.append(torch.stack([first, last], 1) * seen.any(1, keepdim=True))
+    return torch.stack(sides, 2).flatten(1).float()
 
 
 def lookup(table: Tensor, map_: Tensor) -> Tensor:

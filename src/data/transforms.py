@@ -112,8 +112,7 @@ class ResizeShortestEdge:
 
 def mirror(sample: Sample) -> Sample:
     """Flip a sample left to right."""
-    truth = sample.truth._replace(segments=sample.truth.segments.flip(-1))
-    return sample._replace(image=sample.image.flip(-1), truth=truth)
+    return sample._replace(image=sample.image.flip(-1), truth=sample.truth.mirrored())
 
 
 def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tuple[float, float]) -> Sample:
@@ -129,7 +128,7 @@ def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tup
     rows, columns = nearest(h, new_h, top, crop_h), nearest(w, new_w, left, crop_w)
     segments = torch.from_numpy(truth.segments.numpy().take(columns, 2).take(rows, 1))
     seen = torch.bincount(segments.view(-1), minlength=len(truth.labels) + 1)[1:] > 0
-    truth = truth._replace(segments=segments)
+    truth = truth._replace(segments=segments, annotated_boxes=None)
 
     box = (left * w / new_w, top * h / new_h, (left + crop_w) * w / new_w, (top + crop_h) * h / new_h)
     image = resize(image, crop_h, crop_w, box)

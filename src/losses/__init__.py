@@ -1,1 +1,1 @@
-"""How far predictions are from the truth: Mask2Former's criterion and matcher."""
+"""How far predictions are from the truth: criteria and matchers of masks and of boxes."""

@@ -7,17 +7,20 @@ the integer map.
 from collections.abc import Sequence
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from src.losses.matcher import HungarianMatcher, Match
-from src.losses.points import sample_maps, sample_segments, uncertain_points
+from src.losses.base import Annotated, Criterion, average_over_processes
+from src.losses.distillation import Distillation
+from src.losses.matcher import HungarianMatcher
+from src.losses.points import pixels, sample_maps, sample_segments, stack_segments, uncertain_points
+from src.models.box_prediction import Pairs
+from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
 
 
-class SetCriterion(nn.Module):
+class SetCriterion(Criterion):
     """Mask2Former's loss, the same for each decoder layer (section 3.3; constants of the published recipe).
 
     Args:
@@ -40,9 +43,8 @@ class SetCriterion(nn.Module):
         oversample_ratio: float = 3.0,
         importance_share: float = 0.75,
     ):
-        super().__init__()
+        super().__init__({"class": class_weight, "mask": mask_weight, "dice": dice_weight})
         self.matcher = matcher
-        self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_share = importance_share
@@ -51,15 +53,11 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, predictions: Sequence[Prediction], labels: Sequence[Tensor], segments: Tensor
+        self, predictions: Sequence[Prediction], truths: Sequence[Annotated], size: Sequence[int]
     ) -> tuple[dict[str, Tensor], int]:
-        """Weighted losses {"class/layer0": ...} to sum up, and how many matching costs were not finite.
-
-        Args:
-            predictions: one per decoder layer.
-            labels: B x (N_b,), class index.
-            segments: (B, L, H, W), n where the n-th segment of an image lies; as large as the input.
-        """
+        """Weighted losses of class, mask and dice; see the base class. Maps are as large as the input, or smaller."""
+        labels = [truth.labels for truth in truths]
+        segments = stack_segments([truth.segments for truth in truths], size)
         matches, num_bad = self.matcher(predictions, labels, segments)
         num_masks = average_over_processes(sum(map(len, labels)), segments.device)
         padded = pad_sequence(list(labels), batch_first=True)  # (B, N)
@@ -75,14 +73,38 @@ class SetCriterion(nn.Module):
                 losses |= {f"{name}/layer{layer}": self.weights[name] * term for name, term in terms.items()}
         return losses, num_bad
 
-    def class_loss(self, class_logits: Tensor, labels: Tensor, match: Match) -> Tensor:
+    def image_terms(self, prediction: Prediction, row: int, frame: Frame, truth: Annotated) -> dict[str, Tensor]:
+        """Class, mask and dice of one image; see the base class.
+
+        In training the points of the loss are random, and most lie where the prediction is least certain, so that two
+        exits are compared at different ones. Here they are the pixels of the masks, which all exits share.
+        """
+        class_logits, mask_logits, labels = prediction.class_logits[row], prediction.mask_logits[row], truth.labels
+        points, inside = pixels(mask_logits, frame)
+        logits = sample_maps(mask_logits[None].float(), inside[None])  # (1, Q, P)
+        numbers = torch.arange(1, len(labels) + 1, device=labels.device)
+        masks = sample_segments(truth.segments[None], numbers.new_zeros(1), numbers[None], points[None])  # (1, N, P)
+        cost = self.matcher.cost_at_points(class_logits[None], logits, masks, labels[None])  # (1, Q, N)
+        match = HungarianMatcher.assign(cost.nan_to_num().cpu().numpy(), [len(labels)], labels.device)
+        mask, dice = mask_terms(logits[0, match.query], masks[0, match.segment])
+        return {
+            "class": self.class_loss(class_logits[None], labels[None], match),
+            "mask": mask.mean(),
+            "dice": dice.mean(),
+        }
+
+    def distillation(self) -> Distillation:
+        """Return the divergence of classes and masks, with the weights of this criterion."""
+        return Distillation(self)
+
+    def class_loss(self, class_logits: Tensor, labels: Tensor, match: Pairs) -> Tensor:
         """Cross-entropy over all queries for padded labels (B, N), with "no object" for queries without a match."""
         num_classes = class_logits.shape[-1] - 1
         target = torch.full(class_logits.shape[:2], num_classes, device=class_logits.device)  # (B, Q)
         target[match.image, match.query] = labels[match.image, match.segment]
         return F.cross_entropy(class_logits.float().transpose(1, 2), target, self.class_weights)
 
-    def mask_losses(self, mask_logits: Tensor, segments: Tensor, match: Match) -> tuple[Tensor, Tensor]:
+    def mask_losses(self, mask_logits: Tensor, segments: Tensor, match: Pairs) -> tuple[Tensor, Tensor]:
         """Cross-entropy and dice of the matched masks at their least certain points, summed over pairs."""
         logits = mask_logits[match.image, match.query].float()  # (M, h, w)
         with torch.no_grad():
@@ -99,12 +121,3 @@ def mask_terms(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     probability = logits.sigmoid()
     dice = 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
     return mask, dice
-
-
-def average_over_processes(num_masks: int, device: torch.device) -> Tensor:
-    """The mean number of annotated masks per process, at least one."""
-    count, num_processes = torch.tensor(float(num_masks), device=device), 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        num_processes = torch.distributed.get_world_size()
-    return (count / num_processes).clamp(min=1)

@@ -7,14 +7,17 @@ Letters: B images, Q queries, K classes, P points.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.losses.criterion import SetCriterion
 from src.losses.points import sample_maps
 from src.models.transformer_decoder import Prediction
+
+if TYPE_CHECKING:
+    from src.losses.criterion import SetCriterion
 
 
 class Distillation:
@@ -27,7 +30,7 @@ class Distillation:
         criterion: its class and mask weights, its class weights and its number of points are used.
     """
 
-    def __init__(self, criterion: SetCriterion):
+    def __init__(self, criterion: "SetCriterion"):
         self.criterion = criterion
 
     def __call__(self, students: Sequence[Prediction], teachers: Sequence[Prediction]) -> dict[str, Tensor]:

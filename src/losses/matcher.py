@@ -4,7 +4,6 @@ Letters: B images, Q queries, K classes, N segments of the image with the most, 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,17 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from src.losses.points import sample_maps, sample_segments
+from src.models.box_prediction import Pairs
 from src.models.transformer_decoder import Prediction
 
 UNMATCHABLE = 1e6  # replaces costs that are not finite, so that an assignment exists
-
-
-class Match(NamedTuple):
-    """Matched pairs of a whole batch: M = sum over images of min(queries, segments)."""
-
-    image: Tensor  # (M,)
-    query: Tensor  # (M,)
-    segment: Tensor  # (M,), from 0
 
 
 class HungarianMatcher:
@@ -41,7 +33,7 @@ class HungarianMatcher:
     @torch.no_grad()
     def __call__(
         self, predictions: Sequence[Prediction], labels: Sequence[Tensor], segments: Tensor
-    ) -> tuple[list[Match], int]:
+    ) -> tuple[list[Pairs], int]:
         """One match per prediction, and how many costs were not finite.
 
         Args:
@@ -83,11 +75,11 @@ class HungarianMatcher:
         return self.mask_weight * mask + self.dice_weight * dice - self.class_weight * chosen
 
     @staticmethod
-    def assign(table: np.ndarray, counts: Sequence[int], device: torch.device) -> Match:
+    def assign(table: np.ndarray, counts: Sequence[int], device: torch.device) -> Pairs:
         """The cheapest assignment for costs (B, Q, N), of which each image uses its first `count` columns."""
         pairs = [
             (image, query, segment)
             for image, count in enumerate(counts)
             for query, segment in zip(*linear_sum_assignment(table[image, :, :count]), strict=True)
         ]
-        return Match(*torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 3).unbind(1))
+        return Pairs(*torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 3).unbind(1))

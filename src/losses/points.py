@@ -4,9 +4,15 @@ Letters: B images, L layers of the integer map, M sets of P points, N segments o
 in 0..1.
 """
 
+from collections.abc import Sequence
+from math import ceil
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from src.models.position import reference_points
+from src.models.postprocess import Frame
 
 
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
@@ -37,6 +43,25 @@ def sample_segments(segments: Tensor, image: Tensor, numbers: Tensor, points: Te
             ids = segments.flatten()[layer[..., None] * (height * width) + pixel[:, None]]  # (M, L, P)
             total = total + share[:, None] * (ids[:, None] == numbers[:, :, None, None]).any(2)
     return total
+
+
+def stack_segments(segments: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """Stack integer maps (L_b, h, w) into one tensor (B, L, H, W), padded with 0 for "no segment"."""
+    num_layers = max(len(layers) for layers in segments)
+    return torch.stack(
+        [
+            F.pad(layers, (0, size[1] - layers.shape[2], 0, size[0] - layers.shape[1], 0, num_layers - len(layers)))
+            for layers in segments
+        ]
+    )
+
+
+def pixels(mask_logits: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Return centres of the pixels of masks (Q, h, w) inside the image: (P, 2) in 0..1 of it, and of the batch."""
+    shares = [size / padded for size, padded in zip(frame.resized, frame.padded, strict=True)]
+    height, width = (ceil(share * side) for share, side in zip(shares, mask_logits.shape[-2:], strict=True))
+    points = reference_points(height, width, mask_logits.device)
+    return points, points * points.new_tensor(shares[::-1])
 
 
 def uncertain_points(logits: Tensor, num_points: int, oversample_ratio: float, importance_share: float) -> Tensor:

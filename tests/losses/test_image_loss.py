@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.data.targets import Truth
 from src.losses.criterion import SetCriterion
-from src.losses.image_loss import image_loss
 from src.losses.matcher import HungarianMatcher
 from src.models.postprocess import Frame
 from src.models.transformer_decoder import Prediction
@@ -40,7 +40,16 @@ def right_answer() -> tuple[Tensor, Tensor]:
 
 
 def loss(classes: Tensor, masks: Tensor, frame: Frame = FRAME, **weights: float) -> float:
-    return image_loss(make_criterion(**weights), classes, masks, frame, three_segments(), LABELS)
+    return loss_of(make_criterion(**weights), classes, masks, frame, three_segments(), LABELS)
+
+
+def loss_of(
+    criterion: SetCriterion, classes: Tensor, masks: Tensor, frame: Frame, segments: Tensor, labels: Tensor
+) -> float:
+    """The loss of an image that is the second of its batch."""
+    truth = Truth(segments, labels, torch.zeros(len(labels), dtype=torch.bool), torch.ones(len(labels)))
+    prediction = Prediction(*(torch.stack([-logits, logits]) for logits in (classes, masks)))
+    return criterion.image_loss(prediction, 1, frame, truth)
 
 
 def test_the_right_answer_has_the_least_loss() -> None:
@@ -90,7 +99,7 @@ def test_images_with_few_and_with_many_segments_compare() -> None:
     """Masks that know nothing cost log 2 a segment, averaged over segments."""
     weights = {"class_weight": 0.0, "dice_weight": 0.0}
     assert loss(torch.zeros(6, 4), torch.zeros(6, 16, 16), **weights) == pytest.approx(5 * math.log(2))
-    one = image_loss(
+    one = loss_of(
         make_criterion(**weights), torch.zeros(6, 4), torch.zeros(6, 16, 16), FRAME, three_segments(), LABELS[:1]
     )
     assert one == pytest.approx(5 * math.log(2))
@@ -102,10 +111,11 @@ def test_it_is_the_loss_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     classes, masks = torch.randn(4, 4), torch.randn(4, 1, 1).expand(-1, 16, 16).contiguous()
     segments, labels = torch.ones(1, 64, 64, dtype=torch.int32), torch.tensor([1])
+    truth = Truth(segments, labels, torch.tensor([False]), torch.tensor([4096.0]))
     criterion = make_criterion()
     criterion.num_points = criterion.matcher.num_points = 256  # as many as the mask has pixels: dice depends on it
-    losses, _ = criterion([Prediction(classes[None], masks[None])], [labels], segments[None])
-    found = image_loss(criterion, classes, masks, Frame((64, 64), (64, 64), (64, 64)), segments, labels)
+    losses, _ = criterion([Prediction(classes[None], masks[None])], [truth], (64, 64))
+    found = loss_of(criterion, classes, masks, Frame((64, 64), (64, 64), (64, 64)), segments, labels)
     assert found == pytest.approx(sum(value.item() for value in losses.values()), rel=1e-4)
 
 

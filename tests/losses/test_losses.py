@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.data.targets import Truth
 from src.losses.criterion import SetCriterion
 from src.losses.matcher import HungarianMatcher
 from src.losses.points import sample_segments, uncertain_points
@@ -27,6 +28,14 @@ def make_predictions(images: int = 2, queries: int = 6, classes: int = 3, layers
 
 def make_criterion(classes: int = 3) -> SetCriterion:
     return SetCriterion(classes, HungarianMatcher(num_points=64), num_points=64)
+
+
+def truths_of(labels: list[torch.Tensor], segments: torch.Tensor) -> list[Truth]:
+    """Truths of images with maps of one size (B, L, H, W)."""
+    return [
+        Truth(layers, label, torch.zeros(len(label), dtype=torch.bool), torch.ones(len(label)))
+        for label, layers in zip(labels, segments, strict=True)
+    ]
 
 
 def two_halves() -> torch.Tensor:
@@ -86,7 +95,9 @@ def test_a_query_that_is_right_is_matched() -> None:
 def test_images_without_targets_train() -> None:
     """A batch without any segment has a finite loss that reaches the masks too, with zero gradient."""
     predictions = make_predictions()
-    losses, _ = make_criterion()(predictions, [NO_LABELS, NO_LABELS], torch.zeros(2, 1, 32, 32, dtype=torch.int32))
+    losses, _ = make_criterion()(
+        predictions, truths_of([NO_LABELS, NO_LABELS], torch.zeros(2, 1, 32, 32).int()), (32, 32)
+    )
     total = torch.stack(list(losses.values())).sum()
     assert total.isfinite()
     total.backward()
@@ -109,7 +120,7 @@ def test_costs_and_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch) ->
         dice = 1 - (2 * points * s * t + 1) / (points * s + points * t + 1)
         cost = matcher.cost(prediction, torch.tensor([[0]]), segments)
         assert cost.item() == pytest.approx(3 * mask + 7 * dice - 2 * p, rel=1e-5)
-        losses, _ = criterion([prediction], [torch.tensor([0])], segments)
+        losses, _ = criterion([prediction], truths_of([torch.tensor([0])], segments), (32, 32))
         values = {name.split("/")[0]: loss.item() for name, loss in losses.items()}
         assert values == pytest.approx({"class": -2 * math.log(p), "mask": 3 * mask, "dice": 7 * dice}, rel=1e-5)
 
@@ -118,7 +129,8 @@ def test_no_object_counts_a_tenth() -> None:
     """The class loss is a mean in which a query without a segment weighs a tenth of one with a segment."""
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]]])
     masks = torch.stack([torch.full((8, 8), value) for value in (9.0, -9.0, -9.0)])[None]
-    losses, _ = make_criterion(1)([Prediction(logits, masks)], [torch.tensor([0])], torch.ones(1, 1, 32, 32).int())
+    truths = truths_of([torch.tensor([0])], torch.ones(1, 1, 32, 32).int())
+    losses, _ = make_criterion(1)([Prediction(logits, masks)], truths, (32, 32))
     found, *nothing = -logits[0].log_softmax(-1)
     expected = (found[0] + 0.1 * sum(cost[1] for cost in nothing)) / 1.2
     torch.testing.assert_close(losses["class/layer0"], 2 * expected)
@@ -152,8 +164,9 @@ def test_a_perfect_answer_costs_next_to_nothing() -> None:
     for image, query, segment in ((0, 1, 0), (0, 5, 1), (1, 2, 0)):
         classes[image, query, 3], classes[image, query, labels[image][segment]] = -20, 20
         masks[image, query][segments[image, 0] == segment + 1] = 20
-    losses, _ = make_criterion()([Prediction(classes, masks)], labels, segments)
-    opposite, _ = make_criterion()([Prediction(classes, -masks)], labels, segments)
+    truths = truths_of(labels, segments)
+    losses, _ = make_criterion()([Prediction(classes, masks)], truths, (32, 32))
+    opposite, _ = make_criterion()([Prediction(classes, -masks)], truths, (32, 32))
     assert losses["class/layer0"] < 1e-3
     for name in ("mask/layer0", "dice/layer0"):
         assert losses[name] < 0.5 * opposite[name]  # not zero, since on the very edge nobody is right
@@ -163,6 +176,20 @@ def test_a_perfect_answer_costs_next_to_nothing() -> None:
 def test_half_precision_predictions_are_compared_in_float32(dtype: torch.dtype) -> None:
     """Logits in half precision give float32 losses."""
     predictions = [Prediction(p.class_logits.to(dtype), p.mask_logits.to(dtype)) for p in make_predictions()]
-    losses, num_bad = make_criterion()(predictions, [torch.tensor([0, 2]), torch.tensor([1])], two_halves())
+    truths = truths_of([torch.tensor([0, 2]), torch.tensor([1])], two_halves())
+    losses, num_bad = make_criterion()(predictions, truths, (32, 32))
     assert num_bad == 0
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def test_smaller_maps_lie_at_the_top_left_of_the_batch() -> None:
+    """Truths of their own sizes have the loss of those that were padded with void to the size of the batch."""
+    labels = [torch.tensor([0, 2]), torch.tensor([1])]
+    padded, cut = truths_of(labels, two_halves()), truths_of(labels, two_halves())
+    padded[1].segments[:, 20:], padded[1].segments[:, :, 12:] = 0, 0
+    cut[1] = cut[1]._replace(segments=padded[1].segments[:, :20, :12])
+    found = []
+    for truths in (padded, cut):
+        torch.manual_seed(0)
+        found.append(make_criterion()(make_predictions(), truths, (32, 32))[0])
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.data.targets import Truth
 from src.losses.criterion import SetCriterion
 from src.losses.matcher import HungarianMatcher
 from src.models.backbone import Backbone
@@ -138,7 +139,11 @@ def test_matching_and_losses_agree(pair, monkeypatch: pytest.MonkeyPatch) -> Non
     output = theirs(pixel_values=images, mask_labels=masks, class_labels=labels)
     matcher = HungarianMatcher(num_points=300)
     criterion = SetCriterion(CLASSES, matcher, num_points=300)
-    losses, num_bad = criterion(predictions, labels, segments)
+    truths = [
+        Truth(layers, label, torch.zeros(len(label), dtype=torch.bool), torch.ones(len(label)))
+        for layers, label in zip(segments, labels, strict=True)
+    ]
+    losses, num_bad = criterion(predictions, truths, (height, width))
     assert num_bad == 0
     torch.testing.assert_close(sum(losses.values()), output.loss.squeeze(), atol=1e-4, rtol=0)
 
