@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from src.weights.architecture import Architecture, resnet_blocks, swin_shape
+from src.weights.architecture import Architecture
+from src.weights.backbones import resnet_blocks, swin_shape
 from src.weights.mask2former_rows import BODY
 from src.weights.rows import State
 
