@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from src.data.formats.annotations import Annotations, Objects, TextRows
+from src.data.formats.boxes import problems_of_boxes
 from src.data.formats.coco_file import Layout
 from src.data.formats.coco_masks import outlines_of, problems_of_masks
 from src.data.formats.image_names import locate
@@ -31,10 +33,11 @@ class Coco(ImageFolder):
         annotation_file: str | Path,
         keep_empty: bool = True,
         report: Report = refuse,  # receives the problems found before an image is read
+        masks: bool = True,  # whether objects need masks, or a box is enough
     ) -> None:
         super().__init__(image_folder)
         file = self._existing(annotation_file, "annotation file")
-        self.annotations = Annotations(file, self.layout, keep_empty, report)
+        self.annotations, self.masks = Annotations(file, self.layout, keep_empty, report, masks), masks
         self.categories, self.place = self.annotations.categories, str(file)
         if not len(self.annotations):
             expected = "images" if keep_empty else "images with an object that is not a crowd"
@@ -60,6 +63,7 @@ class Coco(ImageFolder):
             yield from error.problems
         if size is not None:
             yield from self._mask_problems(index, size)
+            yield from self._box_problems(index, size)
         if not len(self.described(index).ids):
             where = f"image {self.image_id(index)}"
             yield Problem(Kind.BARE, str(self.annotations.file), where, "has no object", "one")
@@ -79,13 +83,31 @@ class Coco(ImageFolder):
 
     def _truth(self, index: int, size: tuple[int, int]) -> Truth:
         refuse(self._other_size(index, size))
+        refuse(self._box_problems(index, size))
         segments, objects = self._segments(index, size), self.annotations.of(index)
         areas = objects.areas
         if not (areas > 0).all():  # NaN, or 0: count the pixels
             counted = np.bincount(segments.ravel(), minlength=len(areas) + 1)[1:]
             areas = np.where(areas > 0, areas, counted).astype(np.float32)
         columns = (torch.from_numpy(column.copy()) for column in (objects.labels, objects.crowd, areas))
-        return Truth(torch.from_numpy(segments), *columns)
+        truth = Truth(torch.from_numpy(segments), *columns)
+        return truth._replace(annotated_boxes=self._boxes(index, truth))
+
+    def _boxes(self, index: int, truth: Truth) -> Tensor | None:
+        """The annotated boxes of an image inside it, and the extents of other segments; None if there are none."""
+        boxes = torch.from_numpy(self.annotations.boxes_of(index).copy())
+        known = boxes.isfinite().all(1, keepdim=True)
+        if not known.any():
+            return None
+        height, width = truth.segments.shape[-2:]
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+        return boxes if known.all() else boxes.where(known, truth.boxes())
+
+    def _box_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
+        """Problems of the places of the boxes of an image of this size, if they are what is learnt."""
+        if not self.masks:
+            objects, boxes = self.described(index), self.annotations.boxes_of(index)
+            yield from problems_of_boxes(objects.ids, boxes, size, self.annotations.file)
 
     def _mask_problems(self, index: int, size: tuple[int, int]) -> Iterator[Problem]:
         """Problems of the masks of an image of this size, without decoding mask files."""

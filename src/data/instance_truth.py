@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as mask_utils
 
 from src.data.formats.annotations import Annotations
@@ -21,22 +22,23 @@ from src.data.targets import Category
 
 
 class InstanceTruth:
-    """The objects of images, as mask AP takes them: class index, crowd, run lengths and area.
+    """The objects of images, as AP takes them: class index, crowd, run lengths, box and area.
 
     Args:
         file: annotations in COCO's instances layout.
         categories: of the data set that is scored; its things are scored against the file.
         scenes: the images that will be scored.
+        masks: whether objects need masks, or a box is enough.
 
     Raises FileNotFoundError, or ValueError for classes or images that do not match and for masks that cannot be drawn.
     """
 
-    def __init__(self, file: str, categories: Sequence[Category], scenes: Scenes) -> None:
+    def __init__(self, file: str, categories: Sequence[Category], scenes: Scenes, masks: bool = True) -> None:
         self.setting = f"task.instance_truth={file}"
         if not Path(file).is_file():
             raise FileNotFoundError(f"{self.setting}: no such file")
         self.problems: list[Problem] = []  # warnings: values that are read differently than written
-        self.annotations = Annotations(Path(file), "instances", keep_empty=True, report=self.report)
+        self.annotations = Annotations(Path(file), "instances", keep_empty=True, report=self.report, masks=masks)
         self.class_of = self.match_classes(categories)  # class index by that of the file
         images = [image for image in map(scenes.identified, range(len(scenes))) if image is not None]
         if len(images) < len(scenes):
@@ -65,6 +67,7 @@ class InstanceTruth:
                         "category_id": self.class_of[label],
                         "iscrowd": int(crowd),
                         "segmentation": rle,
+                        "bbox": mask_utils.toBbox(rle).tolist() if outline.box is None else left_top_size(outline.box),
                         "area": area if area > 0 else float(mask_utils.area(rle)),
                     }
                 )
@@ -120,6 +123,12 @@ class InstanceTruth:
             found = f"lacks {len(lacking)} of the {len(images)} images that are scored: {first_few(lacking)}"
             fail(Kind.UNLISTED, self.setting, found, "every one of them, by id and file name")
         return row_of
+
+
+def left_top_size(box: np.ndarray) -> list[float]:
+    """A box of left, top, right and bottom as COCO writes it."""
+    left, top, right, bottom = box.tolist()
+    return [left, top, right - left, bottom - top]
 
 
 def plain(name: str) -> str:

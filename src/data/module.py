@@ -16,7 +16,7 @@ from src.data.instance_truth import InstanceTruth
 from src.data.problems import OF_NO_IMAGE, Problem, differing_categories, refuse
 from src.data.samplers import StepSampler, share
 from src.data.scenes import Scenes, Transform, View
-from src.data.targets import SEGMENTATIONS, Category, Sample, collate
+from src.data.targets import OF_THINGS, SEGMENTATIONS, Category, Sample, collate
 from src.data.transforms import ResizeShortestEdge
 from src.exit_table.table import TableInfo
 from src.exit_table.writer import ExitTableWriter
@@ -39,7 +39,7 @@ class SegmentationData(LightningDataModule):
         val: Callable[[], Scenes],
         augment: Transform,
         resize: ResizeShortestEdge,
-        segmentation: str,  # of training targets: panoptic, instance or semantic
+        segmentation: str,  # of training targets: panoptic, instance, semantic or boxes
         batch_size: int,  # per device
         eval_batch_size: int,
         num_workers: int,
@@ -63,11 +63,11 @@ class SegmentationData(LightningDataModule):
 
     @cached_property
     def val_scenes(self) -> Scenes:
-        """The validation scenes. Raises ValueError if segmentation is instance and no class is a thing."""
+        """The validation scenes. Raises ValueError if segmentation is of things and no class is one."""
         scenes = self._open(self.val, "val")
-        if self.segmentation == "instance" and not any(category.isthing for category in scenes.categories):
+        if self.segmentation in OF_THINGS and not any(category.isthing for category in scenes.categories):
             raise ValueError(
-                f"segmentation=instance: none of the data's {len(scenes.categories)} classes is a thing, "
+                f"segmentation={self.segmentation}: none of the data's {len(scenes.categories)} classes is a thing, "
                 "expected semantic or panoptic"
             )
         return scenes
@@ -87,7 +87,7 @@ class SegmentationData(LightningDataModule):
             problems.extend(new)
             refuse(problem for problem in problems if self.on_flaw == "refuse" or problem.kind in OF_NO_IMAGE)
 
-        scenes, num_skipped = opened(make, report), 0
+        scenes, num_skipped = opened(make, report, self.segmentation), 0
         if self.on_flaw == "skip":
             scenes, flaws, num_skipped = sound(scenes, split, self.num_workers)
             problems += flaws
@@ -103,7 +103,7 @@ class SegmentationData(LightningDataModule):
 
     def instance_truth(self, file: str) -> InstanceTruth:
         """Read the ground truth of AP from a separate file. Raises as InstanceTruth does."""
-        truth = InstanceTruth(file, self.categories, self.val_scenes)
+        truth = InstanceTruth(file, self.categories, self.val_scenes, masks=self.segmentation != "boxes")
         self.problems += [("val", problem) for problem in truth.problems]
         return truth
 

@@ -63,9 +63,9 @@ class Truth(NamedTuple):
         """Return the segments with `keep` (N,) bool set, renumbered from 1."""
         renumbered = torch.zeros(len(keep) + 1, dtype=torch.int32, device=keep.device)
         renumbered[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32, device=keep.device)
-        columns = (column[keep] for column in (self.labels, self.crowd, self.areas))
+        segments = lookup(renumbered, self.segments)
         boxes = None if self.annotated_boxes is None else self.annotated_boxes[keep]
-        return Truth(lookup(renumbered, self.segments), *columns, boxes)
+        return Truth(segments, self.labels[keep], self.crowd[keep], self.areas[keep], boxes)
 
     def merge(self) -> "Truth":
         """Merge the segments of each class; a merged segment is a crowd if one of its parts was."""
@@ -122,16 +122,15 @@ def extents(segments: Tensor, number: int) -> Tensor:
 
     A segment without pixels has zeros.
     """
-    sides = []
-    for axis in (-1, -2):
-        seen = segments.new_zeros(number + 1, segments.shape[axis], dtype=torch.bool)
-        place = torch.arange(segments.shape[axis], device=segments.device)
-        seen[segments.long(), place if axis == -1 else place[:, None]] = True
-        seen = seen[1:]
-        first = seen.float().argmax(1)  # the first of equals
-        last = segments.shape[axis] - seen.flip(1).float().argmax(1)
-        sides.append(torch.stack([first, last], 1) * seen.any(1, keepdim=True))
-    return torch.stack(sides, 2).flatten(1).float()
+    drawn, ends = segments > 0, torch.ones_like(segments, dtype=torch.bool)
+    inner = segments[..., 1:-1]
+    ends[..., 1:-1] = (inner != segments[..., :-2]) | (inner != segments[..., 2:])  # of runs along rows: few pixels
+    layer, y, x = (drawn & ends).nonzero(as_tuple=True)
+    place = (segments[layer, y, x] - 1).long()[:, None].expand(-1, 2)
+    points = torch.stack([x, y], 1).float()
+    high = points.new_zeros(number, 2).scatter_reduce(0, place, points + 1, "amax")
+    low = points.new_full((number, 2), torch.inf).scatter_reduce(0, place, points, "amin").where(high > 0, 0)
+    return torch.cat([low, high], 1)
 
 
 def lookup(table: Tensor, map_: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 Masks are transformed as one integer map, and only the cropped part is resized.
 """
 
+import sys
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -78,6 +81,50 @@ class ShortSideJitter:
         return fill(sample, self.size)
 
 
+class RandomResize:
+    """Flip, resize to a random short side, half of the time after a random crop: DETR's recipe (section 4).
+
+    A crop is taken where the short side is one of `crop_shorts`; its sides are drawn from `crop_sides`, or are
+    those of the image where it is smaller. Nothing is padded: images of one batch differ in size.
+    """
+
+    def __init__(
+        self,
+        shorts: Sequence[int] = range(480, 801, 32),
+        long: int = 1333,
+        crop: float = 0.5,  # probability
+        crop_shorts: Sequence[int] = (400, 500, 600),
+        crop_sides: tuple[int, int] = (384, 600),  # least and greatest
+        flip: float = 0.5,  # probability
+    ) -> None:
+        least, greatest = crop_sides
+        if not 0 < least <= greatest:
+            raise ValueError(f"crop_sides are {least} and {greatest}, expected 0 < least <= greatest")
+        self.resizes = [ResizeShortestEdge(short, long) for short in shorts]
+        self.before_crop = [ResizeShortestEdge(short, sys.maxsize) for short in crop_shorts]
+        self.crop, self.crop_sides, self.flip = crop, (least, greatest), flip
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() < self.flip:
+            sample = mirror(sample)
+        h, w = sample.image.shape[-2:]
+        resize_to = self.resizes[rng.integers(len(self.resizes))]
+        if rng.random() >= self.crop:
+            new = resize_to.resized(h, w)
+            return crop(sample, new, new, (0, 0))
+        first = self.before_crop[rng.integers(len(self.before_crop))].resized(h, w)
+        sides = [self.draw_side(side, rng) for side in first]
+        size = resize_to.resized(*sides)
+        # one resize to where the crop has its size, instead of two: nothing is interpolated twice
+        scaled = [max(round(side * final / cut), final) for side, final, cut in zip(first, size, sides, strict=True)]
+        return crop(sample, (scaled[0], scaled[1]), size, (rng.random(), rng.random()))
+
+    def draw_side(self, side: int, rng: np.random.Generator) -> int:
+        """Draw a side of the crop of an image with this side."""
+        least, greatest = (min(limit, side) for limit in self.crop_sides)
+        return int(rng.integers(least, greatest + 1))
+
+
 class ResizeShortestEdge:
     """Resize the image to a short side of `short`, or a long side of `long` if that is smaller; keep the truth.
 
@@ -118,7 +165,8 @@ def mirror(sample: Sample) -> Sample:
 def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tuple[float, float]) -> Sample:
     """Resize a sample to `new`, then crop it to at most `size`; `place` is from 0 (top, left) to 1 (bottom, right).
 
-    Segments without pixels in the crop are removed.
+    Segments without pixels in the crop are removed. Annotated boxes are kept only if nothing is cut off; else the
+    pixels that are left say where objects end.
     """
     image, truth = sample.image, sample.truth  # (3, h, w)
     (h, w), (new_h, new_w) = image.shape[-2:], new
@@ -128,7 +176,11 @@ def crop(sample: Sample, new: tuple[int, int], size: tuple[int, int], place: tup
     rows, columns = nearest(h, new_h, top, crop_h), nearest(w, new_w, left, crop_w)
     segments = torch.from_numpy(truth.segments.numpy().take(columns, 2).take(rows, 1))
     seen = torch.bincount(segments.view(-1), minlength=len(truth.labels) + 1)[1:] > 0
-    truth = truth._replace(segments=segments, annotated_boxes=None)
+    boxes = truth.annotated_boxes
+    if boxes is not None:
+        scale = boxes.new_tensor([new_w / w, new_h / h, new_w / w, new_h / h])
+        boxes = boxes * scale if (crop_h, crop_w) == (new_h, new_w) else None
+    truth = truth._replace(segments=segments, annotated_boxes=boxes)
 
     box = (left * w / new_w, top * h / new_h, (left + crop_w) * w / new_w, (top + crop_h) * h / new_h)
     image = resize(image, crop_h, crop_w, box)

@@ -97,6 +97,6 @@ class BoxCriterion(Criterion):
     def image_terms(self, prediction: BoxPrediction, row: int, frame: Frame, truth: Annotated) -> dict[str, Tensor]:
         """Class, box and giou of one image, over its objects; see the base class."""
         one = BoxPrediction(prediction.class_logits[row][None], prediction.boxes[row][None])
-        labels, boxes = truth.labels[None], relative_boxes(truth)[None]
-        (match,), _ = self.matcher([one], labels, boxes, self.num_classes)
-        return self.terms(one, labels, boxes, match, boxes.new_tensor(float(labels.shape[1])))
+        labels, boxes = truth.labels, relative_boxes(truth)
+        (match,), _ = self.matcher([one], [labels], [boxes], self.num_classes)
+        return self.terms(one, labels[None], boxes[None], match, boxes.new_tensor(float(len(labels))))

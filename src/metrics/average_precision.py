@@ -1,13 +1,13 @@
-"""Average precision of instance masks, computed by pycocotools.
+"""Average precision of instance masks and of boxes, computed by pycocotools.
 
-Letters: M detections and N annotated segments of one image, H x W pixels.
+Letters: M detections and N annotated objects of one image, H x W pixels.
 """
 
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -36,19 +36,40 @@ def encode(masks: Tensor) -> list[RLE]:
     return coco_mask.encode(columns.cpu().numpy().T)  # (H, W, M) in Fortran's order, without another copy
 
 
-def annotations(
-    labels: Tensor, masks: Tensor | Sequence[RLE], categories: Container[int], **fields: Tensor
-) -> list[dict[str, Any]]:
-    """Segments of some categories as COCO's annotations, image and annotation ids left out.
+class Shape(NamedTuple):
+    """What detections and truths are compared by."""
 
-    `fields` hold one value for each segment. The area is that of the mask unless they say another.
+    kind: str  # as pycocotools calls it
+    columns: Callable[[Any], dict[str, list[Any]]]  # of M masks or boxes: fields of their annotations, area among them
+
+
+def of_masks(masks: Tensor | Sequence[RLE]) -> dict[str, list[Any]]:
+    """Run-length codes and areas of masks (M, H, W) bool, or of codes."""
+    codes = encode(masks) if isinstance(masks, Tensor) else [*masks]
+    return {"segmentation": codes, "area": [float(coco_mask.area(rle)) for rle in codes]}
+
+
+def of_boxes(boxes: Tensor) -> dict[str, list[Any]]:
+    """COCO's form of boxes (M, 4) left, top, right, bottom: left, top, width, height; and their areas."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    return {"bbox": torch.cat([boxes[:, :2], size], 1).tolist(), "area": size.prod(1).tolist()}
+
+
+MASK, BOX = Shape("segm", of_masks), Shape("bbox", of_boxes)
+
+
+def annotations(
+    shape: Shape, labels: Tensor, regions: Any, categories: Container[int], **fields: Tensor
+) -> list[dict[str, Any]]:
+    """Objects of some categories as COCO's annotations, image and annotation ids left out.
+
+    `regions` are masks (M, H, W), codes of masks or boxes (M, 4), as `shape` takes them. `fields` hold one value for
+    each object. The area is that of the region unless they say another.
     """
     keep = [i for i, label in enumerate(labels.tolist()) if label in categories]
-    codes = encode(masks[keep]) if isinstance(masks, Tensor) else [masks[i] for i in keep]
     columns = {
         "category_id": labels[keep].tolist(),
-        "segmentation": codes,
-        "area": [float(coco_mask.area(rle)) for rle in codes],
+        **shape.columns(regions[keep] if isinstance(regions, Tensor) else [regions[i] for i in keep]),
         **{name: field[keep].tolist() for name, field in fields.items()},
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -71,24 +92,25 @@ def index(scored: Sequence[Scored], field: str, categories: Sequence[int]) -> CO
     return coco
 
 
-def evaluate(scored: Sequence[Scored], categories: Sequence[int], **params: Any) -> COCOeval:
+def evaluate(shape: Shape, scored: Sequence[Scored], categories: Sequence[int], **params: Any) -> COCOeval:
     """The matches of detections and truths by COCO's rules; `params` replace those of pycocotools."""
-    evaluation = COCOeval(index(scored, "truths", categories), index(scored, "detections", categories), "segm")
+    evaluation = COCOeval(index(scored, "truths", categories), index(scored, "detections", categories), shape.kind)
     vars(evaluation.params).update(params)
     evaluation.evaluate()
     return evaluation
 
 
-class MaskAP(Metric):
-    """COCO's average precision of masks: the mean over the classes in `class_indices`, 100 detections an image.
+class AveragePrecision(Metric):
+    """COCO's average precision: the mean over the classes in `class_indices`, 100 detections an image.
 
-    Annotated segments of other classes, and detections of them, are left out. With `truth`, which gives the objects of
+    Annotated objects of other classes, and detections of them, are left out. With `truth`, which gives the objects of
     an image by its id and size (see src/data/instance_truth.py), these are scored against instead of those of `update`.
     """
 
     full_state_update = False
-    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     higher_is_better = True
+    shape: ClassVar[Shape]
+    names: ClassVar[tuple[str, ...]]  # of the values: AP, at IoU 0.5, at 0.75, of small, medium and large objects
 
     def __init__(self, class_indices: Sequence[int]) -> None:
         super().__init__()
@@ -97,32 +119,31 @@ class MaskAP(Metric):
         self.scored: list[Scored] = []  # not a state of torchmetrics, which gathers tensors only
         self.evaluated: COCOeval | None = None  # those images, as long as no other comes
 
-    def update(
+    def keep(
         self,
         image_id: int,
+        size: Sequence[int],  # height, width
         scores: Tensor,  # (M,)
         labels: Tensor,  # (M,) class index
-        masks: Tensor | Sequence[RLE],  # (M, H, W) bool
-        truth_masks: Tensor,  # (N, H, W) bool
+        regions: Any,  # M masks or boxes
+        truth_regions: Tensor,  # N masks or boxes
         truth_labels: Tensor,  # (N,) class index
         crowd: Tensor,  # (N,) bool
         areas: Tensor,  # (N,) pixels, as annotated: they tell small from medium and large
     ) -> None:
-        """Keep one image. Raises ValueError for run-length codes of another size."""
-        height, width = truth_masks.shape[-2:]
-        detections = annotations(labels, masks, self.classes, score=scores)
-        for detection in detections:  # pycocotools would silently overlap them by -1
-            if (size := tuple(detection["segmentation"]["size"])) != (height, width):
-                raise ValueError(f"masks of image {image_id} must be of its size {[height, width]}, got {[*size]}")
+        """Keep one image as pycocotools wants it."""
+        height, width = size
+        detections = annotations(self.shape, labels, regions, self.classes, score=scores)
         if self.truth is not None:
             truths = self.truth.of(int(image_id), (height, width))
         else:
-            truths = annotations(truth_labels, truth_masks, self.classes, iscrowd=crowd.int(), area=areas)
+            fields = {"iscrowd": crowd.int(), "area": areas}
+            truths = annotations(self.shape, truth_labels, truth_regions, self.classes, **fields)
         self.scored.append(Scored(int(image_id), height, width, detections, truths))
         self.evaluated = None
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars in 0..1: ap, ap50, ap75, ap_small, ap_medium, ap_large; nan where no such segment is annotated.
+        """Scalars in 0..1, by `names`; nan where no such object is annotated.
 
         Raises ValueError if an image was scored twice.
         """
@@ -130,11 +151,11 @@ class MaskAP(Metric):
         return dict(zip(self.names, values.where(values > -1, torch.nan), strict=True))
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """ap in 0..1 of each annotated class; every process must call it. Raises as `compute` does."""
+        """AP in 0..1 of each annotated class; every process must call it. Raises as `compute` does."""
         evaluation = self._evaluate()
         means = evaluation.eval["precision"][..., 0, -1].mean((0, 1))  # of all sizes, 100 detections; -1 if absent
         by_category = dict(zip(evaluation.params.catIds, means.tolist(), strict=True))  # which it has sorted
-        return {index: {"ap": by_category[index]} for index in self.classes if by_category[index] > -1}
+        return {index: {self.names[0]: by_category[index]} for index in self.classes if by_category[index] > -1}
 
     def _evaluate(self) -> COCOeval:
         """pycocotools' evaluation of all processes' images."""
@@ -145,7 +166,7 @@ class MaskAP(Metric):
         if repeated:
             raise ValueError(f"every image must be scored once, got these twice or more: {repeated[:10]}")
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            evaluation = evaluate(scored, [*self.classes])
+            evaluation = evaluate(self.shape, scored, [*self.classes])
             evaluation.accumulate()
             evaluation.summarize()
         self.evaluated = evaluation
@@ -167,3 +188,53 @@ class MaskAP(Metric):
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, self.scored)
         return [image for part in parts for image in part]
+
+
+class MaskAP(AveragePrecision):
+    """Average precision of instance masks: ap, ap50, ap75, ap_small, ap_medium, ap_large."""
+
+    shape = MASK
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+
+    def update(
+        self,
+        image_id: int,
+        scores: Tensor,  # (M,)
+        labels: Tensor,  # (M,) class index
+        masks: Tensor | Sequence[RLE],  # (M, H, W) bool
+        truth_masks: Tensor,  # (N, H, W) bool
+        truth_labels: Tensor,  # (N,) class index
+        crowd: Tensor,  # (N,) bool
+        areas: Tensor,  # (N,) pixels, as annotated
+    ) -> None:
+        """Keep one image. Raises ValueError for run-length codes of another size."""
+        size = truth_masks.shape[-2:]
+        self.keep(image_id, size, scores, labels, masks, truth_masks, truth_labels, crowd, areas)
+        for detection in self.scored[-1].detections:  # pycocotools would silently overlap them by -1
+            if (other := detection["segmentation"]["size"]) != [*size]:
+                raise ValueError(f"masks of image {image_id} must be of its size {[*size]}, got {[*other]}")
+
+
+class BoxAP(AveragePrecision):
+    """Average precision of boxes: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large.
+
+    Sizes are those of annotated areas, which COCO measures in masks.
+    """
+
+    shape = BOX
+    names = tuple(f"box_{name}" for name in MaskAP.names)
+
+    def update(
+        self,
+        image_id: int,
+        size: Sequence[int],  # height, width of the image
+        scores: Tensor,  # (M,)
+        labels: Tensor,  # (M,) class index
+        boxes: Tensor,  # (M, 4) left, top, right, bottom in pixels
+        truth_boxes: Tensor,  # (N, 4)
+        truth_labels: Tensor,  # (N,) class index
+        crowd: Tensor,  # (N,) bool
+        areas: Tensor,  # (N,) pixels, as annotated
+    ) -> None:
+        """Keep one image."""
+        self.keep(image_id, size, scores, labels, boxes, truth_boxes, truth_labels, crowd, areas)

@@ -1,4 +1,4 @@
-"""Quality of the prediction for a single image, in 0..1: PQ, mean IoU or AP.
+"""Quality of the prediction for a single image, in 0..1: PQ, mean IoU or AP of masks or boxes.
 
 Letters: M detections and N annotated segments of the image, K classes, H x W pixels, T thresholds.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.metrics.average_precision import Scored, annotations, evaluate
+from src.metrics.average_precision import BOX, MASK, Scored, Shape, annotations, evaluate
 from src.metrics.mean_iou import VOID
 from src.metrics.panoptic_quality import class_quality
 
@@ -44,35 +44,53 @@ def image_ap(
     truth_labels: Tensor,  # (N,) class index
     crowd: Tensor,  # (N,) bool
 ) -> float:
-    """Return AP of one image over IoU 0.50 to 0.95; nan without annotated segments.
+    """Return AP of the masks of one image over IoU 0.50 to 0.95; nan without annotated segments.
 
     Detections of all classes share one ranking. A detection of a class that the image does not have therefore lowers
     the precision of all detections with lower scores; COCO's mean over classes would not count it.
     """
+    return ranked_ap(MASK, scores, labels, masks, truth_masks, truth_labels, crowd)
+
+
+def image_box_ap(
+    scores: Tensor,  # (M,)
+    labels: Tensor,  # (M,) class index
+    boxes: Tensor,  # (M, 4) left, top, right, bottom in pixels
+    truth_boxes: Tensor,  # (N, 4)
+    truth_labels: Tensor,  # (N,) class index
+    crowd: Tensor,  # (N,) bool
+) -> float:
+    """Return AP of the boxes of one image, as `image_ap` of its masks; nan without annotated boxes."""
+    return ranked_ap(BOX, scores, labels, boxes, truth_boxes, truth_labels, crowd)
+
+
+def ranked_ap(
+    shape: Shape, scores: Tensor, labels: Tensor, regions: Tensor, truths: Tensor, truth_labels: Tensor, crowd: Tensor
+) -> float:
+    """Return AP of one image from one ranking of all classes, of M regions and N annotated ones."""
     if not bool((~crowd).any()):
         return float("nan")
     if not len(labels):
         return 0.0
-    matched, ignored = coco_match(scores, labels, masks, truth_masks, truth_labels, crowd)
+    matched, ignored = coco_match(shape, scores, labels, regions, truths, truth_labels, crowd)
     return average_precision(matched, ignored, int((~crowd).sum()))
 
 
 def coco_match(
-    scores: Tensor, labels: Tensor, masks: Tensor, truth_masks: Tensor, truth_labels: Tensor, crowd: Tensor
+    shape: Shape, scores: Tensor, labels: Tensor, regions: Tensor, truths: Tensor, truth_labels: Tensor, crowd: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match detections by COCO's rules, class by class; arguments as `image_ap`.
+    """Match detections by COCO's rules, class by class; arguments as `ranked_ap`.
 
     Return two bool arrays (T, M) with the detections of all classes ranked by score, at most `MAX_DETECTIONS`: which
-    match an annotated segment at each IoU threshold, and which are ignored because they match a crowd region.
+    match an annotated object at each IoU threshold, and which are ignored because they match a crowd region.
     """
     categories = sorted({*labels.tolist(), *truth_labels.tolist()})
-    detections = annotations(labels, masks, categories, score=scores)
-    truths = annotations(truth_labels, truth_masks, categories, iscrowd=crowd.int())
-    height, width = masks.shape[-2:]
-    image = Scored(0, height, width, detections, truths)
+    detections = annotations(shape, labels, regions, categories, score=scores)
+    annotated = annotations(shape, truth_labels, truths, categories, iscrowd=crowd.int())
+    image = Scored(0, 0, 0, detections, annotated)  # codes have the size of their mask, and boxes need none
     every_area = {"areaRng": [[0, 1e10]], "areaRngLbl": ["all"]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = evaluate([image], categories, maxDets=[MAX_DETECTIONS], **every_area)
+        evaluation = evaluate(shape, [image], categories, maxDets=[MAX_DETECTIONS], **every_area)
     by_class = [result for result in evaluation.evalImgs if result is not None]
     ranked_scores = np.concatenate([result["dtScores"] for result in by_class])
     order = np.argsort(-ranked_scores, kind="stable")[:MAX_DETECTIONS]

@@ -55,8 +55,9 @@ def read(root: Path, layout: str, problems: list[Problem] | None = None) -> Coco
 
 
 def same(ours: Sample, theirs: Sample) -> bool:
-    """Whether two samples show the same picture, masks, classes, crowds and areas."""
-    pairs = zip((ours.image, *ours.truth), (theirs.image, *theirs.truth), strict=True)
+    """Whether two samples show the same picture, masks, classes, crowds, areas and boxes."""
+    one, other = ((sample.image, *sample.truth[:4], sample.truth.boxes()) for sample in (ours, theirs))
+    pairs = zip(one, other, strict=True)
     return all(torch.equal(one, other) for one, other in pairs)
 
 

@@ -42,9 +42,13 @@ class Chosen(Scenes):
         return self.scenes.identified(int(self.indices[index]))
 
 
-def opened(make: Callable[..., Scenes], report: Report) -> Scenes:
-    """Make scenes; problems found before an image is read go to `report`, if `make` takes that argument."""
-    return make(report=report) if "report" in signature(make).parameters else make()
+def opened(make: Callable[..., Scenes], report: Report, segmentation: str) -> Scenes:
+    """Make scenes for a task; problems found before an image is read go to `report`.
+
+    `make` is told both if it takes such arguments; boxes need no masks.
+    """
+    told = {"report": report, "masks": segmentation != "boxes"}
+    return make(**{name: value for name, value in told.items() if name in signature(make).parameters})
 
 
 def sound(scenes: Scenes, split: str, num_workers: int) -> tuple[Scenes, list[Problem], int]:

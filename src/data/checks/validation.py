@@ -57,7 +57,8 @@ class Validation:
             started = time.perf_counter()
             problems: list[Problem] = []
             try:
-                scenes = opened(data.train if split == "train" else data.val, problems.extend)
+                make = data.train if split == "train" else data.val
+                scenes = opened(make, problems.extend, data.segmentation)
             except DataError as error:
                 surveys.append(Survey(split, 0, [*problems, *error.problems], [], {}, 0.0))
             else:

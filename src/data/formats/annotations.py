@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.data.formats.boxes import corners_of
 from src.data.formats.categories import categories_in
 from src.data.formats.coco_file import Layout, group_annotations, images_in
 from src.data.formats.json_file import Entry, entries_of, read_json
@@ -51,18 +52,21 @@ class Annotations:
     """Images in the order of their ids, and the objects in each.
 
     Categories of instances files are things unless the file says otherwise; panoptic files must say. `keep_empty` keeps
-    images without an object, or with crowds only. Problems go to `report`: repeated ids, annotations of images or
+    images without an object, or with crowds only. Objects of instances files need masks, or with `masks=False` a box or
+    a mask. Problems go to `report`: repeated ids, annotations of images or
     categories that are not listed, values without a meaning, and values that are read differently than written. If
     `report` returns, the first of equal ids counts, and the label of an object with such a problem is -1. Raises
     DataError for another layout.
     """
 
-    def __init__(self, file: Path, layout: Layout, keep_empty: bool, report: Report = refuse) -> None:
+    def __init__(
+        self, file: Path, layout: Layout, keep_empty: bool, report: Report = refuse, masks: bool = True
+    ) -> None:
         self.file = file
         document = read_json(file)
         self.categories = categories_in(document, file, report, isthing=1 if layout == "instances" else None)
         by_id = images_in(document, file, report)
-        groups = group_annotations(document, layout, by_id, file, report)
+        groups = group_annotations(document, layout, by_id, file, report, masks)
         unlisted = sorted(groups.keys() - by_id.keys(), key=str)
         report(
             self._problem(Kind.UNLISTED, id_, "is annotated but not listed", "an entry in 'images'") for id_ in unlisted
@@ -113,7 +117,8 @@ class Annotations:
             np.array([object_["iscrowd"] for object_ in objects], bool),
             np.array([object_["area"] for object_ in objects], np.float32),
         )
-        # panoptic segments have no outline
+        # panoptic segments have no outline, and their boxes are not read
+        self.boxes = corners_of([o if "segmentation" in o else {} for o in objects])  # (N, 4)
         self.outlines = TextRows(json.dumps(o["segmentation"]) if "segmentation" in o else "" for o in objects)
 
     def __len__(self) -> int:
@@ -129,8 +134,12 @@ class Annotations:
         span = slice(self.starts[index], self.starts[index + 1])
         return Objects(*(column[span] for column in self.objects))
 
+    def boxes_of(self, index: int) -> np.ndarray:
+        """Left, top, right and bottom of the objects of one image, NaN where not annotated: (N, 4) float32."""
+        return self.boxes[self.starts[index] : self.starts[index + 1]]
+
     def segmentations_of(self, index: int) -> list[Any]:
-        """The polygons or run lengths of each object of one image."""
+        """The polygons or run lengths of each object of one image; None for an object that has none."""
         return [json.loads(self.outlines[n]) for n in range(self.starts[index], self.starts[index + 1])]
 
 

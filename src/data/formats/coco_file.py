@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from src.data.formats.boxes import normalize_boxes
 from src.data.formats.json_file import Entry, brief, checked_entries, entries_of
 from src.data.formats.polygons import normalize_outlines
 from src.data.formats.values import ANNOTATIONS, IMAGES, MASKS, SEGMENTS, Value, is_id, normalize, to_whole
@@ -32,16 +33,18 @@ def images_in(document: Any, file: Path, report: Report) -> dict[ImageId, Entry]
 
 
 def group_annotations(
-    document: Any, layout: Layout, image_ids: Collection[ImageId], file: Path, report: Report
+    document: Any, layout: Layout, image_ids: Collection[ImageId], file: Path, report: Report, masks: bool = True
 ) -> Groups:
-    """The objects of each annotated image, whether it is in `image_ids` or not."""
+    """The objects of each annotated image, whether it is in `image_ids` or not; see `Annotations` for `masks`."""
     annotations = entries_of(document, "annotations", file)
     for other, key in KEYS.items():
         if annotations and KEYS[layout] not in annotations[0] and key in annotations[0]:
             expected = f"{KEYS[layout]!r} in its annotations; data=coco_{other} or custom_{other} reads this file"
             fail(Kind.UNREADABLE, file, f"is of COCO's {other} layout", expected)
-    group = group_segments if layout == "panoptic" else group_instances
-    groups, problems = group(annotations, image_ids, file)
+    if layout == "panoptic":
+        groups, problems = group_segments(annotations, image_ids, file)
+    else:
+        groups, problems = group_instances(annotations, image_ids, file, masks)
     report(problems)
     return groups
 
@@ -75,15 +78,17 @@ def group_segments(
 
 
 def group_instances(
-    annotations: list[Entry], image_ids: Collection[ImageId], file: Path
+    annotations: list[Entry], image_ids: Collection[ImageId], file: Path, masks: bool
 ) -> tuple[Groups, list[Problem]]:
-    """Instances layout: one annotation per object, with its outline."""
+    """Instances layout: one annotation per object, with its outline, its box or both."""
     ids = [entry["id"] for entry in annotations if isinstance(entry.get("id"), int | str)]
     problems = [*repeated_ids(file, "annotation", ids)]
     problems += normalize_owned(annotations, ANNOTATIONS, image_ids, file)
     annotations = [entry for entry in annotations if entry["image_id"] is not None]
     problems += number_annotations(annotations, file)
-    problems += normalize_outlines(annotations, file)
+    problems += normalize_outlines(annotations, file, masks)
+    of_boxes = normalize_boxes(annotations, file)
+    problems += of_boxes if not masks else []
     groups: Groups = {}
     for entry in annotations:
         groups.setdefault(entry["image_id"], ("", []))[1].append(entry)

@@ -13,11 +13,11 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from src.data.formats.annotations import Annotations, Objects
+from src.data.formats.boxes import misplaced, rectangle
 from src.data.problems import DataError, Kind, Problem, refuse
 
 Rle = dict[str, Any]  # size, (height, width), and counts
 DUPLICATE = 0.9  # intersection over union from which two objects of a class count as one
-EDGE = 1.0  # pixels by which a polygon may pass the edge, as COCO's own do
 FAR = 1e5  # pixels; pycocotools walks along an outline in small steps, and crashes if it cannot count them
 
 
@@ -28,6 +28,11 @@ class Outline(NamedTuple):
     id: int  # of the annotation
     shape: list[list[float]] | Rle | None  # polygons, x, y, x, y ...; None: has none, which is reported on reading
     size: tuple[int, int]  # height, width
+    box: np.ndarray | None = None  # left, top, right, bottom; drawn if there is no shape
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.shape is not None or self.box is not None
 
     def rle(self) -> Rle:
         """Return a compressed RLE; whether it covers the image, only `mask` checks. Raises DataError."""
@@ -35,13 +40,15 @@ class Outline(NamedTuple):
             refuse(self._invalid())
             if isinstance(self.shape, dict) and not isinstance(self.shape["counts"], list):
                 return self.shape
+            if self.shape is None:
+                return mask_to_rle(self.mask())
             rle = mask_utils.frPyObjects(self.shape, *self.size)
             return mask_utils.merge(rle) if isinstance(self.shape, list) else rle
 
     def mask(self) -> np.ndarray:
         """Return the mask (height, width) uint8. Raises DataError."""
         if self.shape is None:
-            return np.zeros(self.size, np.uint8)
+            return np.zeros(self.size, np.uint8) if self.box is None else rectangle(self.box, self.size)
         rle = self.rle()
         with self._named_errors():
             mask = mask_utils.decode(rle)
@@ -95,14 +102,8 @@ class Outline(NamedTuple):
         """Report polygons past the edge of the image: an error if more than half of the bounding box lies outside."""
         for polygon in self.shape if isinstance(self.shape, list) else ():
             corners = np.array(polygon, float).reshape(-1, 2)  # x, y
-            low, high, limit = corners.min(0), corners.max(0), np.array(self.size[::-1])
-            if (low >= -EDGE).all() and (high <= limit + EDGE).all():
-                continue
-            sides = np.maximum(high - low, 1e-9)
-            inside = np.prod((np.minimum(high, limit) - np.maximum(low, 0)).clip(0) / sides)
-            box = f"spans x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}"
-            kind = Kind.OUTSIDE if inside < 0.5 else Kind.OVER_EDGE
-            yield self.problem(kind, box, f"x from 0 to {limit[0]}, y from 0 to {limit[1]}")
+            if wrong := misplaced(corners.min(0), corners.max(0), self.size):
+                yield self.problem(*wrong)
 
     def empty(self, area: float) -> Problem:
         """A mask without a pixel: only a warning if the file itself gives an `area` below one."""
@@ -114,7 +115,9 @@ class Outline(NamedTuple):
 def outlines_of(annotations: Annotations, index: int, size: tuple[int, int]) -> list[Outline]:
     """Return the outlines of the objects of an image of a size (height, width)."""
     ids, shapes = annotations.of(index).ids.tolist(), annotations.segmentations_of(index)
-    return [Outline(annotations.file, id_, shape, size) for id_, shape in zip(ids, shapes, strict=True)]
+    boxes = [None if np.isnan(box).any() else box for box in annotations.boxes_of(index)]
+    rows = zip(ids, shapes, boxes, strict=True)
+    return [Outline(annotations.file, id_, shape, size, box) for id_, shape, box in rows]
 
 
 def mask_to_rle(mask: np.ndarray) -> Rle:
@@ -128,7 +131,7 @@ def problems_of_masks(objects: Objects, outlines: Sequence[Outline]) -> Iterator
     rles: dict[int, Rle] = {}  # by place among the objects
     for place, outline in enumerate(outlines):
         try:
-            if outline.shape is not None:
+            if outline.is_drawn:
                 rles[place] = outline.checked_rle()
         except DataError as error:
             yield from error.problems

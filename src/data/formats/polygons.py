@@ -1,5 +1,6 @@
 """Outlines of objects as other tools write them, normalized to COCO's forms: polygons, x, y, x, y ..., or RLEs."""
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,20 @@ LEAST = 6  # numbers of a polygon that has an area: three corners
 EXPECTED = "polygons, x, y, x, y ..., or run lengths, size and counts"
 FLAT = "has one list of numbers for segmentation, read as one polygon"
 PAIRS = "has corners as pairs, read as x, y, x, y ..."
+NOT_ENOUGH = "boxes are not enough for masks, use segmentation=boxes to detect objects"
 DROPPED = "has parts of one or two corners, which draw nothing and are left out"
 
 
-def normalize_outlines(entries: list[Entry], file: Path) -> list[Problem]:
+def normalize_outlines(entries: list[Entry], file: Path, masks: bool = True) -> list[Problem]:
     """Normalize the outlines of objects in place and return the problems.
 
-    An outline without a meaning becomes None, and so does the category of its object.
+    An outline without a meaning becomes None, and so does the category of its object. Without `masks`, an object may
+    have no outline, which is None.
     """
-    problems = []
     bare = [entry for entry in entries if not entry.get("segmentation")]
     for entry in bare:
-        entry["segmentation"] = entry["category_id"] = None
-    if bare and len(bare) == len(entries):  # a file that was made for detection
-        content = "boxes only" if any(entry.get("bbox") for entry in entries) else "no segmentation at all"
-        found = f"has {content}, in all of its {len(entries)} annotations"
-        problems.append(Problem(Kind.OUTLINE, str(file), "", found, f"{EXPECTED}: boxes are not enough for masks"))
-    else:
-        problems += [invalid(entry, "has no segmentation", file) for entry in bare]
+        entry["segmentation"] = None
+    problems = [*without_outline(bare, len(entries), file)] if masks else []
     ids_of: dict[str, list[Any]] = {}  # the annotations of each other form
     for entry in entries:
         outline = entry["segmentation"]
@@ -44,6 +41,20 @@ def normalize_outlines(entries: list[Entry], file: Path) -> list[Problem]:
     for form, ids in ids_of.items():
         problems.append(read_as(file, f"annotation {ids[0]}", form, EXPECTED, len(ids)))
     return problems
+
+
+def without_outline(bare: list[Entry], number: int, file: Path) -> Iterator[Problem]:
+    """Report the objects without an outline, of a number of objects; their categories become None."""
+    for entry in bare:
+        entry["category_id"] = None
+    if bare and len(bare) == number:  # a file that was made for detection
+        content = "boxes only" if any(entry.get("bbox") for entry in bare) else "no segmentation at all"
+        found = f"has {content}, in all of its {number} annotations"
+        yield Problem(Kind.OUTLINE, str(file), "", found, f"{EXPECTED}: {NOT_ENOUGH}")
+        return
+    for entry in bare:
+        has_box = bool(entry.get("bbox"))
+        yield invalid(entry, "has no segmentation", file, f"{EXPECTED}: {NOT_ENOUGH}" if has_box else EXPECTED)
 
 
 def is_normal(outline: Any) -> bool:
@@ -94,5 +105,5 @@ def why_invalid(outline: Any) -> str:
     return f"has an invalid segmentation, {repr(outline)[:60]}"
 
 
-def invalid(entry: Entry, found: str, file: Path) -> Problem:
-    return Problem(Kind.OUTLINE, str(file), f"annotation {entry['id']}", found, EXPECTED)
+def invalid(entry: Entry, found: str, file: Path, expected: str = EXPECTED) -> Problem:
+    return Problem(Kind.OUTLINE, str(file), f"annotation {entry['id']}", found, expected)
