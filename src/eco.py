@@ -5,11 +5,12 @@ Settings are those of the parent; settings that begin with `gates.` are those of
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -191,7 +192,7 @@ def values_of(overrides: Sequence[str]) -> dict[str, str]:
 
 def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> Gates:
     """Return the gates of the chain. Refuse an experiment that trains no gate."""
-    name = cfg.gates or f"eco_gate_{HydraConfig.get().runtime.choices['data'].split('_')[0]}"
+    name = cfg.gates or default_gates(HydraConfig.get().runtime.choices)
     for override in cfg.gate_overrides:
         if name_of(override) in SET_BY_CHAIN:
             fail(f"gates.{override}: every gate has that from the chain; expected another setting, or betas=[...]")
@@ -201,6 +202,13 @@ def gates_of(cfg: DictConfig, folder: Path, shared: list[str]) -> Gates:
     if task._target_ != "src.tasks.gate_training.GateTraining":
         fail(f"gates={name}: an experiment of {task._target_}, expected one of a gate, for example eco_gate_coco")
     return Gates(overrides, list(task.gate.inputs), shared=takes_any_beta(task.target) and cfg.evaluate)
+
+
+def default_gates(choices: Mapping[str, str]) -> str:
+    """Return the experiment of the gates for a model on a data set, else that of the data set: eco_gate_coco."""
+    data = choices["data"].split("_")[0]
+    own = f"eco_gate_{choices['model']}_{data}"
+    return own if own in GlobalHydra.instance().config_loader().get_group_options("experiment") else f"eco_gate_{data}"
 
 
 def arguments(overrides: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Segment images from a notebook or a service.
+"""Segment images, or detect objects in them, from a notebook or a service.
 
 predictor = Predictor.load("runs/NAME/TIME/checkpoints/best.ckpt", "exit=2")
-answer = predictor(["photo.jpg"])[0]  # answer.panoptic.ids (H, W), answer.instances.masks, answer.exit, ...
+answer = predictor(["photo.jpg"])[0]  # answer.panoptic.ids (H, W), .instances.masks, .boxes.boxes, .exit, ...
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,7 +57,7 @@ class Predictor:
         return cls(configure([*map(quote_path, typed)], "predict"))
 
     def __call__(self, images: Sequence[Any]) -> list[Any]:
-        """Return the prediction of each image: panoptic segments, instances, semantic map (H, W), exit and GMAC.
+        """Return the prediction of each image: panoptic segments, instances, semantic map (H, W) or boxes, exit, GMAC.
 
         Args:
             images: paths, Pillow images, or uint8 arrays (H, W, 3) or tensors (3, H, W), RGB.

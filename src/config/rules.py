@@ -97,7 +97,8 @@ RULES = {
     "max_time": text("days:hours:minutes:seconds, for example 00:12:00:00", r"\d+(:\d\d){3}").or_null(),
     "schedule": list_of(
         FROM_ZERO,
-        "a list of whole numbers from 0, the layers with 1, 2, 3 (and so on) active levels, for example [0, 0, 6] or [3, 3, 3]",
+        "a list of whole numbers from 0, the layers with 1, 2, 3 and more active levels, for example [0, 0, 6] or "
+        "[3, 3, 3]",
         least=0,
     ),
     "exits": either("a list of depths from 1, or null for the last", list_of(COUNT, "").or_null()),

@@ -1,4 +1,4 @@
-"""Write predictions: overlays, COCO panoptic PNGs and JSON, instances or boxes as COCO results, semantic PNGs, exits.csv.
+"""Write predictions: overlays, COCO panoptic PNGs and JSON, COCO results of objects, semantic PNGs, and exits.csv.
 
 Letters: h x w pixels of a prediction, H x W pixels of its image.
 """

@@ -13,7 +13,8 @@ from src.reporting.runs import Run
 CELLS = 20_000  # of all tables of a page: more would make a browser slow
 FORM = ".2f"  # per cents
 BY_CLASS = {"miou": "iou"}  # the score of a class, if it is not called as its mean over classes
-SIZES = {"ap": "all", "ap_small": "small, below 32²", "ap_medium": "medium", "ap_large": "large, above 96²"}
+SIZES = {"": "all", "_small": "small, below 32²", "_medium": "medium", "_large": "large, above 96²"}
+BY_SIZE = {"ap": "{}", "box_ap": "boxes: {}"}  # scores that are split so, and titles of their rows
 
 
 class Row(NamedTuple):
@@ -90,9 +91,12 @@ def place_of(point: Point) -> tuple[bool, float]:
 
 def sizes_of(points: Sequence[Point]) -> list[Row]:
     """Return rows of AP of all objects and by size; empty without any size."""
-    rows = [Row(title, score) for score, title in SIZES.items()]
-    found = [row for row in rows if any(math.isfinite(value) for point in points for value in row.values(point))]
-    return found if len(found) > 1 else []
+    found = []
+    for score, form in BY_SIZE.items():
+        rows = [Row(form.format(title), f"{score}{size}") for size, title in SIZES.items()]
+        known = [row for row in rows if any(math.isfinite(value) for point in points for value in row.values(point))]
+        found += known if len(known) > 1 else []
+    return found
 
 
 def classes_of(points: Sequence[Point], quality: str) -> list[Row]:

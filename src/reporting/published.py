@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 ZOO, TABLE_1 = "Mask2Former's model zoo", "Mask2Former's table 1, second hand"
 PRO_SCALE, ECO = "PRO-SCALE's README", "ECO-M2F's README"
+DETR, DEFORMABLE_DETR, DINO = "DETR's table 1", "Deformable DETR's table 1", "DINO's table 1"
 
 
 class Published(NamedTuple):
@@ -12,7 +13,7 @@ class Published(NamedTuple):
 
     data_set: str  # as in `Settings.data_set`
     model: str
-    score: str  # PQ, AP or mIoU by task; per cent, digits as published
+    score: str  # PQ, AP, mIoU or box AP by task; per cent, digits as published
     gflops: str  # 1e9 multiply-adds of an image, digits as published; empty: not found
     source: str
 
@@ -27,11 +28,12 @@ class Published(NamedTuple):
         return OTHER_MEASURES.get(self.data_set, "")
 
 
-MEASURES = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}
+MEASURES = {"panoptic": "pq", "instance": "ap", "semantic": "miou", "boxes": "box_ap"}
 OTHER_MEASURES = {
     "Cityscapes val, instance": "Cityscapes' own AP, which integrates the precision-recall curve as it is; ours is "
     "COCO's, which takes the best precision at a recall or a higher one, and so tends to be higher"
 }
+BOXES = "COCO val2017, boxes"
 COCO, CITYSCAPES = "COCO val2017, panoptic", "Cityscapes val, panoptic"
 PUBLISHED = [
     Published(COCO, "Mask2Former, R50", "51.9", "226", f"{ZOO}; GFLOPs: {TABLE_1}"),
@@ -58,6 +60,11 @@ PUBLISHED = [
     Published("ADE20K val, instance", "Mask2Former, Swin-L (ImageNet-21k)", "34.9", "", ZOO),
     Published("ADE20K val, semantic", "Mask2Former, R50", "47.2", "", ZOO),
     Published("ADE20K val, semantic", "Mask2Former, Swin-T", "47.7", "", ZOO),
+    Published(BOXES, "DETR, R50, 500 epochs", "42.0", "86", DETR),
+    Published(BOXES, "Deformable DETR, R50, 50 epochs", "43.8", "173", DEFORMABLE_DETR),
+    Published(BOXES, "Deformable DETR, R50, with box refinement", "45.4", "173", DEFORMABLE_DETR),
+    Published(BOXES, "Deformable DETR, R50, in two stages", "46.2", "173", DEFORMABLE_DETR),
+    Published(BOXES, "DINO, R50, four levels, 12 epochs", "49.0", "279", DINO),
 ]
 
 

@@ -13,7 +13,7 @@ from src.metrics.cost import ImageCost
 from src.models.model import Model
 from src.models.postprocess import Frame
 from src.tasks.batches import like_sized, sizes_of
-from src.tasks.evaluation import Evaluation, ImagePrediction
+from src.tasks.evaluation import Evaluation, ImagePrediction, check_answers
 from src.weights.checkpoint import check_state
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ class BaseTask(lightning.LightningModule):
         if instance_truth is not None and segmentation == "semantic":
             raise ValueError(f"task.instance_truth={instance_truth}: segmentation=semantic has no AP; expected null")
         isthing = [category.isthing for category in categories]
+        made = postprocess(isthing=isthing)
+        check_answers(segmentation, made)  # before weights are read
         self.model = model(num_classes=len(categories))
-        self.make_evaluation = partial(Evaluation, segmentation, isthing, postprocess(isthing=isthing))
+        self.make_evaluation = partial(Evaluation, segmentation, isthing, made)
         self.instance_truth = instance_truth
         self.score(*(f"exit{depth}" for depth in self.model.exits))
         self.cost_of = ImageCost(self.model, self.model.exits, segmentation)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from src.metrics.average_precision import AveragePrecision
 from src.models.box_postprocess import Boxes
 from src.models.postprocess import Frame, Instances, Panoptic
 from src.tasks.measures import MEASURES
@@ -28,6 +29,17 @@ class ImagePrediction(NamedTuple):
     boxes: Boxes | None = None  # in pixels of the image
 
 
+def check_answers(segmentation: str, postprocess: Any) -> None:
+    """Raise ValueError for an unknown kind of segmentation, and for post-processing that gives other answers."""
+    if segmentation not in SCORES:
+        raise ValueError(f"segmentation={segmentation}: expected one of {', '.join(SCORES)}")
+    if missing := [field for name in SCORES[segmentation] if not hasattr(postprocess, field := MEASURES[name].field)]:
+        raise ValueError(
+            f"segmentation={segmentation}: {type(postprocess).__name__} gives no {missing[0]}; expected boxes with a "
+            "detector (model=detr, deformable_detr or dino), and panoptic, instance or semantic with model=mask2former"
+        )
+
+
 class Evaluation(nn.Module):
     """The metrics of one kind of segmentation, updated image by image.
 
@@ -39,20 +51,26 @@ class Evaluation(nn.Module):
 
     def __init__(self, segmentation: str, isthing: Sequence[bool], postprocess: Any):
         super().__init__()
-        if segmentation not in SCORES:
-            raise ValueError(f"segmentation={segmentation}: expected one of {', '.join(SCORES)}")
+        check_answers(segmentation, postprocess)
         self.postprocess, self.isthing = postprocess, list(isthing)
         self.measures = {name: MEASURES[name] for name in SCORES[segmentation]}
         self.metrics: Any = nn.ModuleDict({name: one.metric(self.isthing) for name, one in self.measures.items()})
 
     def take_truth(self, truth: Any) -> None:
         """Score AP against the objects of an annotation file (see `MaskAP`) instead of the data set's own segments."""
-        self.metrics["ap"].truth = truth
+        for metric in self.metrics.values():
+            if isinstance(metric, AveragePrecision):
+                metric.truth = truth
 
     @property
     def quality(self) -> str:
         """The name of the main score."""
         return next(iter(self.measures))
+
+    @property
+    def of_masks(self) -> bool:
+        """Whether answers are maps or masks (`Measure.of_masks`)."""
+        return all(one.of_masks for one in self.measures.values())
 
     @property
     def names(self) -> list[str]:

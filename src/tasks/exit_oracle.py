@@ -26,7 +26,8 @@ class ExitOracle(EvaluationTask):
 
     Quality is that of a single image, nan for an image without annotations. It is a score in 0..1: PQ (panoptic), mean
     IoU over its classes (semantic) or AP over one ranking of all classes (instance and boxes, see `image_ap`). Or it is
-    minus the loss: negative, without a lower bound, and smooth, where a score jumps when the IoU of a segment crosses one half.
+    minus the loss: negative, without a lower bound, and smooth, where a score jumps when the IoU of a segment crosses
+    one half.
 
     Args:
         criterion: takes the number of classes; of the loss as quality.

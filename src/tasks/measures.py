@@ -26,6 +26,7 @@ class Measure(NamedTuple):
     metric: Callable[[Sequence[bool]], Any]  # from which classes are things
     update: Callable[[Any, Any, Any, int], None]  # metric, answer, truth, image id
     quality: Callable[[Any, Any, Sequence[bool]], float]  # of answer, truth, which classes are things: 0..1, or nan
+    of_masks: bool = True  # views of an image can be merged, and answers for large images may be smaller
 
 
 def things(isthing: Sequence[bool]) -> list[int]:
@@ -106,5 +107,6 @@ MEASURES = {
         lambda isthing: BoxAP(things(isthing)),
         update_box_ap,
         quality_box_ap,
+        of_masks=False,
     ),
 }

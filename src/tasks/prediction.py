@@ -48,6 +48,11 @@ class PredictionTask(GatedEvaluation):
         super().__init__(gate=gate, budget_gflops=None if gate is None else budget_gflops, **others)
         if exit not in (None, *self.model.exits):
             raise ValueError(f"exit={exit}: the model has the exits {self.model.exits}, expected one of them")
+        if not self.evaluation.of_masks and len(scales) * (1 + mirror) > 1:
+            raise ValueError(
+                f"scales={list(scales)} mirror={str(mirror).lower()}: several views are merged by their masks, and "
+                f"segmentation={self.segmentation} has none; expected one scale and mirror=false"
+            )
         self.exit = self.model.exits[-1] if exit is None else exit
         self.budget = budget_gflops if gate is None else None
         self.resizes = [resize.scaled(scale) for scale in scales]
@@ -82,7 +87,7 @@ class PredictionTask(GatedEvaluation):
 
     def request(self, size: Size) -> "Request":
         """Return the sizes and costs of an image of a size."""
-        frame = bounded(size, self.max_pixels)
+        frame = bounded(size, self.max_pixels) if self.evaluation.of_masks else size
         return Request(size, frame, self.costs(size, prod(frame)))
 
     def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:

@@ -11,12 +11,13 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from src.callbacks.sample_images import Picture, Pictures, extremes, masks_of, take
+from src.callbacks.sample_images import Picture, Pictures, boxes_of, extremes, masks_of, take
 from src.data.shapes import Shapes
 from src.data.targets import Batch, Sample, Truth, collate
 from src.metrics.mean_iou import semantic_map
+from src.models.box_postprocess import Boxes
 from src.models.postprocess import Instances, Panoptic
-from src.painting import HEIGHT, MARGIN, TITLE, Segments
+from src.painting import HEIGHT, MARGIN, TITLE, Segments, shade
 from src.tasks.evaluation import ImagePrediction
 
 SCENES = Shapes(3, size=48, void=0.0, crowd=0.0)
@@ -27,6 +28,8 @@ def answer_with(truth: Truth, segmentation: str) -> ImagePrediction:
     scores = torch.linspace(0.6, 0.9, len(truth.labels))
     if segmentation == "panoptic":
         return ImagePrediction(Panoptic(truth.segments[0], truth.labels, scores), None, None)
+    if segmentation == "boxes":
+        return ImagePrediction(boxes=Boxes(scores, truth.labels, truth.boxes()))
     if segmentation == "instance":
         return ImagePrediction(None, Instances(scores, truth.labels, truth.masks()), None)
     return ImagePrediction(None, None, semantic_map(truth.segments, truth.labels))
@@ -73,6 +76,40 @@ def test_a_right_prediction_looks_like_the_truth(segmentation: str) -> None:
     assert same(image, photo.resize((2 * HEIGHT, HEIGHT)))
     assert same(annotated, predicted)
     assert not same(annotated, image)
+
+
+def test_boxes_are_outlines_with_a_name_and_a_score() -> None:
+    """In the colour of their class, at the place of the truth; without scores for the truth, unsure ones not at all."""
+    sample = wide(SCENES[1])
+    truth = sample.truth.for_task(SCENES.categories, "boxes")
+    assert len(truth.labels)
+    answer = answer_with(truth, "boxes")
+    image, annotated, predicted = panels(draw(sample.image, truth, answer), 2 * HEIGHT)
+    scale = HEIGHT / sample.image.shape[-2]
+    left, top, _, bottom = (round(scale * float(x)) for x in truth.boxes()[0])
+    at = (left, (2 * top + bottom) // 3)
+    category = SCENES.categories[int(truth.labels[0])]
+    assert annotated.getpixel(at) == predicted.getpixel(at) == shade(category, 0)
+    assert not same(annotated, predicted)  # scores
+    unsure = answer._replace(boxes=answer.boxes._replace(scores=answer.boxes.scores - 0.5))  # type: ignore[union-attr]
+    assert same(panels(draw(sample.image, truth, unsure), 2 * HEIGHT)[2], image)
+
+
+def test_boxes_have_a_form_of_their_own_in_wandb() -> None:
+    """Pixels of the photo, class, caption and score; no masks beside them, as there are no boxes beside masks."""
+    sample = SCENES[1]
+    truth = sample.truth.for_task(SCENES.categories, "boxes")
+    batch = collate([sample._replace(truth=truth)])
+    picture = take(task_of(answer_with(truth, "boxes")), batch, 0, 1)
+    (layers,) = boxes_of([picture], SCENES.categories)
+    assert list(layers) == ["truth", "exit 1"]
+    assert masks_of([picture], SCENES.categories) == [{}]
+    assert boxes_of([take(task_of(answer_with(truth, "panoptic")), batch, 0, None)], SCENES.categories) == [{}]
+    scale = HEIGHT / 48
+    first = layers["truth"]["box_data"][0]
+    assert list(first["position"].values()) == pytest.approx([scale * x for x in truth.boxes()[0].tolist()])
+    assert layers["truth"]["class_labels"][first["class_id"]] == first["box_caption"]
+    assert all(0.5 <= one["scores"]["score"] <= 1 for one in layers["exit 1"]["box_data"])
 
 
 def nothing(segmentation: str, size: tuple[int, int]) -> ImagePrediction:

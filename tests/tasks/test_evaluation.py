@@ -10,12 +10,13 @@ from src.data.shapes import Shapes
 from src.data.targets import Category, Truth
 from src.metrics.mean_iou import VOID, semantic_map
 from src.models import postprocess
+from src.models.box_postprocess import Boxes, BoxPostprocess
 from src.models.postprocess import Frame, Instances, Panoptic, Postprocess
 from src.models.transformer_decoder import Prediction
 from src.tasks.base import class_names
 from src.tasks.evaluation import SCORES, Evaluation
 
-MEANS = {"pq": "pq", "sq": "sq", "rq": "rq", "ap": "ap", "miou": "iou"}
+MEANS = {"pq": "pq", "sq": "sq", "rq": "rq", "ap": "ap", "miou": "iou", "box_ap": "box_ap"}
 
 
 class Beside:
@@ -32,6 +33,9 @@ class Beside:
 
     def instances(self, truth: Truth, *others: Any) -> Instances:
         return Instances(torch.linspace(0.6, 0.9, len(truth.labels)), truth.labels, truth.masks().roll(self.by, 2))
+
+    def boxes(self, truth: Truth, *others: Any) -> Boxes:
+        return Boxes(torch.linspace(0.6, 0.9, len(truth.labels)), truth.labels, truth.boxes() + self.by)
 
     def semantic(self, truth: Truth, *others: Any, resize_last: bool) -> torch.Tensor:
         classes = semantic_map(truth.segments, truth.labels)
@@ -56,6 +60,29 @@ def test_every_score_is_the_mean_over_classes(segmentation: str) -> None:
     assert evaluation.quality in means
     evaluation.reset()
     assert evaluation.by_class() == {}
+
+
+@pytest.mark.parametrize("segmentation", SCORES)
+def test_the_truth_is_of_full_quality(segmentation: str) -> None:
+    """The quality of a single image is 1 for its truth, less for one beside it, and nan without annotations."""
+    scene = Shapes(1, size=64, seed=3, void=0.0, crowd=0.0)[0]
+    isthing = [category.isthing for category in Shapes(1).categories]
+    empty = scene.truth.select(torch.zeros(len(scene.truth.labels), dtype=torch.bool))
+
+    def quality(by: int, truth: Truth) -> float:
+        evaluation = Evaluation(segmentation, isthing, Beside(by))  # type: ignore[arg-type]
+        return evaluation.quality_of(truth, 0, SimpleNamespace(), truth)  # type: ignore[arg-type]
+
+    assert quality(0, scene.truth) == pytest.approx(1)
+    assert 0 <= quality(5, scene.truth) < 1
+    assert quality(0, empty) != quality(0, empty)
+
+
+def test_post_processing_must_give_the_answers() -> None:
+    """What masks are made of gives no boxes, and the reverse; the message names models that do."""
+    for segmentation, post in (("boxes", Postprocess([True])), ("panoptic", BoxPostprocess([True]))):
+        with pytest.raises(ValueError, match=rf"segmentation={segmentation}: \w+ gives no .*model=detr"):
+            Evaluation(segmentation, [True], post)
 
 
 def test_kinds_scored_together_are_those_scored_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
 from src.exit_table.table import ExitTable, read_table
 from src.metrics.cost import count
-from src.models.gate import Gate, Seen, gate_inputs
 from src.models.gate import INPUTS as ALL_INPUTS
+from src.models.gate import Gate, Seen, gate_inputs
 from src.tasks.batches import mirror
 from src.weights.checkpoint import fingerprint
 from tests.helpers import SMALL_MODEL, TINY_SHAPES

@@ -67,6 +67,18 @@ def test_parameter_groups(rates: Rates, name: str, lr: float, decay: float) -> N
     assert rates[name] == pytest.approx((lr, decay))
 
 
+def test_recipes_of_detectors_decay_all_and_slow_some(model: Mask2Former) -> None:
+    """Norms and embeddings are decayed like all else; rates of parts of the model multiply."""
+    multipliers = {"sampling_offsets": 0.1, "norm": 0.5}
+    groups = adamw(model, 2.0, 0.05, 0.1, lr_multipliers=multipliers, decay_all=True).param_groups
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    rates = {names[p]: group["lr"] for group in groups for p in group["params"]}
+    assert {group["weight_decay"] for group in groups} == {0.05}
+    assert rates["decoder.query_feat.weight"] == 2.0
+    assert rates["pixel_decoder.encoder.layers.0.self_attn.sampling_offsets.weight"] == pytest.approx(0.2)
+    assert rates["backbone.norms.3.bias"] == pytest.approx(0.1)
+
+
 def test_every_trainable_parameter_is_in_one_group(model: Mask2Former, rates: Rates) -> None:
     """None is missing, none is twice, none is frozen."""
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
