@@ -63,7 +63,7 @@ def test_from_files_to_verdicts(files: Files, run: Callable[..., None], tmp_path
     for low_to_high in ("lead", "lead_over_chance", "lead_over_hull", "headroom", "cross_lead", "efficacy"):
         value, low, high = first["figures"][low_to_high]
         assert low < value < high
-    assert first["auroc"] > 0.7
+    assert first["figures"]["auroc"][0] > 0.7
     assert sum(first["taken"].values()) == pytest.approx(1)
     page = (tmp_path / "judge.md").read_text()
     assert "**gate (beta 0.02): gate it.**" in page

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from src.exit_table.table import ExitTable
-from src.judging.judgement import Route
 from src.metrics.exit_choice import best_exit
+from src.metrics.judgement import Route
 from src.tasks.gate_training import TARGETS
 from src.tasks.gated_evaluation import SavedGate, beta_of, read_gate
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from src.exit_table.table import ExitTable, read_table
 from src.judging.gates import Candidate, check_match, read_candidates, route, unseen
-from src.judging.judgement import Judgement, Rows, Trial, judge, plain
+from src.metrics.judgement import FEWEST, Judgement, Rows, Trial, judge, plain
 
-FEWEST = 30  # labelled images; intervals of fewer mean nothing
 BETAS = (0.0, 0.001, 0.003, 0.01)  # of a table without gates
 
 
