@@ -51,7 +51,8 @@ def answer(question: Question) -> Answers:
         raise ValueError(f"table {folder}: the single exit {table.info.exits[0]} leaves nothing to choose")
     again = None if question.again is None else second_measurement(question.again, table, folder)
     gates = read_candidates(question.gates)
-    if gates and question.betas and not any(gate.any_beta for gate in gates):
+    quality = table.info.quality
+    if gates and question.betas and not any(gate.any_beta or gate.saved.about.quality != quality for gate in gates):
         raise ValueError(
             f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
             "trained with task.target=quality or gain"
@@ -62,7 +63,7 @@ def answer(question: Question) -> Answers:
         return Answers(question, table, [Answered("", None, one) for one in judged], [])
     answers, remarks = [], []
     for gate in gates:
-        check_match(gate, table, folder)
+        check_match(gate, table, folder, question.betas)
         new, remark = unseen(gate, table, folder)
         remarks += [remark] if remark else []
         answers += judge_gate(gate, table, table.labelled & new, again, question)
@@ -74,11 +75,12 @@ def judge_gate(
 ) -> list[Answered]:
     """Judge a gate at each of its betas, on some rows (N,) bool."""
     rows, inputs = rows_of(table, kept, again, question.table), table.rows(kept)
-    betas = gate.betas(question.betas)
+    betas, about = gate.betas(question.betas, table.info.quality), gate.saved.about
+    same = about.quality == table.info.quality
     names = {beta: gate.name if len(betas) == 1 else f"{gate.name}, beta {beta:g}" for beta in betas}
+    routes = {beta: route(gate, inputs, beta if same else about.beta) for beta in betas}
     return [
-        Answered(names[beta], gate.file, judge(rows, trial(question, beta), route(gate, inputs, beta)))
-        for beta in betas
+        Answered(names[beta], gate.file, judge(rows, trial(question, beta), taken)) for beta, taken in routes.items()
     ]
 
 
