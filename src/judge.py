@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("gates", metavar="GATE", nargs="*", type=Path, help="checkpoints or run folders of gates")
     parser.add_argument(
         "--beta", metavar="B", dest="betas", nargs="+", default=[], type=number("0 or more", lambda value: value >= 0),
-        help="gain in quality that an encoder layer must bring; for tables without gates and for gates that predict "
-        "quality; default: the gate's own, or a few",
+        help="gain in quality that an encoder layer must bring; for tables without gates, for gates that predict "
+        "quality and for gates of another quality than the table's; default: the gate's own, or a few",
     )  # fmt: skip
     parser.add_argument("--again", metavar="TABLE2", type=Path, help="a second measurement of the same images")
     parser.add_argument(

@@ -63,7 +63,7 @@ def test_from_files_to_verdicts(files: Files, run: Callable[..., None], tmp_path
     for low_to_high in ("lead", "lead_over_chance", "lead_over_hull", "headroom", "cross_lead", "efficacy"):
         value, low, high = first["figures"][low_to_high]
         assert low < value < high
-    assert first["auroc"] > 0.7
+    assert first["figures"]["auroc"][0] > 0.7
     assert sum(first["taken"].values()) == pytest.approx(1)
     page = (tmp_path / "judge.md").read_text()
     assert "**gate (beta 0.02): gate it.**" in page
@@ -97,6 +97,19 @@ def test_a_gate_of_qualities_takes_any_beta(files: Files) -> None:
     assert [one.judgement.beta for one in found] == [0.02, 0.0, 2.0]
     depths = [sum(depth * share for depth, share in one.judgement.taken.items()) for one in found]
     assert depths[2] < depths[1] == depths[0]
+
+
+@pytest.mark.parametrize("target", ["exit", "quality"])
+def test_a_gate_of_another_quality_is_judged_by_the_tables(target: str, files: Files, tmp_path: Path) -> None:
+    """At any beta in units of the table's quality; it keeps the choices that it was trained to make."""
+    loss = write_table(tmp_path / "loss", 400, settings={"task.quality": "loss"})
+    gate = write_gate(tmp_path / "gate", loss, target=target)
+    same = {"exit": files.gate, "quality": files.gate_of_qualities}[target]
+    (expected,) = answer(Question(files.others, [same], resamples=RESAMPLES)).answers
+    found = answer(Question(files.others, [gate], [0.02, 0.5], resamples=RESAMPLES)).answers
+    assert [one.judgement.beta for one in found] == [0.02, 0.5]
+    assert found[0].judgement == expected.judgement
+    assert found[1].judgement.taken == expected.judgement.taken
 
 
 def test_the_table_of_the_training_leaves_its_holdout(files: Files) -> None:
@@ -184,7 +197,7 @@ REFUSED: dict[str, tuple[Callable[[Files, Path], list[object]], str]] = {
     "other width": (lambda files, tmp: [write_table(tmp / "t", 100, dim=4), files.gate], "it sees 8 channels, and"),
     "other quality": (
         lambda files, tmp: [write_table(tmp / "t", 100, settings={"task.quality": "loss"}), files.gate],
-        "it was trained on the score of images, and",
+        "expected --beta B, what a layer must bring in units of the loss",
     ),
     "other quality again": (
         lambda files, tmp: [

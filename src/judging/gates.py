@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from src.exit_table.table import ExitTable
-from src.judging.judgement import Route
 from src.metrics.exit_choice import best_exit
+from src.metrics.judgement import Route
 from src.tasks.gate_training import TARGETS
 from src.tasks.gated_evaluation import SavedGate, beta_of, read_gate
 
@@ -33,9 +33,13 @@ class Candidate(NamedTuple):
         """Whether beta may be chosen when the gate runs."""
         return takes_any_beta(self.saved.about.target)
 
-    def betas(self, wanted: Sequence[float]) -> list[float]:
-        """Return the betas to judge the gate at: its own, or the wanted ones if it takes any."""
-        return list(wanted) if wanted and self.any_beta else [self.saved.about.beta]
+    def betas(self, wanted: Sequence[float], quality: str) -> list[float]:
+        """Return the betas to judge the gate at: its own, or the wanted ones if it takes any.
+
+        A gate that was trained on another `quality` keeps its own choices, which are judged at all the wanted betas.
+        """
+        free = self.any_beta or self.saved.about.quality != quality
+        return list(wanted) if wanted and free else [self.saved.about.beta]
 
 
 def read_candidates(places: Sequence[Path]) -> list[Candidate]:
@@ -59,8 +63,11 @@ def checkpoint_of(place: Path) -> Path:
     raise FileNotFoundError(f"gate={place}: no {' or '.join(CHECKPOINTS)} there, expected the run folder of a gate")
 
 
-def check_match(gate: Candidate, table: ExitTable, folder: Path) -> None:
-    """Raise ValueError for a gate of another parent or kind, or one that needs what the table lacks."""
+def check_match(gate: Candidate, table: ExitTable, folder: Path, betas: Sequence[float]) -> None:
+    """Raise ValueError for a gate of another parent or kind, or one that needs what the table lacks.
+
+    A gate of another quality needs `betas` in units of the table's.
+    """
     about, info = gate.saved.about, table.info
     if about.parent != info.parent:
         raise ValueError(
@@ -72,9 +79,10 @@ def check_match(gate: Candidate, table: ExitTable, folder: Path) -> None:
             f"gate={gate.file}: it was trained for segmentation={about.segmentation}, and {folder} is of "
             f"{info.segmentation}"
         )
-    if about.quality != info.quality:
+    if about.quality != info.quality and not betas:
         raise ValueError(
-            f"gate={gate.file}: it was trained on the {about.quality} of images, and {folder} has the {info.quality}"
+            f"gate={gate.file}: it was trained on the {about.quality} of images, and {folder} has the {info.quality}; "
+            f"expected --beta B, what a layer must bring in units of the {info.quality}"
         )
     if not set(about.exits) <= set(info.exits):
         raise ValueError(f"gate={gate.file}: it has the exits {about.exits}, and {folder} {info.exits}")
@@ -121,7 +129,7 @@ def unseen(gate: Candidate, table: ExitTable, folder: Path) -> tuple[Tensor, str
 
 @torch.no_grad()
 def route(gate: Candidate, table: ExitTable, beta: float) -> Route:
-    """Return where the gate sends the images of a table, by the recorded inputs."""
+    """Return where the gate sends the images of a table, by the recorded inputs and a beta in units of its quality."""
     saved, about = gate.saved.gate, gate.saved.about
     scores = saved.score(torch.cat([table.inputs[name] for name in about.inputs], 1))
     columns = torch.tensor([table.info.exits.index(depth) for depth in about.exits])

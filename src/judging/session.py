@@ -9,9 +9,8 @@ from torch import Tensor
 
 from src.exit_table.table import ExitTable, read_table
 from src.judging.gates import Candidate, check_match, read_candidates, route, unseen
-from src.judging.judgement import Judgement, Rows, Trial, judge, plain
+from src.metrics.judgement import FEWEST, Judgement, Rows, Trial, judge, plain
 
-FEWEST = 30  # labelled images; intervals of fewer mean nothing
 BETAS = (0.0, 0.001, 0.003, 0.01)  # of a table without gates
 
 
@@ -52,7 +51,8 @@ def answer(question: Question) -> Answers:
         raise ValueError(f"table {folder}: the single exit {table.info.exits[0]} leaves nothing to choose")
     again = None if question.again is None else second_measurement(question.again, table, folder)
     gates = read_candidates(question.gates)
-    if gates and question.betas and not any(gate.any_beta for gate in gates):
+    quality = table.info.quality
+    if gates and question.betas and not any(gate.any_beta or gate.saved.about.quality != quality for gate in gates):
         raise ValueError(
             f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
             "trained with task.target=quality or gain"
@@ -63,7 +63,7 @@ def answer(question: Question) -> Answers:
         return Answers(question, table, [Answered("", None, one) for one in judged], [])
     answers, remarks = [], []
     for gate in gates:
-        check_match(gate, table, folder)
+        check_match(gate, table, folder, question.betas)
         new, remark = unseen(gate, table, folder)
         remarks += [remark] if remark else []
         answers += judge_gate(gate, table, table.labelled & new, again, question)
@@ -75,11 +75,12 @@ def judge_gate(
 ) -> list[Answered]:
     """Judge a gate at each of its betas, on some rows (N,) bool."""
     rows, inputs = rows_of(table, kept, again, question.table), table.rows(kept)
-    betas = gate.betas(question.betas)
+    betas, about = gate.betas(question.betas, table.info.quality), gate.saved.about
+    same = about.quality == table.info.quality
     names = {beta: gate.name if len(betas) == 1 else f"{gate.name}, beta {beta:g}" for beta in betas}
+    routes = {beta: route(gate, inputs, beta if same else about.beta) for beta in betas}
     return [
-        Answered(names[beta], gate.file, judge(rows, trial(question, beta), route(gate, inputs, beta)))
-        for beta in betas
+        Answered(names[beta], gate.file, judge(rows, trial(question, beta), taken)) for beta, taken in routes.items()
     ]
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Column, Table
 
-from src.judging.judgement import Judgement
 from src.judging.session import Answered, Answers
-from src.judging.verdict import spell
 from src.metrics.bootstrap import Estimate
+from src.metrics.judgement import Judgement
+from src.metrics.verdict import spell
 
 UNKNOWN = "unknown"
 SIDE_BY_SIDE = 3  # judgements of a table on the terminal
@@ -20,12 +20,13 @@ FIGURES = {  # titles of the figures that some judgement has
     "headroom": "headroom",
     "cross_lead": "cross oracle's lead",
     "efficacy": "efficacy",
+    "auroc": "AUROC",
 }
 
 
 def header(answers: Answers) -> list[str]:
     """Return the titles of the columns."""
-    return ["gate", "beta", "images", "best exit", *(FIGURES[name] for name in shown(answers)), "AUROC"]
+    return ["gate", "beta", "images", "best exit", *(FIGURES[name] for name in shown(answers))]
 
 
 def shown(answers: Answers) -> list[str]:
@@ -42,12 +43,11 @@ def cells(one: Answered, names: Sequence[str]) -> list[str]:
     """Return the row of a judgement."""
     judged = one.judgement
     figures = [spell(judged.figures[name], form(name)) if name in judged.figures else UNKNOWN for name in names]
-    auroc = "" if judged.auroc is None else f"{judged.auroc:.3f}"
-    return [one.name or "none", f"{judged.beta:g}", str(judged.num_images), str(judged.best_exit), *figures, auroc]
+    return [one.name or "none", f"{judged.beta:g}", str(judged.num_images), str(judged.best_exit), *figures]
 
 
 def form(name: str) -> str:
-    return ".2f" if name == "efficacy" else ".4f"
+    return ".2f" if name in ("efficacy", "auroc") else ".4f"
 
 
 def rich_tables(answers: Answers) -> Iterator[Table]:

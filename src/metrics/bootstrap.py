@@ -36,7 +36,7 @@ def resamples(num_images: int, count: int, seed: int) -> Iterator[Tensor]:
 
 
 def estimate(values: Tensor) -> Estimate:
-    """Return the first of some values (R,), and the percentile interval of the others."""
+    """Return the first of some values (R,), and the percentile interval of the others, nan aside."""
     ends = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=values.dtype)
-    low, high = values[1:].quantile(ends).tolist()
+    low, high = values[1:].nanquantile(ends).tolist()
     return Estimate(float(values[0]), low, high)

@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.metrics.exit_choice import taken, utility
@@ -71,26 +72,30 @@ def corners(cost: Tensor, quality: Tensor) -> list[int]:
     return [exit_ for exit_ in cost.argsort().tolist() if quality[exit_] >= reached[exit_] - 1e-12]
 
 
-def auroc(scores: Tensor, truth: Tensor) -> float | None:
-    """Return the probability that a score (N,) is higher where the truth (N,) bool holds; None if one is missing.
+def auroc(weights: Tensor, scores: Tensor, truth: Tensor) -> Tensor:
+    """Return the probability (R,) that a score (N,) is higher where the truth (N,) bool holds; nan if one is missing.
 
-    Equal scores count half (the rank formula of Mann and Whitney).
+    Equal scores count half (the rank formula of Mann and Whitney, with weights).
     """
-    above, below = scores[truth], scores[~truth].sort().values
-    if not len(above) or not len(below):
-        return None
-    lower = torch.searchsorted(below, above) + torch.searchsorted(below, above, right=True)
-    return float(lower.double().mean()) / (2 * len(below))
+    below, order = scores[~truth].sort()
+    above = scores[truth]
+    ends = torch.searchsorted(below, above), torch.searchsorted(below, above, right=True)
+    lower = F.pad(weights[:, ~truth][:, order].cumsum(1), (1, 0))  # (R, n + 1) weight of the lowest 0, 1, ... n
+    upper = weights[:, truth]
+    both = upper.sum(1) * lower[:, -1]
+    return (upper * sum(lower[:, end] for end in ends)).sum(1) / (2 * both)
 
 
-def deeper_is_better(scores: Tensor, quality: Tensor, depths: Sequence[int], beta: float) -> float | None:
-    """Return how well scores (N, E) rank images by whether the next exit earns more than beta per layer, as AUROC.
+def deeper_is_better(weights: Tensor, scores: Tensor, quality: Tensor, depths: Sequence[int], beta: float) -> Tensor:
+    """Return how well scores (N, E) rank images by whether the next exit earns more than beta per layer, as AUROC (R,).
 
-    It is the mean over neighbouring exits, weighted by the rarer of the two answers; None if all images agree.
+    It is the mean over neighbouring exits, weighted by the rarer of the two answers; nan if all images agree.
     """
+    total = areas = torch.zeros(len(weights), dtype=torch.float64)
     gains = utility(quality, depths, beta).diff(dim=1) > 0  # (N, E - 1)
-    parts = [
-        (auroc(s, g), min(int(g.sum()), int((~g).sum()))) for s, g in zip(scores.diff(dim=1).T, gains.T, strict=True)
-    ]
-    total = sum(rarer for _, rarer in parts)
-    return sum(area * rarer for area, rarer in parts if area is not None) / total if total else None
+    for score, gain in zip(scores.diff(dim=1).T, gains.T, strict=True):
+        share = weights @ gain.double()
+        rarer = torch.minimum(share, 1 - share).clamp(min=0)
+        areas = areas + auroc(weights, score, gain).nan_to_num() * rarer
+        total = total + rarer
+    return areas / total

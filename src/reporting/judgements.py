@@ -19,6 +19,7 @@ FIGURES = {  # titles of the columns, with the format of their numbers
     "oracle_lead": ("oracle's lead", ".4f"),
     "headroom": ("headroom", ".4f"),
     "efficacy": ("efficacy", ".2f"),
+    "auroc": ("AUROC", ".2f"),
 }
 ABOUT = (
     "Does choosing an exit for each image pay? Brackets are 95 % intervals over images; leads and headroom are in "

@@ -73,6 +73,7 @@ class GateTraining(lightning.LightningModule):
             self.register_buffer(f"holdout_{name}", torch.zeros(self.num_kept, len(self.exits)))
         self.outcomes: dict[str, Outcome] = {}  # of the last validation, by policy
         self.taken: list[int] = []  # by the gate, images per exit
+        self.holdout: dict[str, Tensor] = {}  # of the last validation: quality, cost, scores, choice
         self.seen: list[dict[str, Tensor]] = []  # batches of the current validation
         about = GateCheckpoint(
             inputs=self.gate.inputs,
@@ -200,6 +201,7 @@ class GateTraining(lightning.LightningModule):
         scores = self.in_lines(scores)
         self.set_price(Rows(scores, quality, cost))
         choice, best = self.choose(scores), best_exit(quality, self.exits, self.beta)
+        self.holdout = {"quality": quality, "cost": cost, "scores": scores, "choice": choice}
         self.taken = histogram(choice, len(self.exits))
         self.outcomes = self.compare(choice, best, quality, cost)
         self.log("val/accuracy", (choice == best).float().mean())

@@ -6,7 +6,7 @@ import torch
 from src.metrics.exit_choice import best_exit
 from src.metrics.noise_ceiling import ceiling, cross_lead, positive, transport
 from src.metrics.routing import chosen, fixed, shares
-from tests.judging.made_up import BETA, DEPTHS, Made, make
+from tests.metrics.made_up import BETA, DEPTHS, Made, make
 
 COUNT = 1000
 SAMPLE = torch.full((1, COUNT), 1 / COUNT, dtype=torch.float64)

@@ -7,7 +7,7 @@ from torch import Tensor
 from src.metrics.bootstrap import resamples
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.metrics.routing import auroc, chosen, corners, deeper_is_better, fixed, hull, shares
-from tests.judging.made_up import BETA, DEPTHS, make
+from tests.metrics.made_up import BETA, DEPTHS, make
 
 SAMPLE = torch.full((1, 300), 1 / 300, dtype=torch.float64)
 
@@ -84,16 +84,34 @@ def test_auroc_is_a_share_of_pairs() -> None:
     """Ties count half."""
     chance = torch.Generator().manual_seed(0)
     scores, truth = torch.randint(6, (80,), generator=chance).double(), torch.rand(80, generator=chance) < 0.3
-    assert auroc(scores, truth) == pytest.approx(slow_auroc(scores, truth))
-    assert auroc(truth.double(), truth) == 1
-    assert auroc(torch.zeros(80), truth) == 0.5
-    assert auroc(scores, truth | True) is None
+    sample = torch.full((1, 80), 1 / 80, dtype=torch.float64)
+    assert float(auroc(sample, scores, truth)) == pytest.approx(slow_auroc(scores, truth))
+    assert float(auroc(sample, truth.double(), truth)) == pytest.approx(1)
+    assert float(auroc(sample, torch.zeros(80), truth)) == pytest.approx(0.5)
+    assert auroc(sample, scores, truth | True).isnan()
+
+
+def test_a_weight_counts_like_so_many_images() -> None:
+    """In the AUROC of a resample, and in that of neighbouring exits."""
+    chance = torch.Generator().manual_seed(1)
+    scores = torch.randint(6, (30, 3), generator=chance).double()
+    quality = torch.rand(30, 3, generator=chance)
+    drawn = torch.randint(30, (40,), generator=chance)
+    weights = torch.bincount(drawn, minlength=30).double()[None] / 40
+    repeated = torch.full((1, 40), 1 / 40, dtype=torch.float64)
+    truth = quality[:, 0] > 0.5
+    torch.testing.assert_close(auroc(weights, scores[:, 0], truth), auroc(repeated, scores[drawn, 0], truth[drawn]))
+    torch.testing.assert_close(
+        deeper_is_better(weights, scores, quality, [1, 2, 3], 0.01),
+        deeper_is_better(repeated, scores[drawn], quality[drawn], [1, 2, 3], 0.01),
+    )
 
 
 def test_deeper_is_better_weighs_the_rarer_answer() -> None:
     """By hand: a pair of exits on which all images agree counts nothing."""
     quality = torch.tensor([[0.1, 0.5, 0.4], [0.1, 0.5, 0.9], [0.1, 0.5, 0.9], [0.1, 0.5, 0.4]])
     scores = torch.tensor([[0.0, 1, 0], [0, 1, 3], [0, 1, 2], [0, 1, 2.5]])
-    assert deeper_is_better(scores, quality, [2, 3, 4], 0.0) == pytest.approx(0.75)
-    assert deeper_is_better(scores[:, :2], quality[:, :2], [2, 3], 0.0) is None
-    assert deeper_is_better(quality, quality, [2, 3, 4], 0.1) == 1
+    sample = torch.full((1, 4), 0.25, dtype=torch.float64)
+    assert float(deeper_is_better(sample, scores, quality, [2, 3, 4], 0.0)) == pytest.approx(0.75)
+    assert deeper_is_better(sample, scores[:, :2], quality[:, :2], [2, 3], 0.0).isnan()
+    assert float(deeper_is_better(sample, quality, quality, [2, 3, 4], 0.1)) == pytest.approx(1)

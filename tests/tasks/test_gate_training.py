@@ -1,5 +1,6 @@
 """A gate learns from a table which exit to take."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,22 @@ def test_every_target_beats_chance(target: str, configure: Configure, table: Pat
     assert sum(scores["taken"].values()) == 199
     assert set(scores["made_by"]) == {"git", "torch", "device"}
     assert scores["images"]["split"] == "train"
+
+
+def test_a_trained_gate_is_judged_on_its_holdout(configure: Configure, table: Path, tmp_path: Path) -> None:
+    """With leads, their intervals and a verdict in gate.json and in the logs; on a few images it is not."""
+    train(configure, table, "beta=0.02", "trainer.max_epochs=6")
+    scores = report(tmp_path)
+    utility = {who: one["utility"] for who, one in scores["outcomes"].items()}
+    value, low, high = scores["figures"]["lead_over_chance"]
+    assert value == pytest.approx(utility["gate"] - utility["random"], abs=1e-5)
+    assert low < value < high
+    assert scores["verdict"]["answer"] == "gate it"
+    with (tmp_path / "run" / "metrics.csv").open() as stream:
+        logged = [row["judge/lead/low"] for row in csv.DictReader(stream) if row["judge/lead/low"]]
+    assert logged == [pytest.approx(str(scores["figures"]["lead"][1]))]
+    train(configure, write_table(tmp_path / "small", 250), "beta=0.02", "trainer.max_epochs=1")
+    assert "verdict" not in report(tmp_path)
 
 
 @pytest.mark.slow

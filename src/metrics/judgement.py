@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.judging.verdict import Verdict, verdict_of
 from src.metrics.bootstrap import Estimate, estimate, resamples
 from src.metrics.exit_choice import best_exit, utility
 from src.metrics.noise_ceiling import ceiling, cross_lead
 from src.metrics.routing import Outcomes, chosen, corners, deeper_is_better, fixed, hull, shares
+from src.metrics.verdict import Verdict, verdict_of
 
+FEWEST = 30  # images; intervals of fewer mean nothing
 DOUBTFUL = 0.2  # efficacy is unknown if its denominator may be below this share of its value,
 TINY = 0.1  # or below this share of what would be worth a gate
 
@@ -54,8 +55,7 @@ class Judgement(NamedTuple):
     num_images: int
     best_exit: int  # depth of the fixed exit of greatest utility
     policies: Policies
-    figures: dict[str, Estimate]  # leads and headroom in utility; lead_over_hull in quality; efficacy if it is known
-    auroc: float | None  # None without a gate, or if all images agree
+    figures: dict[str, Estimate]  # leads and headroom in utility, lead_over_hull in quality; efficacy, auroc if known
     taken: dict[int, float]  # share of images by depth; empty without a gate
     corners: list[int]  # depths on the upper hull of the fixed exits
     verdict: Verdict
@@ -66,16 +66,14 @@ def judge(rows: Rows, trial: Trial, route: Route | None = None) -> Judgement:
     best = int(utility(rows.quality, rows.depths, trial.beta).mean(0).argmax())
     weightings = resamples(len(rows.quality), trial.resamples, trial.seed)
     policies, figures = joined(measure(rows, weights, trial.beta, best, route) for weights in weightings)
-    estimates = {name: estimate(values) for name, values in figures.items()}
+    estimates = {name: estimate(values) for name, values in figures.items() if not values[0].isnan()}
     if "efficacy" in estimates and not solid(estimates["headroom_over_chance"], trial.worth):
         del estimates["efficacy"]
     count = len(rows.depths)
     of_exits = [policies[f"exit{depth}"] for depth in rows.depths]
     on_hull = corners(*(torch.stack([getattr(one, name)[0] for one in of_exits]) for name in ("gflops", "quality")))
-    auroc, taken = None, {}
+    taken = {}
     if route is not None:
-        depths = [rows.depths[column] for column in route.columns]
-        auroc = deeper_is_better(route.scores, rows.quality[:, route.columns], depths, trial.beta)
         share = torch.bincount(route.choice, minlength=count).double() / len(route.choice)
         taken = dict(zip(rows.depths, share.tolist(), strict=True))
     return Judgement(
@@ -84,7 +82,6 @@ def judge(rows: Rows, trial: Trial, route: Route | None = None) -> Judgement:
         rows.depths[best],
         {name: {score: estimate(v) for score, v in one._asdict().items()} for name, one in policies.items()},
         estimates,
-        auroc,
         taken,
         [rows.depths[exit_] for exit_ in on_hull],
         verdict_of(estimates, rows.depths[best], len(rows.quality), trial.worth),
@@ -112,6 +109,8 @@ def measure(
         figures["lead"] = gate.utility - every.utility[:, best]
         figures["lead_over_chance"] = gate.utility - chance.utility
         figures["lead_over_hull"] = gate.quality - hull(every.gflops, every.quality, gate.gflops)
+        depths = [rows.depths[column] for column in route.columns]
+        figures["auroc"] = deeper_is_better(weights, route.scores, rows.quality[:, route.columns], depths, beta)
     if rows.again is not None:
         top = ceiling(weights, rows.quality, rows.again, *about[1:])
         policies["ceiling"] = top.outcomes
