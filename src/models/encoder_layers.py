@@ -81,11 +81,10 @@ class EncoderLayer(PostNormLayer):
         return describe_form(device, self.self_attn.sampling)
 
 
-class GlobalEncoderLayer(PostNormLayer):
-    """Attention of each token to all tokens inside of its image, with positions on queries and keys (DETR, A.3).
+class GlobalAttentionLayer(PostNormLayer):
+    """Attention of each token to all tokens inside of its image, with positions on queries and keys.
 
     Args:
-        num_levels, num_points, sampling: of deformable layers, accepted and ignored.
         activation: of the hidden values.
         dropout: as in `PostNormLayer`, and of the weights of attention.
     """
@@ -93,13 +92,10 @@ class GlobalEncoderLayer(PostNormLayer):
     def __init__(
         self,
         dim: int,
-        num_levels: int,
         num_heads: int,
-        num_points: int,
         dim_feedforward: int,
-        sampling: str = "auto",
-        dropout: float = 0.0,
         activation: Callable[[Tensor], Tensor] = relu,
+        dropout: float = 0.0,
     ):
         attention = Attention(dim, num_heads, dropout)
         nn.init.xavier_uniform_(attention.in_proj.weight)
@@ -114,3 +110,25 @@ class GlobalEncoderLayer(PostNormLayer):
     def form_on(self, device: torch.device) -> str:
         """No form of deformable sampling."""
         return "none"
+
+
+class GlobalEncoderLayer(GlobalAttentionLayer):
+    """DETR's encoder layer, whose matrices all start from the same distribution (DETR, section A.4).
+
+    Args:
+        num_levels, num_points, sampling: of deformable layers, accepted and ignored.
+        dropout: as in `GlobalAttentionLayer`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_levels: int,
+        num_heads: int,
+        num_points: int,
+        dim_feedforward: int,
+        sampling: str = "auto",
+        dropout: float = 0.0,
+    ):
+        super().__init__(dim, num_heads, dim_feedforward, dropout=dropout)
+        nn.init.xavier_uniform_(self.self_attn.out_proj.weight)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.convolutions import PointwiseConv, conv_norm
-from src.models.encoder_layers import GlobalEncoderLayer
+from src.models.encoder_layers import GlobalAttentionLayer
 from src.models.position import Places
 from src.models.schedule import NUM_LEVELS
 
@@ -57,7 +57,7 @@ class HybridLayer(nn.Module):
     def __init__(self, dim: int, num_heads: int = 8, dim_feedforward: int = 1024, num_convs: int = 3):
         super().__init__()
         steps = NUM_LEVELS - 1
-        self.attend = GlobalEncoderLayer(dim, 1, num_heads, 0, dim_feedforward, activation=F.gelu)
+        self.attend = GlobalAttentionLayer(dim, num_heads, dim_feedforward, F.gelu)
         self.lateral = nn.ModuleList(pointwise(dim, dim) for _ in range(steps))
         self.top_down = nn.ModuleList(FusionBlock(dim, num_convs) for _ in range(steps))
         self.shrink = nn.ModuleList(conv3x3(dim, stride=2) for _ in range(steps))
