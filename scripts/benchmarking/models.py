@@ -17,7 +17,7 @@ from src.config.schema import check_settings
 from src.data.formats.categories import read_categories
 from src.models.attention import DeformableAttention
 from src.models.gate import Seen, gate_inputs
-from src.weights.architecture import recognise
+from src.weights.architecture import recognise_mask2former
 from src.weights.checkpoint import save
 from src.weights.layouts import from_ours
 from src.weights.transformers import complete, config
@@ -117,7 +117,7 @@ class Theirs:
         import transformers
 
         state = plain_weights(ours)
-        architecture = recognise(state, "ours")
+        architecture = recognise_mask2former(state, "ours")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         kind = transformers.Mask2FormerForUniversalSegmentation
@@ -138,7 +138,8 @@ class Theirs:
             return "not installed; pip install '.[test]' brings it"
         model = sketch(configure(list(overrides)), num_classes=1).model
         attention = model.pixel_decoder.encoder.layers[0].self_attn
-        if not recognise(plain_weights(model), "ours").known or (attention.num_heads, attention.num_points) != (8, 4):
+        known = recognise_mask2former(plain_weights(model), "ours").known
+        if not known or (attention.num_heads, attention.num_points) != (8, 4):
             return "it has Swin and ResNet backbones, 8 heads and 4 points only"
         return None
 

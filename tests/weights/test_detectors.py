@@ -111,7 +111,7 @@ def test_a_weight_too_few_is_named(models: dict[str, nn.Module]) -> None:
 def test_another_number_of_classes_is_refused_or_dropped(family: str, models: dict[str, nn.Module]) -> None:
     """Both numbers are said; without the class heads, all else fits."""
     checkpoint, seven = checkpoint_of(models[family]), FAMILIES[family](num_classes=7)
-    with pytest.raises(OtherClassesError, match="^somewhere knows 3 classes and the data have 7$"):
+    with pytest.raises(OtherClassesError, match=r"^somewhere knows 3 classes and the data have 7$"):
         fitting(seven, checkpoint)
     kept = fitting(seven, checkpoint, drop_class_head=True)
     assert not any(name.startswith(("decoder.class_heads.", "decoder.denoising.")) for name in kept)
