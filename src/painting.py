@@ -91,7 +91,7 @@ class Outlines(NamedTuple):
         thickness = max(round(max(self.size) / 300), 1)
         for number in reversed(range(len(self.labels))):
             category, box = categories[self.labels[number]], self.boxes[number].tolist()
-            pen.rectangle(ordered(box), outline=shade(category, number), width=thickness)
+            pen.rectangle(ordered(box), outline=shade(category, 0), width=thickness)
         for number in reversed(range(len(self.labels))):
             name, (left, top, *_) = categories[self.labels[number]].name, self.boxes[number].tolist()
             score = "" if self.scores is None else f" {self.scores[number]:.2f}"

@@ -143,10 +143,8 @@ class Theirs:
             return "not installed; pip install '.[test]' brings it"
         model = sketch(configure(list(overrides)), num_classes=1).model
         attention = model.pixel_decoder.encoder.layers[0].self_attn
-        if not recognise_mask2former(plain_weights(model), "ours").known or (
-            attention.num_heads,
-            attention.num_points,
-        ) != (8, 4):
+        known = recognise_mask2former(plain_weights(model), "ours").known
+        if not known or (attention.num_heads, attention.num_points) != (8, 4):
             return "it has Swin and ResNet backbones, 8 heads and 4 points only"
         return None
 
