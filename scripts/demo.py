@@ -25,7 +25,7 @@ from src.config.saved_settings import saved_overrides
 from src.jobs.results import scores_of
 from src.jobs.running import Job, run_all
 from src.models.postprocess import Frame
-from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
+from src.painting import Layer, paint, photo_of, predicted_layer, side_by_side, true_segments
 from src.records.csv_file import write_csv
 from src.system.atomic import atomic_write, write_text
 
@@ -130,12 +130,12 @@ def draw(scene: Any, models: Mapping[str, Any]) -> Image.Image:
     """Return an image, its truth and the predictions of every exit, side by side."""
     size = scene.image.shape[-2:]
     categories = next(iter(models.values())).task.categories
-    segments = {"truth": true_segments(scene.truth)}
+    layers: dict[str, Layer] = {"truth": true_segments(scene.truth)}
     for name, run in models.items():
         for answer in run.task.answers(scene.image, size):
-            segments[f"{name}, exit {answer.exit}"] = predicted_segments(answer)
+            layers[f"{name}, exit {answer.exit}"] = predicted_layer(answer, size)
     photo = photo_of(scene.image, size)
-    return side_by_side({"image": photo, **{title: paint(photo, some, categories) for title, some in segments.items()}})
+    return side_by_side({"image": photo, **{title: paint(photo, some, categories) for title, some in layers.items()}})
 
 
 if __name__ == "__main__":

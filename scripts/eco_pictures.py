@@ -13,7 +13,7 @@ from torch import Tensor
 from scripts.demo import load
 from scripts.eco_table import Row, gated_models, grouped
 from src.exit_table.table import ExitTable
-from src.painting import paint, photo_of, predicted_segments, side_by_side, true_segments
+from src.painting import paint, photo_of, predicted_layer, side_by_side, true_segments
 from src.system.atomic import atomic_write
 
 SHOWN = 3  # images that leave first, and as many that leave last
@@ -91,6 +91,6 @@ def draw_row(task: Any, sample: Any, quality: dict[int, float], title: str) -> I
     panels = {title: photo, "truth": paint(photo, true_segments(sample.truth), task.categories)}
     answers = {answer.exit: answer for answer in task.answers(sample.image, size)}
     for depth in (min(quality), max(quality)):
-        segments = predicted_segments(answers[depth])
-        panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, segments, task.categories)
+        layer = predicted_layer(answers[depth], size)
+        panels[f"exit {depth}: PQ {quality[depth]:.0f}"] = paint(photo, layer, task.categories)
     return side_by_side(panels)

@@ -39,7 +39,7 @@ def cost(cfg: DictConfig) -> None:
     about = {
         "schedule": list(cfg.schedule),
         "active_levels": model.pixel_decoder.encoder.layout,
-        "num_classes": model.decoder.class_embed.out_features - 1,
+        "num_classes": model.decoder.num_classes,
         "num_queries": cfg.num_queries,
     }
     {"table": print_table, "json": print_json, "csv": print_csv}[cfg.format](surveys, about)

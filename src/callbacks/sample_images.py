@@ -1,6 +1,6 @@
 """Sample images with their truth and the prediction of every exit, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,19 +8,19 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from src.painting import Segments, paint, photo_of, predicted_segments, side_by_side, true_segments
+from src.painting import Layer, Outlines, Segments, paint, photo_of, predicted_layer, side_by_side, true_layer
 from src.system.atomic import atomic_write
 
 MOST_LABELS = 255  # W&B's masks have 8 bits; with more classes, the last label stands for the rest
 
 
 class Picture(NamedTuple):
-    """One image with its segments."""
+    """One image with its segments or boxes."""
 
     name: str
     taken: int | None  # the exit that a gate chose
     photo: Image.Image
-    layers: dict[str, Segments]  # truth and exits by title, at the size of the photo
+    layers: dict[str, Layer]  # truth and exits by title, at the size of the photo
 
     @property
     def caption(self) -> str:
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 
     def sheet(self, categories: Sequence[Any]) -> Image.Image:
         """Return the image and its painted layers side by side."""
-        painted = {title: paint(self.photo, segments, categories) for title, segments in self.layers.items()}
+        painted = {title: paint(self.photo, layer, categories) for title, layer in self.layers.items()}
         return side_by_side({"image": self.photo, **painted})
 
 
@@ -66,9 +66,10 @@ class Pictures(Callback):
                 picture.sheet(task.categories).save(part, compress_level=3)  # half the time of 6, a fifth larger
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and pictures:
-                captions, masks = [picture.caption for picture in pictures], masks_of(pictures, task.categories)
+                captions = [picture.caption for picture in pictures]
                 photos: list[Any] = [picture.photo for picture in pictures]
-                logger.log_image("pictures", photos, trainer.global_step, caption=captions, masks=masks)
+                layers = {form: made for form, of in FORMS.items() if any(made := of(pictures, task.categories))}
+                logger.log_image("pictures", photos, trainer.global_step, caption=captions, **layers)
 
 
 def extremes(depths: Sequence[int], count: int) -> list[int]:
@@ -83,23 +84,55 @@ def take(task: Any, batch: Any, place: int, taken: int | None) -> Picture:
     """Predict one image of a batch at every exit, and return its picture."""
     image, truth = batch.images[place], batch.truths[place]
     size = truth.segments.shape[-2:]
-    photo = photo_of(image, size)
-    layers = {"truth": true_segments(truth).resized(photo.size)}
-    for answer in task.answers(image, size):
+    photo, answers = photo_of(image, size), task.answers(image, size)
+    layers = {"truth": true_layer(truth, answers[0], task.categories).resized(photo.size)}
+    for answer in answers:
         title = f"exit {answer.exit}, taken" if answer.exit == taken else f"exit {answer.exit}"
-        layers[title] = predicted_segments(answer).resized(photo.size)
+        layers[title] = predicted_layer(answer, size).resized(photo.size)
     return Picture(batch.names[place], taken, photo, layers)
 
 
 def masks_of(pictures: Sequence[Picture], categories: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return class masks in W&B's format, a layer for the truth and for each exit."""
+    """Return class masks in W&B's format, a layer for the truth and for each exit; empty for pictures of boxes."""
     names = {0: "nothing", **{number: category.name for number, category in enumerate(categories[:MOST_LABELS], 1)}}
     if len(categories) > MOST_LABELS:
         names[MOST_LABELS] = f"one of the last {len(categories) - MOST_LABELS + 1} classes"
     return [
         {
-            title.partition(",")[0]: {"mask_data": segments.classes().clip(max=MOST_LABELS), "class_labels": names}
-            for title, segments in picture.layers.items()
+            title.partition(",")[0]: {"mask_data": layer.classes().clip(max=MOST_LABELS), "class_labels": names}
+            for title, layer in picture.layers.items()
+            if isinstance(layer, Segments)
         }
         for picture in pictures
     ]
+
+
+def boxes_of(pictures: Sequence[Picture], categories: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return boxes in W&B's format, a layer for the truth and for each exit; empty for pictures of segments."""
+    names = {index: category.name for index, category in enumerate(categories)}
+    return [
+        {
+            title.partition(",")[0]: {"box_data": box_data(layer, names), "class_labels": names}
+            for title, layer in picture.layers.items()
+            if isinstance(layer, Outlines)
+        }
+        for picture in pictures
+    ]
+
+
+def box_data(layer: Outlines, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return boxes in pixels of the photo, with class, caption and score."""
+    found = []
+    for number, (label, box) in enumerate(zip(layer.labels, layer.boxes.tolist(), strict=True)):
+        score = None if layer.scores is None else layer.scores[number]
+        entry = {
+            "position": dict(zip(("minX", "minY", "maxX", "maxY"), box, strict=True)),
+            "domain": "pixel",
+            "class_id": label,
+            "box_caption": names[label] if score is None else f"{names[label]} {score:.2f}",
+        }
+        found.append(entry if score is None else {**entry, "scores": {"score": score}})
+    return found
+
+
+FORMS = {"masks": masks_of, "boxes": boxes_of}  # of layers, as W&B calls them

@@ -15,7 +15,7 @@ from src.loggers.wandb import log_trade_off
 from src.metrics.cost import Cost
 from src.records.scores import NOTHING, QUALITIES, SHARE, quality_of
 
-SCORES = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "depth")
+SCORES = ("pq", "sq", "rq", "pq_things", "pq_stuff", "ap", "ap50", "miou", "box_ap", "box_ap50", "depth")
 COSTS = ("encoder_gflops", "total_gflops", "image_gflops", "latency_ms")
 
 

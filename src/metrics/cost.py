@@ -4,9 +4,13 @@ Convention of the papers (fvcore's counter on detectron2's models): one multiply
 per element a layer or group norm counts 5, a batch norm 2, a bilinear resize 4; other element-wise operations, biases
 and pooling count nothing. fvcore does not see deformable sampling and the query-key product of
 masked attention: they are counted here too, but reported separately.
+
+Detectors are counted alike. DETR's authors extended their counter to batched matrix products, so both products of plain
+attention, of queries with keys and of weights with values, are part of the total, as they are in a hybrid encoder.
+Deformable DETR's and DINO's authors, like Mask2Former's, leave out deformable sampling, and so does the total here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,14 +31,14 @@ class Cost(NamedTuple):
     input_projections: float
     layers: tuple[float, ...]  # of the encoder
     recalibration: float
-    stride4_path: float  # lateral convolution and pixel embedding
+    stride4_path: float  # lateral convolution and pixel embedding; this and the next two are 0 for detectors
     mask_convolution: float
     upsampling: float  # of the stride 8 level; the published counter does not add it to the pixel decoder
     decoder: float
     gate: float
     postprocessing: float
     sampling: float  # of deformable attention; not in the total
-    query_key_product: float  # of masked attention; not in the total
+    query_key_product: float  # of masked attention; not in the total, unlike that of plain attention
 
     @property
     def encoder_layers(self) -> float:
@@ -87,7 +91,7 @@ class ImageCost:
         padded = tuple(self.model.padded(size))
         if padded not in self.counted:
             self.counted[padded] = count(self.model, padded, self.exits, segmentation=self.segmentation)
-        last = postprocessing(self.model, prod(padded), pixels, self.segmentation)
+        last = KINDS[self.segmentation].postprocessing(self.model, prod(padded), pixels)
         return {depth: cost._replace(postprocessing=last) for depth, cost in self.counted[padded].items()}
 
 
@@ -113,11 +117,11 @@ def count(
     """Return {depth: cost of one image}.
 
     Args:
-        model: a Mask2Former, on any device, the meta device included.
-        size: (height, width) of the image as it enters; it is padded to a multiple of 32.
+        model: on any device, the meta device included.
+        size: (height, width) of the image as it enters; it is padded as the model pads it.
         exits: depths; null: the model's own.
         pixels: of the original image, to which masks are resized; null: those of the image as it enters.
-        segmentation: panoptic, instance or semantic, which decides what post-processing does.
+        segmentation: one of `KINDS`, which decides what decoder and post-processing do.
 
     Raises ValueError if the model does not accept the size.
     """
@@ -126,23 +130,26 @@ def count(
         with counting(model):
             backbone, features = trace(model.backbone, torch.empty(1, 3, *padded, device="meta"))
             encoded = trace_exits(model.pixel_decoder, features, depths)
-            mask_features, levels = encoded[depths[0]][1]  # of the same shapes at every exit
-            after = after_encoder(model, mask_features, levels)
-            gate = 0.0 if model.gate is None else gate_cost(model, levels, mask_features)
+            memory = encoded[depths[0]][1]  # of the same shapes at every exit
+            after = KINDS[segmentation].decoder(model.decoder, memory)
+            gate = 0.0 if model.gate is None else gate_cost(model, features)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # torch raises the death of a worker wherever its signal arrives
             raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"an image of {'x'.join(map(str, size))}: the model does not take it ({reason})") from error
 
-    last = postprocessing(model, prod(padded), pixels or prod(size), segmentation)
+    last = KINDS[segmentation].postprocessing(model, prod(padded), pixels or prod(size))
+    num_projections = len(model.pixel_decoder.input_proj)
     return {
         depth: Cost(
             backbone=added(backbone, ""),
-            **pixel_decoder_parts(counts, depth, len(levels)),
-            **after,
+            **pixel_decoder_parts(counts, depth, num_projections),
+            decoder=after.computed,
             gate=gate,
             postprocessing=last,
+            sampling=sampling_of(counts, depth) + after.sampling,
+            query_key_product=after.query_key_product,
         )
         for depth, (counts, _) in encoded.items()
     }
@@ -156,39 +163,63 @@ def trace_exits(pixel_decoder: Any, features: Any, depths: Sequence[int]) -> dic
     return {depth: (traces[n][0], traces[n][1][deepest[n]]) for depth, n in active.items()}
 
 
-def pixel_decoder_parts(counts: Counts, depth: int, num_levels: int) -> dict[str, Any]:
-    """Return the parts of `Cost` that the pixel decoder computes up to an exit."""
+def pixel_decoder_parts(counts: Counts, depth: int, num_projections: int) -> dict[str, Any]:
+    """Return the parts of `Cost` that the pixel decoder computes up to an exit, without sampling."""
     # resizing inside token re-calibration is part of `recalibration` already
     resized_in_recalibration = counts.get("encoder.recalibrate", {}).get(aten.upsample_bilinear2d, 0.0)
     return {
-        "input_projections": sum(added(counts, f"input_proj.{i}") for i in range(num_levels)),
+        "input_projections": sum(added(counts, f"input_proj.{i}") for i in range(num_projections)),
         "layers": tuple(added(counts, f"encoder.layers.{i}") for i in range(depth)),
         "recalibration": added(counts, "encoder.recalibrate"),
         "stride4_path": added(counts, "lateral") + added(counts, "pixel_embedding"),
         "mask_convolution": added(counts, "mask_features"),
-        "upsampling": counts[""][aten.upsample_bilinear2d] - resized_in_recalibration,
-        "sampling": sum(counts[f"encoder.layers.{i}"].get(SAMPLING, 0.0) for i in range(depth)),
+        "upsampling": counts[""].get(aten.upsample_bilinear2d, 0.0) - resized_in_recalibration,
     }
 
 
-def after_encoder(model: Any, mask_features: Tensor, levels: list[Tensor]) -> dict[str, Any]:
-    """Return the parts of `Cost` that the decoder computes; call it while `counting`."""
-    decoder = model.decoder
+def sampling_of(counts: Counts, depth: int) -> float:
+    """Return GFLOPs of deformable sampling in the encoder layers up to an exit."""
+    return sum(counts[f"encoder.layers.{i}"].get(SAMPLING, 0.0) for i in range(depth))
+
+
+class AfterEncoder(NamedTuple):
+    """GFLOPs of a decoder: `computed` in the total, the others beside it."""
+
+    computed: float
+    query_key_product: float = 0.0
+    sampling: float = 0.0
+
+
+def plain_decoder(decoder: Any, memory: Sequence[Any]) -> AfterEncoder:
+    """Return what a decoder computes for its last prediction; call it while `counting`."""
+    counts, _ = trace(decoder, *memory, last_only=True)
+    return AfterEncoder(added(counts, ""), sampling=counts.get("", {}).get(SAMPLING, 0.0))
+
+
+def masked_decoder(decoder: Any, memory: tuple[Tensor, list[Tensor]]) -> AfterEncoder:
+    """Return what a published decoder with masked attention computes; call it while `counting`."""
+    mask_features, levels = memory
     counts, predictions = trace(decoder, mask_features, levels)
     modules = ["norm", "mask_embed", *(f"layers.{i}" for i in range(len(decoder.layers)))]
     # every decoder layer predicts class logits here, but inference needs only those of the last
     class_logits = added(counts, "class_embed") / len(predictions)
     read = [levels[i % len(levels)] for i in range(len(decoder.layers))]
-    num_queries = decoder.query_feat.num_embeddings
     # torch counts the query-key product, the published counter does not: it is reported separately
-    product = num_queries * sum(level.numel() for level in read) / GIGA
-    return {
-        "decoder": sum(added(counts, name) for name in modules)
-        + class_logits
-        - product
-        + published_masks(num_queries, mask_features, read),
-        "query_key_product": product,
-    }
+    product = decoder.num_queries * sum(level.numel() for level in read) / GIGA
+    computed = sum(added(counts, name) for name in modules) + class_logits - product
+    return AfterEncoder(computed + published_masks(decoder.num_queries, mask_features, read), product)
+
+
+class Projecting(nn.Module):
+    """What a pixel decoder computes before its encoder."""
+
+    def __init__(self, pixel_decoder: Any) -> None:
+        super().__init__()
+        self.pixel_decoder = pixel_decoder
+
+    def forward(self, features: Any) -> tuple[Any, Any]:
+        """Projected levels, and what passes the encoder by, from the features of the backbone."""
+        return self.pixel_decoder.project(features), self.pixel_decoder.skip(features)
 
 
 class Choosing(nn.Module):
@@ -198,20 +229,20 @@ class Choosing(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, levels: list[Tensor], lateral: Tensor) -> Tensor:
-        """Scores (B, E) from the levels of an exit and the stride 4 map before it is fused."""
-        nowhere = [torch.zeros_like(level[0]) for level in levels]  # positions, which no layer reads here
-        seen = self.model.pixel_decoder.look(levels, nowhere, lateral, 0, self.model.first_masks)
-        return self.model.gate(seen)
+    def forward(self, projected: Any, skip: Any) -> Tensor:
+        """Scores (B, E) from the results of `Projecting`; levels of an exit have the shapes of those projected."""
+        see = self.model.pixel_decoder.see
+        return self.model.gate(see(projected, projected.levels, projected.levels, skip, self.model.first_masks))
 
 
-def gate_cost(model: Any, levels: list[Tensor], lateral: Tensor) -> float:
+def gate_cost(model: Any, features: Any) -> float:
     """Return GFLOPs of the gate and of what its inputs need beyond the image's own way; call it while `counting`.
 
     Statistics and differences of levels count nothing, like other pooling and element-wise operations. The first masks
     count what it takes to fuse the stride 16 map, and the kernels of the initial queries.
     """
-    return added(trace(Choosing(model), levels, lateral)[0], "")
+    _, seen = trace(Projecting(model.pixel_decoder), features)
+    return added(trace(Choosing(model), *seen)[0], "")
 
 
 def published_masks(num_queries: int, mask_features: Tensor, read: Sequence[Tensor]) -> float:
@@ -225,15 +256,33 @@ def published_masks(num_queries: int, mask_features: Tensor, read: Sequence[Tens
     return num_queries * (num_predictions * mask_features.numel() + resized) / GIGA
 
 
-def postprocessing(model: Any, padded: int, original: float, segmentation: str) -> float:
-    """Return GFLOPs of Mask2Former's published post-processing for an image of so many pixels.
+def resizing(model: Any, padded: int, original: float) -> float:
+    """Return GFLOPs of resizing all masks to the padded and then to the original image of so many pixels."""
+    return 4 * model.decoder.num_queries * (padded + original) / GIGA
 
-    Masks are resized to the padded and then to the original image, where panoptic segmentation sums them by class for
-    the semantic map. Semantic segmentation sums them in the padded image and resizes the sums.
-    """
-    num_queries = model.decoder.query_feat.num_embeddings
-    num_classes = model.decoder.class_embed.out_features - 1
-    if segmentation == "semantic":
-        return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
-    summed = num_queries * num_classes * original if segmentation == "panoptic" else 0
-    return (4 * num_queries * (padded + original) + summed) / GIGA
+
+def panoptic(model: Any, padded: int, original: float) -> float:
+    """As `resizing`, and the sum of the masks by class for the semantic map."""
+    return resizing(model, padded, original) + model.decoder.num_queries * model.decoder.num_classes * original / GIGA
+
+
+def semantic(model: Any, padded: int, original: float) -> float:
+    """Return GFLOPs of summing masks by class in the padded image, and of resizing masks and sums."""
+    num_queries, num_classes = model.decoder.num_queries, model.decoder.num_classes
+    return (num_queries * (4 + num_classes) * padded + 4 * num_classes * original) / GIGA
+
+
+class Kind(NamedTuple):
+    """What is counted after the encoder for a kind of segmentation, as published models compute it."""
+
+    decoder: Callable[[Any, Any], AfterEncoder]  # from the decoder and what it reads
+    postprocessing: Callable[[Any, int, float], float]  # from the model and the pixels of padded and original image
+
+
+KINDS = {
+    "panoptic": Kind(masked_decoder, panoptic),
+    "instance": Kind(masked_decoder, resizing),
+    "semantic": Kind(masked_decoder, semantic),
+    # post-processing of boxes sorts, and computes element by element
+    "boxes": Kind(plain_decoder, lambda model, padded, original: 0.0),
+}

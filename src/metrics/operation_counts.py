@@ -35,7 +35,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
+def trace(module: nn.Module, *inputs: Any, **options: Any) -> tuple[Counts, Any]:
     """Return GFLOPs by submodule ("" is the module itself) and operation, and the output; call it while `counting`.
 
     Weights are replaced by shapes without values; inputs must be on the meta device too.
@@ -44,7 +44,7 @@ def trace(module: nn.Module, *inputs: Any) -> tuple[Counts, Any]:
     state = {name: torch.empty_like(x, device="meta") for name, x in weights}
     counter = FlopCounterMode(display=False, custom_mapping=RULES)
     with counter:
-        output = torch.func.functional_call(module, state, inputs)
+        output = torch.func.functional_call(module, state, inputs, options)
     root = type(module).__name__
     counts = {name: operations for name, operations in counter.get_flop_counts().items() if name != "Global"}
     return {

@@ -19,8 +19,8 @@ class Pairs(NamedTuple):
 class BoxPrediction(NamedTuple):
     """The output of one decoder layer, of an encoder's proposals or of denoising queries.
 
-    With K + 1 columns, the last is "no object" and classes exclude each other (softmax; DETR). With K columns, each is a
-    question of its own (sigmoid; Deformable DETR, DINO).
+    With K + 1 columns, the last is "no object" and classes exclude each other (softmax; DETR). With K columns, each is
+    a question of its own (sigmoid; Deformable DETR, DINO).
     """
 
     class_logits: Tensor  # (B, Q, K + 1) or (B, Q, K)

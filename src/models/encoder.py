@@ -3,7 +3,7 @@
 Letters: B images, C channels, h x w the pixels of a level, N the tokens of all active levels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.attention import DeformableAttention, Size, relu
-from src.models.position import reference_points
-from src.models.sampling import describe_form
-from src.models.sampling_operation import split
-from src.models.schedule import Expand, as_written
+from src.models.encoder_layers import EncoderLayer
+from src.models.position import Places
+from src.models.sampling_operation import Size, split
+from src.models.schedule import NUM_LEVELS, Expand, as_written
 
 
 def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
@@ -25,30 +24,6 @@ def check_exits(exits: Sequence[int] | None, depth: int) -> list[int]:
     if not exits or any(not isinstance(exit_, int) or not 1 <= exit_ <= depth for exit_ in exits):
         raise ValueError(f"exits={list(exits)}: the encoder has {depth} layers, expected depths from 1 to {depth}")
     return sorted(set(exits))
-
-
-class EncoderLayer(nn.Module):
-    """Deformable attention to the sampled levels, then a feed-forward network, each followed by its norm."""
-
-    def __init__(
-        self, dim: int, num_levels: int, num_heads: int, num_points: int, dim_feedforward: int, sampling: str = "auto"
-    ):
-        super().__init__()
-        self.self_attn = DeformableAttention(dim, num_levels, num_heads, num_points, sampling)
-        self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
-
-    def forward(self, tokens: Tensor, pos: Tensor, reference: Tensor, sampled: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Map tokens (B, N, C) to (B, N, C).
-
-        `pos` (N, C) and reference points (N, 2) are those of the tokens, sizes those of the `sampled` levels (B, S, C).
-        """
-        tokens = self.norm1(tokens + self.self_attn(tokens + pos, sampled, reference, sizes))
-        return self.norm2(tokens + self.linear2(relu(self.linear1(tokens))))
 
 
 class TokenRecalibration(nn.Module):
@@ -79,13 +54,16 @@ class TokenRecalibration(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Deformable encoder whose layers each update some levels and sample some, coarsest first.
+    """Encoder whose layers each update some levels and sample some, coarsest first.
 
     Args:
-        schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE.
+        schedule: number of layers with 1, 2, 3 active levels: [0, 0, 6] is Mask2Former, [3, 3, 3] PRO-SCALE; [6] is
+            DETR with its one level, [0, 0, 0, 6] Deformable DETR.
         recalibrate: applied to each level coarser than the finest when it becomes active; None: nothing is.
         expand: from the schedule to the levels of each layer (`src/models/schedule.py`).
         sampling: form of sampling: "grid", "rows" or "triton" (`src/models/sampling.py`), "auto" by the device.
+        num_levels: that enter the encoder.
+        layer: one of `src/models/encoder_layers.py`, called with the arguments of `EncoderLayer`.
     """
 
     reads_positions = True
@@ -100,11 +78,13 @@ class Encoder(nn.Module):
         recalibrate: nn.Module | None = None,
         sampling: str = "auto",
         expand: Expand = as_written,
+        num_levels: int = NUM_LEVELS,
+        layer: Callable[..., nn.Module] = EncoderLayer,
     ):
         super().__init__()
-        self.levels_of_layers = expand(schedule)
+        self.levels_of_layers = expand(schedule, num_levels=num_levels)
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, levels.sampled, num_heads, num_points, dim_feedforward, sampling)
+            layer(dim, levels.sampled, num_heads, num_points, dim_feedforward, sampling)
             for levels in self.levels_of_layers
         )
         self.recalibrate = recalibrate
@@ -130,27 +110,37 @@ class Encoder(nn.Module):
     def form_on(self, device: torch.device) -> str:
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
         layer: Any = self.layers[0]
-        return describe_form(device, layer.self_attn.sampling)
+        return layer.form_on(device)
 
     def forward(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        exits: Sequence[int] | None = None,
+        inside: Sequence[Tensor] | None = None,
     ) -> dict[int, list[Tensor]]:
         """Run the layers up to the deepest exit. Levels that are not active yet are returned unchanged.
 
         Args:
             levels: coarsest first, (B, C, h, w) each.
-            pos: position and level embedding of each, (C, h, w).
+            pos: position and level embedding of each, (C, h, w), or (B, C, h, w) where images differ in size.
             exits: depths to return; None: the last layer.
+            inside: the pixels of each that belong to an image, (B, h, w) bool; None: all do.
 
         Returns:
             {depth: levels after that many layers}, one entry per exit.
         """
         exits = check_exits(exits, self.depth)
         running = [len(levels[0])] * exits[-1]
-        return {depth: memory for depth, memory in self.run(levels, pos, running) if depth in exits}
+        return {depth: memory for depth, memory in self.run(levels, pos, running, inside=inside) if depth in exits}
 
     def leave(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        depths: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Return the levels (B, C, h, w), each image after its own number of layers, `depths` (B,).
 
@@ -171,8 +161,11 @@ class Encoder(nn.Module):
         order = sorted(range(len(depths)), key=lambda image: -depths[image])
         running = [sum(last >= depth for last in depths) for depth in range(start + 1, max(depths) + 1)]
         sorted_levels = [level[order] for level in levels]
+        sorted_pos = [p[order] if p.dim() == 4 else p for p in pos]
+        sorted_inside = None if inside is None else [one[order] for one in inside]
+        layers = self.run(sorted_levels, sorted_pos, running, start, sorted_inside)
         leaving: list[list[Tensor]] = []  # after each layer, the levels of the images that leave there
-        for depth, memory in chain([(start, sorted_levels)], self.run(sorted_levels, pos, running, start)):
+        for depth, memory in chain([(start, sorted_levels)], layers):
             num_staying = sum(last > depth for last in depths)
             leaving.append([level[num_staying:] for level in memory])
         leaving.reverse()  # deepest first, the order of the sorted batch
@@ -180,7 +173,12 @@ class Encoder(nn.Module):
         return [torch.cat(parts)[original_order] for parts in zip(*leaving, strict=True)]
 
     def run(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        running: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield (depth, levels) after each layer.
 
@@ -188,8 +186,7 @@ class Encoder(nn.Module):
         given levels are those after `start` layers, and layer `start + 1` is the first to run.
         """
         sizes: list[Size] = [(level.shape[-2], level.shape[-1]) for level in levels]
-        all_pos = torch.cat([p.flatten(1).T for p in pos])  # (N, C)
-        reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])  # (N, 2)
+        places = Places.of(levels, pos, inside)
         num_images, dim = levels[0].shape[:2]
         bounds = list(accumulate((h * w for h, w in sizes), initial=0))  # of the levels among the tokens
         active = self.active_at(start) if start else 0
@@ -200,9 +197,9 @@ class Encoder(nn.Module):
             levels = [level[:num_images] for level in levels]
             entering = [self.enter(level, levels[-1]) for level in levels[active:sampled]]
             tokens = torch.cat([tokens[:num_images], *entering], 1) if entering else tokens[:num_images]  # (B, N, C)
-            first, end = bounds[updated.start], bounds[updated.stop]
-            own = tokens[:, first:end], all_pos[first:end], reference[first:end]
-            tokens = replaced(tokens, first, layer(*own, tokens[:, : bounds[sampled]], sizes[:sampled]))
+            own, end = slice(bounds[updated.start], bounds[updated.stop]), bounds[sampled]
+            new = layer(tokens[:, :end], own, places.among(num_images, sampled, end), sizes[:sampled])
+            tokens = replaced(tokens, own.start, new)
             active = max(active, sampled)
             yield depth, [*split_levels(tokens, sizes[:active]), *levels[active:]]
 

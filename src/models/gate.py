@@ -5,7 +5,7 @@ ECO-M2F's gate sees the levels before any encoder layer. Inputs that look back, 
 Letters: B images, C channels, Q queries, F numbers that describe an image, E exits, h x w the pixels of a level.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,38 +13,55 @@ from torch import Tensor, nn
 
 
 class Seen(NamedTuple):
-    """What a gate may look at. Levels are (B, C, h, w), coarsest first."""
+    """What a gate may look at. Levels are (B, C, h, w) by stride, coarsest first."""
 
-    levels: Sequence[Tensor]  # projected, before any layer
-    earlier: Sequence[Tensor] = ()  # one layer before the latest
-    latest: Sequence[Tensor] = ()  # after the layers that all images run
+    levels: Mapping[int, Tensor]  # projected, before any layer
+    earlier: Mapping[int, Tensor] = {}  # one layer before the latest
+    latest: Mapping[int, Tensor] = {}  # after the layers that all images run
     masks: Callable[[], Tensor] | None = None  # computes the first masks from the latest: logits (B, Q, h, w)
+    inside: Mapping[int, Tensor] | None = None  # (B, h, w) bool by stride, True inside of the image; None: all are
 
 
 class Input(NamedTuple):
     """How a gate input is computed."""
 
     of: Callable[[Seen], Tensor]  # (B, F)
+    stride: int | None = None  # of the level that it describes; None: it describes masks
     looks_back: bool = False  # it is known after the first exit only
     width: Callable[[int, int], int] = lambda dim, num_queries: dim  # F
 
 
-LEVELS = {32: 0, 16: 1, 8: 2}  # place of each stride among the levels
+STRIDES = (64, 32, 16, 8)  # of the levels that models have: masks those from 32 on, detectors up to all
 
 
-def mean_of(place: int) -> Callable[[Seen], Tensor]:
+def mean_of(stride: int) -> Callable[[Seen], Tensor]:
     """The mean over the tokens of a projected level, (B, C)."""
-    return lambda seen: seen.levels[place].float().mean((2, 3))
+    return lambda seen: mean(seen.levels[stride].float(), seen, stride)
 
 
-def std_of(place: int) -> Callable[[Seen], Tensor]:
+def std_of(stride: int) -> Callable[[Seen], Tensor]:
     """The standard deviation over the tokens of a projected level, (B, C)."""
-    return lambda seen: seen.levels[place].float().std((2, 3), correction=0)
+
+    def std(seen: Seen) -> Tensor:
+        level = seen.levels[stride].float()
+        if seen.inside is None:
+            return level.std((2, 3), correction=0)
+        return mean((level - mean(level, seen, stride)[..., None, None]).square(), seen, stride).sqrt()
+
+    return std
 
 
-def change_of(place: int) -> Callable[[Seen], Tensor]:
+def change_of(stride: int) -> Callable[[Seen], Tensor]:
     """How far the last layer moved the tokens of a level: mean absolute difference, (B, C); 0 if it was not active."""
-    return lambda seen: (seen.latest[place].float() - seen.earlier[place].float()).abs().mean((2, 3))
+    return lambda seen: mean((seen.latest[stride].float() - seen.earlier[stride].float()).abs(), seen, stride)
+
+
+def mean(level: Tensor, seen: Seen, stride: int) -> Tensor:
+    """The mean over the tokens of a level (B, C, h, w) that are inside of their image, (B, C)."""
+    if seen.inside is None:
+        return level.mean((2, 3))
+    inside = seen.inside[stride][:, None]
+    return (level * inside).sum((2, 3)) / inside.sum((2, 3))
 
 
 def mask_statistics(seen: Seen) -> Tensor:
@@ -56,8 +73,8 @@ def mask_statistics(seen: Seen) -> Tensor:
 
 STATISTICS = {"mean": mean_of, "std": std_of}
 INPUTS = {
-    **{f"{name}{stride}": Input(of(place)) for stride, place in LEVELS.items() for name, of in STATISTICS.items()},
-    **{f"change{stride}": Input(change_of(place), looks_back=True) for stride, place in LEVELS.items()},
+    **{f"{name}{stride}": Input(of(stride), stride) for stride in STRIDES for name, of in STATISTICS.items()},
+    **{f"change{stride}": Input(change_of(stride), stride, looks_back=True) for stride in STRIDES},
     "first_masks": Input(mask_statistics, looks_back=True, width=lambda dim, num_queries: 2 * num_queries),
 }
 
@@ -68,6 +85,14 @@ def check_inputs(names: Sequence[str]) -> None:
         raise ValueError(f"inputs={list(names)}: expected some of {', '.join(INPUTS)}, none twice")
     if unknown := [name for name in names if name not in INPUTS]:
         raise ValueError(f"inputs={list(names)}: no {unknown[0]!r}, expected some of {', '.join(INPUTS)}")
+
+
+def check_visible(names: Sequence[str], strides: Collection[int], has_masks: bool) -> None:
+    """Raise ValueError for an input of a model that has no levels of its stride, or no masks, and for unknown ones."""
+    check_inputs(names)
+    visible = [name for name, one in INPUTS.items() if (has_masks if one.stride is None else one.stride in strides)]
+    if hidden := [name for name in names if name not in visible]:
+        raise ValueError(f"inputs={list(names)}: the model has no {hidden[0]!r}, expected some of {', '.join(visible)}")
 
 
 def input_widths(names: Sequence[str], dim: int, num_queries: int) -> dict[str, int]:
@@ -84,10 +109,10 @@ def gate_inputs(seen: Seen, names: Sequence[str]) -> dict[str, Tensor]:
     """Inputs by name, (B, F) each.
 
     `mean32`, the input of ECO-M2F's gate, is the mean over the projected tokens of stride 32, `std32` their standard
-    deviation, `change32` how far the last layer up to the first exit moved them; strides 16 and 8 have the same.
+    deviation, `change32` how far the last layer up to the first exit moved them; the other strides have the same.
     `first_masks` describes the masks of the decoder's initial queries on the features of the first exit.
     """
-    check_inputs(names)
+    check_visible(names, seen.levels, seen.masks is not None)
     return {name: INPUTS[name].of(seen) for name in names}
 
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.attention import Attention
-from src.models.pixel_decoder import PointwiseConv, conv_norm
+from src.models.convolutions import PointwiseConv, conv_norm
+from src.models.encoder_layers import GlobalEncoderLayer
+from src.models.position import Places
 from src.models.schedule import NUM_LEVELS
 
 
@@ -25,28 +26,6 @@ def pointwise(in_dim: int, dim: int) -> nn.Sequential:
 
 def conv3x3(dim: int, stride: int = 1) -> nn.Sequential:
     return conv_act(nn.Conv2d(dim, dim, 3, stride, padding=1, bias=False))
-
-
-class GlobalAttentionLayer(nn.Module):
-    """Self-attention among all pixels of a level, then a feed-forward network, each followed by its norm."""
-
-    def __init__(self, dim: int, num_heads: int, dim_feedforward: int):
-        super().__init__()
-        self.self_attn = Attention(dim, num_heads)
-        nn.init.xavier_uniform_(self.self_attn.in_proj.weight)
-        self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
-
-    def forward(self, level: Tensor, pos: Tensor) -> Tensor:
-        """Map a level (B, C, h, w), with position (C, h, w), to one of the same shape."""
-        tokens, placed = level.flatten(2).transpose(1, 2), (level + pos).flatten(2).transpose(1, 2)  # (B, N, C)
-        tokens = self.norm1(tokens + self.self_attn(placed, placed, tokens))
-        tokens = self.norm2(tokens + self.linear2(F.gelu(self.linear1(tokens))))
-        return tokens.transpose(1, 2).unflatten(-1, level.shape[-2:])
 
 
 class FusionBlock(nn.Module):
@@ -78,7 +57,7 @@ class HybridLayer(nn.Module):
     def __init__(self, dim: int, num_heads: int = 8, dim_feedforward: int = 1024, num_convs: int = 3):
         super().__init__()
         steps = NUM_LEVELS - 1
-        self.attend = GlobalAttentionLayer(dim, num_heads, dim_feedforward)
+        self.attend = GlobalEncoderLayer(dim, 1, num_heads, 0, dim_feedforward, activation=F.gelu)
         self.lateral = nn.ModuleList(pointwise(dim, dim) for _ in range(steps))
         self.top_down = nn.ModuleList(FusionBlock(dim, num_convs) for _ in range(steps))
         self.shrink = nn.ModuleList(conv3x3(dim, stride=2) for _ in range(steps))
@@ -90,7 +69,7 @@ class HybridLayer(nn.Module):
         Each level has twice the height and width of the one before.
         """
         coarsest, *finer = levels
-        fused, kept = self.attend(coarsest, pos[0]), []
+        fused, kept = self.attended(coarsest, pos[0]), []
         for level, lateral, fuse in zip(finer, self.lateral, self.top_down, strict=True):
             kept.append(lateral(fused))
             fused = fuse(F.interpolate(kept[-1], level.shape[-2:], mode="nearest"), level)
@@ -98,3 +77,9 @@ class HybridLayer(nn.Module):
         for coarser, shrink, fuse in zip(reversed(kept), self.shrink, self.bottom_up, strict=True):
             outputs.append(fuse(shrink(outputs[-1]), coarser))
         return outputs[::-1]
+
+    def attended(self, level: Tensor, pos: Tensor) -> Tensor:
+        """A level (B, C, h, w), with position (C, h, w), after attention among all its pixels."""
+        tokens, places = level.flatten(2).transpose(1, 2), Places.of([level], [pos], None)  # (B, N, C)
+        tokens = self.attend(tokens, slice(None), places, [level.shape[-2:]])
+        return tokens.transpose(1, 2).unflatten(-1, level.shape[-2:])

@@ -8,7 +8,7 @@ Letters: Q queries, K classes, h x w the pixels of the common masks.
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,7 @@ STRIDE = 4  # of masks
 class View(NamedTuple):
     """The prediction for a view of an image."""
 
-    class_logits: Tensor  # (Q, K + 1)
-    mask_logits: Tensor  # (Q, h, w), of the padded batch
+    prediction: Any  # of the image alone, a batch of one; of masks (`Prediction`) if it is to be merged
     padded: Sequence[int]  # (height, width) of that
     resized: Sequence[int]  # of the view
     mirrored: bool  # left and right exchanged
@@ -39,16 +38,20 @@ class Objects(NamedTuple):
     seen: Tensor  # (Q,) number of views
 
 
-def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tuple[Prediction, Frame]:
+def alone(prediction: Any, place: int) -> Any:
+    """One image of a batch of predictions, as a batch of one."""
+    fields = prediction._asdict().items()
+    return prediction._replace(**{name: x[place : place + 1] for name, x in fields if isinstance(x, Tensor)})
+
+
+def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tuple[Any, Frame]:
     """One prediction (a batch of one) and its frame, from the views at each scale, with masks of the first view's size.
 
     A single view stays as it is. The views of one scale are merged first, so that a mirrored pair is treated alike.
     """
     first = pairs[0][0]
     if sum(map(len, pairs)) == 1:
-        return Prediction(first.class_logits[None], first.mask_logits[None]), Frame(
-            first.padded, first.resized, original
-        )
+        return first.prediction, Frame(first.padded, first.resized, original)
     size = [-(-side // STRIDE) for side in first.resized]
     found = reduce(merge, (reduce(merge, (objects(view, size) for view in views)) for views in pairs))
     scores = found.scores / sum(map(len, pairs))
@@ -60,7 +63,8 @@ def merge_views(pairs: Sequence[Sequence[View]], original: Sequence[int]) -> tup
 
 def objects(view: View, size: Sequence[int]) -> Objects:
     """The objects in one view, with masks (h, w) of the whole image, neither mirrored nor padded."""
-    device = view.mask_logits.device
+    (class_logits,), (mask_logits,) = view.prediction
+    device = mask_logits.device
     # where in the image each pixel of that size lies, from 0 to 1, and where in the padded batch, from -1 to 1
     rows, columns = ((torch.arange(side, device=device) + 0.5) / side for side in size)
     if view.mirrored:
@@ -70,9 +74,9 @@ def objects(view: View, size: Sequence[int]) -> Objects:
         for share, resized, padded in zip((rows, columns), view.resized, view.padded, strict=True)
     )
     grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)  # (h, w, 2)
-    logits = view.mask_logits[None].float()
+    logits = mask_logits[None].float()
     masks = F.grid_sample(logits, grid[None], padding_mode="border", align_corners=False)[0]
-    scores = view.class_logits.float().softmax(-1)[:, :-1]
+    scores = class_logits.float().softmax(-1)[:, :-1]
     return Objects(scores, masks, scores.new_ones(len(scores)))
 
 
@@ -82,9 +86,9 @@ def merge(some: Objects, others: Objects) -> Objects:
     scores, masks, seen = (field.clone() for field in some)
     for field, more in zip((scores, masks, seen), others, strict=True):
         field[mine] += more[yours]
-    alone = torch.ones(len(others.seen), dtype=torch.bool, device=seen.device)
-    alone[yours] = False
-    return Objects(*(torch.cat([a, b[alone]]) for a, b in zip((scores, masks, seen), others, strict=True)))
+    unmatched = torch.ones(len(others.seen), dtype=torch.bool, device=seen.device)
+    unmatched[yours] = False
+    return Objects(*(torch.cat([a, b[unmatched]]) for a, b in zip((scores, masks, seen), others, strict=True)))
 
 
 def match(some: Objects, others: Objects) -> tuple[Tensor, Tensor]:

@@ -34,17 +34,35 @@ class PixelEncoder(Protocol):
         """Return the form of deformable sampling that runs on a device. Raises ValueError if the one set cannot."""
 
     def __call__(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        exits: Sequence[int] | None = None,
+        inside: Sequence[Tensor] | None = None,
     ) -> dict[int, list[Tensor]]:
-        """Map levels (B, C, h, w), coarsest first, with positions (C, h, w), to {depth: levels} for each exit."""
+        """Map levels (B, C, h, w), coarsest first, to {depth: levels} for each exit.
+
+        Positions are (C, h, w) each, or (B, C, h, w) where images differ in size; `inside` (B, h, w) bool each are the
+        pixels that belong to an image, None: all do.
+        """
 
     def leave(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        depths: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Return the levels, each image's after its depth in `depths` (B,); those after `start` layers are given."""
 
     def run(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        running: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield (depth, levels) after each layer from `start` on, for so many images each, the first of the batch."""
 
@@ -59,7 +77,7 @@ class FixedLayer(Protocol):
 
 
 class FixedEncoder(nn.Module):
-    """An encoder of a fixed structure: one layer, after which every image leaves.
+    """An encoder of a fixed structure: one layer, after which every image leaves. It treats padding as image.
 
     Args:
         layer: a `FixedLayer`.
@@ -104,20 +122,34 @@ class FixedEncoder(nn.Module):
         return "none"
 
     def forward(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], exits: Sequence[int] | None = None
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        exits: Sequence[int] | None = None,
+        inside: Sequence[Tensor] | None = None,
     ) -> dict[int, list[Tensor]]:
         """As `PixelEncoder`."""
         return {depth: self.layers[0](levels, pos) for depth in check_exits(exits, self.depth)}
 
     def leave(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], depths: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        depths: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """As `PixelEncoder`."""
         check_exits(depths, self.depth)
         return list(levels) if start else self.layers[0](levels, pos)
 
     def run(
-        self, levels: Sequence[Tensor], pos: Sequence[Tensor], running: Sequence[int], start: int = 0
+        self,
+        levels: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        running: Sequence[int],
+        start: int = 0,
+        inside: Sequence[Tensor] | None = None,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """As `PixelEncoder`."""
         for depth, num_images in enumerate(running, start + 1):

@@ -80,6 +80,15 @@ class TransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(dim, num_classes + 1)
         self.mask_embed = MLP(dim)
 
+    @property
+    def num_queries(self) -> int:
+        return self.query_feat.num_embeddings
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, without "no object"."""
+        return self.class_embed.out_features - 1
+
     def forward(self, mask_features: Tensor, levels: Sequence[Tensor], last_only: bool = False) -> list[Prediction]:
         """Return one Prediction before and after each layer.
 

@@ -1,4 +1,4 @@
-"""Write predictions: overlays, COCO panoptic PNGs and JSON, COCO instance results, semantic PNGs, and exits.csv.
+"""Write predictions: overlays, COCO panoptic PNGs and JSON, instances or boxes as COCO results, semantic PNGs, exits.csv.
 
 Letters: h x w pixels of a prediction, H x W pixels of its image.
 """
@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,13 +18,13 @@ from torch import Tensor
 from src.data.export import colors_of, save_map
 from src.data.formats.json_file import Entry
 from src.data.targets import Category
-from src.painting import paint, predicted_segments
+from src.painting import predicted_layer
 from src.prediction.enlarging import Enlarging
 from src.prediction.inputs import Shot
 from src.prediction.video import Recorder, rate
 from src.system.atomic import atomic_write
 
-KINDS = ("overlays", "panoptic", "instances", "semantic")
+KINDS = ("overlays", "panoptic", "instances", "semantic", "boxes")
 MAX_OVERLAY_SIDE = 4096  # pixels
 
 
@@ -34,8 +35,8 @@ class PredictionWriter:
 
     Args:
         folder: receives overlays/NAME.jpg (.mp4 for a video); panoptic/NAME.png, where R + 256 G + 65536 B is the
-            number of the segment, and panoptic.json; instances.json in COCO's results format; semantic/NAME.png with
-            category ids; and exits.csv.
+            number of the segment, and panoptic.json; instances.json or boxes.json in COCO's results format;
+            semantic/NAME.png with category ids; and exits.csv.
         outputs: a subset of KINDS; outputs that a model does not predict are left out.
     """
 
@@ -78,6 +79,10 @@ class PredictionWriter:
             ids = ids.astype(np.uint8 if ids.max() <= np.iinfo(np.uint8).max else np.uint16)
             pixels = enlarging(answer.semantic, photo).map(ids[answer.semantic.cpu().numpy()])
             save_map(pixels, self.folder / "semantic" / f"{shot.name}.png")
+        if "boxes" in self.outputs and answer.boxes is not None:
+            results = self.listing("boxes.json", "[", "]")
+            for entry in boxes(shot.image_id, answer.boxes, self.categories):
+                results.append(entry)
         self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
 
     def row(self, values: Sequence[object]) -> None:
@@ -89,9 +94,8 @@ class PredictionWriter:
         """Write the image, or a frame of the video, with its segments drawn over it."""
         picture = Image.fromarray(photo.permute(1, 2, 0).cpu().numpy())
         picture.thumbnail((MAX_OVERLAY_SIDE, MAX_OVERLAY_SIDE))
-        segments = predicted_segments(answer)
-        rows, columns = Enlarging(segments.ids.shape, photo.shape[-2:]).seen_at(picture.size[::-1])
-        picture = paint(picture, segments._replace(ids=segments.ids[rows][:, columns]), self.categories)
+        layer = predicted_layer(answer, photo.shape[-2:])
+        picture = layer.resized(picture.size, partial(shrunk, photo.shape[-2:])).over(picture, self.categories)
         if shot.video is None:
             with atomic_write(self.folder / "overlays" / f"{shot.name}.jpg", durable=False) as part:
                 picture.save(part, quality=90)
@@ -148,6 +152,12 @@ def enlarging(maps: Tensor, photo: Tensor) -> Enlarging:
     return Enlarging(maps.shape[-2:], photo.shape[-2:])
 
 
+def shrunk(large: Sequence[int], ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a map (h, w) as it is seen at a size of (width, height) after enlarging it to `large`, (height, width)."""
+    rows, columns = Enlarging(ids.shape, large).seen_at(size[::-1])
+    return ids[rows][:, columns]
+
+
 def segments(
     ids: np.ndarray, labels: Sequence[int], scores: Sequence[float], categories: Sequence[Category], larger: Enlarging
 ) -> list[Entry]:
@@ -187,6 +197,23 @@ def instances(image_id: int, predicted: Any, categories: Sequence[Category], lar
                     "category_id": categories[int(predicted.labels[index])].id,
                     "score": float(predicted.scores[index]),
                     "segmentation": larger.packed(mask),
+                }
+            )
+    return entries
+
+
+def boxes(image_id: int, predicted: Any, categories: Sequence[Category]) -> list[Entry]:
+    """Return non-empty boxes as entries of COCO's results format, by descending score."""
+    entries = []
+    for index in predicted.scores.argsort(descending=True).tolist():
+        left, top, right, bottom = predicted.boxes[index].tolist()
+        if right > left and bottom > top:
+            entries.append(
+                {
+                    "image_id": image_id,
+                    "category_id": categories[int(predicted.labels[index])].id,
+                    "score": float(predicted.scores[index]),
+                    "bbox": [left, top, right - left, bottom - top],
                 }
             )
     return entries

@@ -8,7 +8,7 @@ from typing import Any
 
 SCORES_FILE, GATE_FILE = "scores.json", "gate.json"  # of segmentation, of a gate on its exit table
 JUDGE_FILE = "judge.json"  # of gates beside fixed exits, chance and the noise ceiling
-QUALITIES = ("pq", "ap", "miou")  # the first one present is the main score
+QUALITIES = ("pq", "ap", "miou", "box_ap")  # the first one present is the main score
 NOTHING = "nothing to score"  # shown for a score that is NaN because the images have no annotations
 SHARE = "share_exit"  # prefix of the share of images that leave at an exit, followed by its depth
 

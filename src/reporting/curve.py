@@ -26,7 +26,7 @@ COSTS = {
     **dict.fromkeys(("gflops", "image_gflops", "total_gflops"), "GFLOPs of an image (1e9 multiply-adds)"),
     LATENCY: "ms of an image, alone in its batch",
 }
-NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "quality": "quality of an image"}
+NAMES = {"pq": "PQ, %", "ap": "AP, %", "miou": "mIoU, %", "box_ap": "box AP, %", "quality": "quality of an image"}
 
 
 def colors(panel: Panel) -> dict[str, str]:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from src.metrics.cost import ImageCost
-from src.models.mask2former import Mask2Former
-from src.models.postprocess import Frame, Postprocess
-from src.models.transformer_decoder import Prediction
-from src.tasks.batches import like_sized
+from src.models.model import Model
+from src.models.postprocess import Frame
+from src.tasks.batches import like_sized, sizes_of
 from src.tasks.evaluation import Evaluation, ImagePrediction
 from src.weights.checkpoint import check_state
 
@@ -33,8 +32,8 @@ class BaseTask(lightning.LightningModule):
 
     def __init__(
         self,
-        model: Callable[..., Mask2Former],
-        postprocess: Callable[..., Postprocess],
+        model: Callable[..., Model],
+        postprocess: Callable[..., Any],
         categories: "Sequence[Category]",
         segmentation: str = "panoptic",
         instance_truth: str | None = None,
@@ -57,8 +56,8 @@ class BaseTask(lightning.LightningModule):
         self.image_gflops: Any = nn.ModuleDict({row: MeanMetric() for row in rows})
 
     def forward(self, images: Sequence[Tensor]) -> dict[int, Any]:
-        """Return predictions by exit, see `Mask2Former`, of images (3, h, w) RGB in 0..255."""
-        return self.model(self.model.preprocess(images))
+        """Return predictions by exit, see `Model`, of images (3, h, w) RGB in 0..255."""
+        return self.model(self.model.preprocess(images), sizes=sizes_of(images))
 
     def setup(self, stage: str) -> None:
         """Read `instance_truth`. Raises ValueError for an annotation file that does not fit the data."""
@@ -72,7 +71,7 @@ class BaseTask(lightning.LightningModule):
         """Raise ValueError for the checkpoint of another model."""
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
-    def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
+    def rows(self, images: Tensor) -> dict[str, tuple[Any, list[int]]]:
         """Return for each row that is scored the last prediction of the batch and the depth (B,) of each image."""
         by_exit = self.model(images, last_only=True)
         return {f"exit{depth}": (prediction, [depth] * len(images)) for depth, (prediction,) in by_exit.items()}
@@ -84,7 +83,7 @@ class BaseTask(lightning.LightningModule):
     def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Score every exit; return the predictions of the deepest one."""
         answers: dict[int, ImagePrediction] = {}
-        for places in like_sized(batch.images):
+        for places in like_sized(batch.images, self.model.padded):
             images = self.model.preprocess([batch.images[place] for place in places])
             for name, (prediction, depths) in self.rows(images).items():
                 for row, (place, depth) in enumerate(zip(places, depths, strict=True)):

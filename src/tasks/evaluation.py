@@ -1,56 +1,49 @@
-"""All scores of one exit from one forward pass: panoptic quality, mask AP and mean IoU.
+"""All scores of one exit from one forward pass, as the kind of segmentation has it.
 
 Letters: H x W the pixels of the original image.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from src.metrics.average_precision import MaskAP
-from src.metrics.mean_iou import MeanIoU, semantic_map
-from src.metrics.panoptic_quality import PanopticQuality
-from src.models.postprocess import Frame, Instances, Panoptic, Postprocess
-from src.models.transformer_decoder import Prediction
+from src.models.box_postprocess import Boxes
+from src.models.postprocess import Frame, Instances, Panoptic
+from src.tasks.measures import MEASURES
 
 # Scores of each kind of segmentation; the first one is the quality by which checkpoints and exits are chosen.
-SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",)}
+SCORES = {"panoptic": ("pq", "ap", "miou"), "instance": ("ap",), "semantic": ("miou",), "boxes": ("box_ap",)}
 
 
 class ImagePrediction(NamedTuple):
     """The prediction of one image; a kind that the task does not predict is None."""
 
-    panoptic: Panoptic | None
-    instances: Instances | None
-    semantic: Tensor | None  # (H, W) class index
+    panoptic: Panoptic | None = None
+    instances: Instances | None = None
+    semantic: Tensor | None = None  # (H, W) class index
     exit: int | None = None  # number of encoder layers
     gflops: float | None = None  # cost in GMAC
     size: tuple[int, int] | None = None  # (height, width) of the image; the maps may be smaller
+    boxes: Boxes | None = None  # in pixels of the image
 
 
 class Evaluation(nn.Module):
     """The metrics of one kind of segmentation, updated image by image.
 
     Args:
-        segmentation: panoptic, instance or semantic.
+        segmentation: one of `SCORES`.
         isthing: of each class.
+        postprocess: has a method for each answer of that kind (`Measure.field`).
     """
 
-    def __init__(self, segmentation: str, isthing: list[bool], postprocess: Postprocess):
+    def __init__(self, segmentation: str, isthing: Sequence[bool], postprocess: Any):
         super().__init__()
         if segmentation not in SCORES:
             raise ValueError(f"segmentation={segmentation}: expected one of {', '.join(SCORES)}")
-        self.segmentation = segmentation
-        self.postprocess = postprocess
-        things = [index for index, thing in enumerate(isthing) if thing]
-        make: dict[str, Callable[[], nn.Module]] = {
-            "pq": partial(PanopticQuality, len(isthing), isthing),
-            "ap": partial(MaskAP, things),
-            "miou": partial(MeanIoU, len(isthing)),
-        }
-        self.metrics: Any = nn.ModuleDict({name: make[name]() for name in SCORES[segmentation]})
+        self.postprocess, self.isthing = postprocess, list(isthing)
+        self.measures = {name: MEASURES[name] for name in SCORES[segmentation]}
+        self.metrics: Any = nn.ModuleDict({name: one.metric(self.isthing) for name, one in self.measures.items()})
 
     def take_truth(self, truth: Any) -> None:
         """Score AP against the objects of an annotation file (see `MaskAP`) instead of the data set's own segments."""
@@ -59,37 +52,32 @@ class Evaluation(nn.Module):
     @property
     def quality(self) -> str:
         """The name of the main score."""
-        return SCORES[self.segmentation][0]
+        return next(iter(self.measures))
 
     @property
     def names(self) -> list[str]:
         """The names of all scores, in the order of `compute`."""
         return [name for metric in self.metrics.values() for name in metric.names]
 
-    def answer(self, prediction: Prediction, image: int, frame: Frame) -> ImagePrediction:
+    def answer(self, prediction: Any, image: int, frame: Frame) -> ImagePrediction:
         """Return the predictions that are scored, of one image of a batch."""
-        post, panoptic, instances, semantic = self.postprocess, None, None, None
-        if len(self.metrics) > 1:
-            prediction, image, frame = post.enlarged(prediction, image, frame)
-        if "pq" in self.metrics:
-            panoptic = post.panoptic(prediction, image, frame)
-        if "ap" in self.metrics:
-            instances = post.instances(prediction, image, frame)
-        if "miou" in self.metrics:
-            semantic = post.semantic(prediction, image, frame, resize_last=self.segmentation == "semantic")
-        return ImagePrediction(panoptic, instances, semantic)
+        alone = len(self.measures) == 1
+        if not alone:
+            prediction, image, frame = self.postprocess.enlarged(prediction, image, frame)
+        made = {
+            one.field: one.answer(self.postprocess, prediction, image, frame, alone) for one in self.measures.values()
+        }
+        return ImagePrediction(**made)
 
     def update(self, answer: ImagePrediction, truth: Any, image_id: int) -> None:
         """Score one image; `truth` has segments (L, H, W), labels, crowd and areas (N,)."""
-        if answer.panoptic is not None:
-            ids, labels, _ = answer.panoptic
-            self.metrics["pq"].update(ids, labels, truth.segments[0], truth.labels, truth.crowd)
-        if answer.instances is not None:
-            self.metrics["ap"].update(
-                image_id, *answer.instances, truth.masks(), truth.labels, truth.crowd, truth.areas
-            )
-        if answer.semantic is not None:
-            self.metrics["miou"].update(answer.semantic, semantic_map(truth.segments, truth.labels))
+        for name, one in self.measures.items():
+            one.update(self.metrics[name], getattr(answer, one.field), truth, image_id)
+
+    def quality_of(self, prediction: Any, image: int, frame: Frame, truth: Any) -> float:
+        """Return the main score of one image of a batch by itself, 0..1; nan if there is nothing to score."""
+        main = self.measures[self.quality]
+        return main.quality(main.answer(self.postprocess, prediction, image, frame, True), truth, self.isthing)
 
     def compute(self) -> dict[str, float]:
         """Return all scores in percent, over all processes."""

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from src.losses.criterion import SetCriterion
-from src.metrics.image_quality import image_ap, image_iou, image_pq
-from src.metrics.mean_iou import semantic_map
-from src.metrics.panoptic_quality import panoptic_counts
-from src.models.gate import check_inputs, gate_inputs, input_widths, layers_seen
+from src.losses.base import Criterion
+from src.models.gate import gate_inputs, input_widths, layers_seen
 from src.models.postprocess import Frame
-from src.models.transformer_decoder import Prediction
 from src.tasks.base import EvaluationTask
 from src.tasks.batches import like_sized, mirror
 from src.weights.checkpoint import fingerprint
@@ -29,8 +25,8 @@ class ExitOracle(EvaluationTask):
     """Labels images with a parent: quality and cost at every exit, and the inputs of gates.
 
     Quality is that of a single image, nan for an image without annotations. It is a score in 0..1: PQ (panoptic), mean
-    IoU over its classes (semantic) or AP over one ranking of all classes (instance, see `image_ap`). Or it is minus the
-    loss: negative, without a lower bound, and smooth, where a score jumps when the IoU of a segment crosses one half.
+    IoU over its classes (semantic) or AP over one ranking of all classes (instance and boxes, see `image_ap`). Or it is
+    minus the loss: negative, without a lower bound, and smooth, where a score jumps when the IoU of a segment crosses one half.
 
     Args:
         criterion: takes the number of classes; of the loss as quality.
@@ -45,7 +41,7 @@ class ExitOracle(EvaluationTask):
     def __init__(
         self,
         *,
-        criterion: Callable[..., SetCriterion],
+        criterion: Callable[..., Criterion],
         inputs: Sequence[str] = ("mean32",),
         quality: str = "score",
         mirrored: bool = False,
@@ -53,17 +49,16 @@ class ExitOracle(EvaluationTask):
     ):
         super().__init__(**others)
         self.inputs = list(inputs)
-        check_inputs(self.inputs)
+        self.model.check_visible(self.inputs)
         self.criterion, self.mirrored = criterion(num_classes=len(self.categories)), mirrored
-        scores = {"panoptic": self.panoptic, "semantic": self.semantic, "instance": self.instances}
-        qualities = {"score": scores[self.segmentation], "loss": self.minus_loss}
+        qualities = {"score": self.evaluation.quality_of, "loss": self.minus_loss}
         if quality not in qualities:
             raise ValueError(f"task.quality={quality}: expected score or loss")
         self.quality_of = qualities[quality]
 
     def about(self) -> dict[str, Any]:
         """Return the facts of the parent that an exit table records."""
-        num_queries, dim = self.model.decoder.query_feat.weight.shape
+        dim, num_queries = self.model.pixel_decoder.dim, self.model.decoder.num_queries
         return {
             "parent": fingerprint(self.model),
             "exits": self.model.exits,
@@ -74,7 +69,7 @@ class ExitOracle(EvaluationTask):
     def predict_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Return quality (B, E), cost (B, E) in GFLOPs and gate inputs {name: (B, F)}, in the order of the batch."""
         batch = mirror(batch) if self.mirrored else batch
-        groups = like_sized(batch.images)
+        groups = like_sized(batch.images, self.model.padded)
         order = torch.tensor(list(chain.from_iterable(groups))).argsort()
         qualities, costs, inputs = zip(*(self.label(batch, places) for places in groups), strict=True)
         return {
@@ -86,18 +81,13 @@ class ExitOracle(EvaluationTask):
     def label(self, batch: "Batch", places: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Label the images at these places, which share a padded size."""
         images = self.model.preprocess([batch.images[place] for place in places])
-        features = self.model.backbone(images)
-        decoder = self.model.pixel_decoder
-        with decoder.precision(features) as features:
-            levels, pos = decoder.project(features)
-            lateral = decoder.lateral(features[4])
-            after = layers_seen(self.inputs, self.model.exits[0])
-            seen = decoder.look(levels, pos, lateral, after, self.model.first_masks)
-            inputs = {name: values.cpu() for name, values in gate_inputs(seen, self.inputs).items()}
-            memories = decoder.encode(levels, pos, lateral, self.model.exits)
+        features, after = self.model.backbone(images), layers_seen(self.inputs, self.model.exits[0])
+        exits, first_masks = self.model.exits, self.model.first_masks
+        seen, memories = self.model.pixel_decoder.look_and_encode(features, exits, after, first_masks)
+        inputs = {name: values.cpu() for name, values in gate_inputs(seen, self.inputs).items()}
         quality = torch.full((len(places), len(self.model.exits)), torch.nan)
         for column, memory in enumerate(memories.values()):
-            (prediction,) = self.model.decoder(*memory, last_only=True)
+            (prediction,) = self.model.read(memory, last_only=True)
             for row, place in enumerate(places):
                 truth, size = batch.truths[place], batch.images[place].shape[-2:]
                 if bool((~truth.crowd).any()):
@@ -106,25 +96,7 @@ class ExitOracle(EvaluationTask):
         sizes = [(batch.images[place].shape[-2:], batch.truths[place].segments[0].numel()) for place in places]
         return quality, torch.tensor([self.cost_of(*size) for size in sizes]), inputs
 
-    def panoptic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the PQ of one image, 0..1."""
-        ids, labels, _ = self.evaluation.postprocess.panoptic(prediction, image, frame)
-        num_classes = len(self.categories)
-        return image_pq(panoptic_counts(ids, labels, truth.segments[0], truth.labels, truth.crowd, num_classes))
-
-    def semantic(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the mean IoU of one image over its classes, 0..1."""
-        answer = self.evaluation.postprocess.semantic(prediction, image, frame, resize_last=True)
-        return image_iou(answer, semantic_map(truth.segments, truth.labels), len(self.categories))
-
-    def instances(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
-        """Return the AP of one image over its things, 0..1."""
-        scores, labels, masks = self.evaluation.postprocess.instances(prediction, image, frame)
-        things = torch.tensor([category.isthing for category in self.categories], device=truth.labels.device)
-        kept = things[truth.labels]
-        return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
-
-    def minus_loss(self, prediction: Prediction, image: int, frame: Frame, truth: "Truth") -> float:
+    def minus_loss(self, prediction: Any, image: int, frame: Frame, truth: "Truth") -> float:
         """Return minus the loss of one image, against the target of training; nan if that has no segment."""
         target = truth.for_task(self.categories, self.segmentation)
         if not len(target.labels):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from src.models.gate import Gate
-from src.models.mask2former import Mask2Former
-from src.models.transformer_decoder import Prediction
+from src.models.model import Model
 from src.records.scores import SHARE
 from src.tasks.base import EvaluationTask
 from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
@@ -54,7 +53,7 @@ class GatedEvaluation(EvaluationTask):
             names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
 
-    def rows(self, images: Tensor) -> dict[str, tuple[Prediction, list[int]]]:
+    def rows(self, images: Tensor) -> dict[str, tuple[Any, list[int]]]:
         """Return the prediction of each image at the exit that the gate chose, and these depths (B,)."""
         if not self.gated:
             return super().rows(images)
@@ -96,7 +95,7 @@ class SavedGate(NamedTuple):
 
 def load_gate(
     file: str,
-    model: Mask2Former,
+    model: Model,
     beta: float | None = None,
     budget_gflops: float | None = None,
     segmentation: str = "panoptic",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from src.metrics.cost import ImageCost, Size
 from src.models.gate import Seen
-from src.models.merging import View, merge_views
+from src.models.merging import View, alone, merge_views
 from src.tasks.batches import like_sized
 from src.tasks.evaluation import ImagePrediction
 from src.tasks.gate_checkpoint import expect_one
@@ -88,12 +88,12 @@ class PredictionTask(GatedEvaluation):
     def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:
         """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice."""
         seen: dict[int, tuple[View, int]] = {}
-        for places in like_sized(images):
+        for places in like_sized(images, self.model.padded):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
             fixed = None if exits is None else [exits[place] for place in places]
             prediction, left = self.model.leave(batch, chooser(fixed))
-            for place, depth, scores, masks in zip(places, left, *prediction, strict=True):
-                view = View(scores, masks, batch.shape[-2:], images[place].shape[-2:], mirrored)
+            for row, (place, depth) in enumerate(zip(places, left, strict=True)):
+                view = View(alone(prediction, row), batch.shape[-2:], images[place].shape[-2:], mirrored)
                 seen[place] = view, depth
         in_order = [seen[place] for place in range(len(images))]
         return [view for view, _ in in_order], [depth for _, depth in in_order]
@@ -137,7 +137,7 @@ class Request(NamedTuple):
 
 
 def chooser(exits: list[int] | None) -> Callable[[Seen], list[int]] | None:
-    """Return what `Mask2Former.leave` asks for exits: these, or None for its gate."""
+    """Return what `Model.leave` asks for exits: these, or None for its gate."""
     return None if exits is None else lambda seen: exits
 
 

@@ -1,4 +1,4 @@
-"""Training of Mask2Former as a Lightning task: the loss, the optimiser, and the handling of non-finite steps."""
+"""Training as a Lightning task: the loss, the optimiser, and the handling of non-finite steps."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.losses.criterion import SetCriterion
-from src.losses.distillation import Distillation
-from src.models.transformer_decoder import Prediction
+from src.losses.base import Criterion
 from src.tasks.bad_step import keep_bad_step
 from src.tasks.base import BaseTask
+from src.tasks.batches import sizes_of
 from src.tasks.progress import set_progress
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ ALPHA: dict[str, Callable[[int], float]] = {  # weight of the loss of exit k (EC
 
 
 class Segmentation(BaseTask):
-    """Panoptic, instance or semantic segmentation, trained and scored at every exit of the model.
+    """Segmentation or detection, trained and scored at every exit of the model.
 
     Args:
         criterion: takes the number of classes. optimizer: takes the model. scheduler: takes the optimizer.
@@ -43,7 +42,7 @@ class Segmentation(BaseTask):
     def __init__(
         self,
         *,
-        criterion: Callable[..., SetCriterion],
+        criterion: Callable[..., Criterion],
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], Any],
         exits_per_step: int | str = "all",
@@ -70,7 +69,7 @@ class Segmentation(BaseTask):
                 f"task.distil={distil:g}: the model has the single exit {self.model.exits[0]}, expected several exits, "
                 "or task.distil=0"
             )
-        self.distil, self.distillation = distil, Distillation(self.criterion)
+        self.distil, self.distillation = distil, self.criterion.distillation() if distil else None
         self.patience = patience
         self.seed = seed
         self.parts: list[tuple[Any, Tensor]] = []  # batches of the current step, and their losses
@@ -139,27 +138,27 @@ class Segmentation(BaseTask):
         """Return the loss of a batch, its parts {"class/exit3/layer0": ...}, and the number of non-finite costs."""
         images = self.model.preprocess(batch.images)
         exits = self.draw_exits(step)
-        by_exit = self.model(images, exits)
+        by_exit = self.model(images, exits, sizes=sizes_of(batch.images), truths=batch.truths)
         predictions = [prediction for layers in by_exit.values() for prediction in layers]
         losses, num_bad = self.criterion(predictions, batch.truths, images.shape[-2:])
         weights = images.new_tensor([self.alpha(depth) for depth, layers in by_exit.items() for _ in layers])
-        by_layer = torch.stack(list(losses.values())).unflatten(0, (len(weights), -1)).sum(1)  # class, mask and dice
-        total = (by_layer * weights).sum() + self.zero_of_layers_after(exits[-1])
+        names = list(self.criterion.weights)  # of the parts
+        by_part = torch.stack([losses[f"{part}/layer{number}"] for number in range(len(weights)) for part in names])
+        total = (by_part.unflatten(0, (len(weights), -1)).sum(1) * weights).sum() + self.zero_of_layers_after(exits[-1])
         if num_bad:  # the gradients become NaN in every process, so that all of them skip the step
             total = total * float("nan")
         places = [f"exit{depth}/layer{layer}" for depth, layers in by_exit.items() for layer in range(len(layers))]
         parts = {
-            f"{part}/{place}": losses[f"{part}/layer{number}"]
-            for part in ("class", "mask", "dice")
-            for number, place in enumerate(places)
+            f"{part}/{place}": losses[f"{part}/layer{number}"] for part in names for number, place in enumerate(places)
         }
         if self.distil:
             divergence, more = self.divergence(by_exit)
             total, parts = total + self.distil * divergence, parts | more
         return total, parts, num_bad
 
-    def divergence(self, by_exit: dict[int, list[Prediction]]) -> tuple[Tensor, dict[str, Tensor]]:
+    def divergence(self, by_exit: dict[int, list[Any]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return how far the other exits are from the deepest one, summed like the loss, and the parts of that sum."""
+        assert self.distillation is not None
         *shallower, deepest = by_exit
         losses = {
             (depth, place): loss

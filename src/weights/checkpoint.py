@@ -14,15 +14,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from src.system.atomic import atomic_write
-from src.weights.architecture import TERMS, Architecture, other, recognise
+from src.weights.architecture import Architecture, recognise
+from src.weights.coco_classes import with_coco_classes
 from src.weights.copies import choose, copies_in, report
+from src.weights.detector_architecture import DetectorArchitecture, family_of, num_classes_of
 from src.weights.files import made, records, tensors
 from src.weights.folders import locate
-from src.weights.layouts import State, to_ours
+from src.weights.layouts import to_ours
+from src.weights.others import other
+from src.weights.rows import State
 
 SHOWN = 3  # names that an error lists
 COUNTER = "num_batches_tracked"  # of batch norms; no forward pass reads it, and frozen ones have none
 NOTE = "ecoscale"  # metadata of our safetensors files
+CLASS_HEADS = ("decoder.class_embed.", "decoder.class_heads.", "decoder.denoising.label_embed.")  # one row per class
 
 
 class Note(NamedTuple):
@@ -37,21 +42,24 @@ class Checkpoint(NamedTuple):
     """Weights under our names, and their origin."""
 
     source: str
-    layout: str  # detectron2, transformers or ours
+    layout: str  # one of `LAYOUTS`, or ours
     state: State
     note: Note | None  # None for published files and for checkpoints of training, which hold their settings
 
-    def architecture(self) -> Architecture:
-        """The architecture of the model. Raises ValueError if the weights are no complete Mask2Former."""
+    def architecture(self) -> Architecture | DetectorArchitecture:
+        """The architecture of the model. Raises ValueError if the weights are no complete model of ours."""
+        family = family_of(self.state) or "Mask2Former"
         try:
             architecture = recognise(self.state, self.layout)
         except (ValueError, IndexError, TypeError) as error:
-            raise ValueError(f"weights={self.source}: no whole Mask2Former, {error}") from error
+            raise ValueError(f"weights={self.source}: no whole {family}, {error}") from error
         except KeyError as error:
-            raise ValueError(f"weights={self.source}: no whole Mask2Former, it lacks {error.args[0]}") from error
+            raise ValueError(f"weights={self.source}: no whole {family}, it lacks {error.args[0]}") from error
         if self.note is None:
             return architecture
-        return architecture._replace(legacy_layout=self.note.legacy_layout, exits=self.note.exits)
+        if isinstance(architecture, Architecture):
+            architecture = architecture._replace(legacy_layout=self.note.legacy_layout)
+        return architecture._replace(exits=self.note.exits)
 
     @property
     def own(self) -> bool:
@@ -67,13 +75,13 @@ class Checkpoint(NamedTuple):
         """The licence of published weights; None for one's own."""
         if self.note is not None:
             return self.note.terms
-        return None if self.own else TERMS[self.architecture().method]
+        return None if self.own else self.architecture().terms
 
 
 def read(source: str, take: str | None = None) -> Checkpoint:
     """A checkpoint, ours or published, from a file, a folder or a hub name.
 
-    Raises FileNotFoundError if there is none, ValueError if it cannot be read or is no complete Mask2Former.
+    Raises FileNotFoundError if there is none, ValueError if it cannot be read or is no complete model of ours.
 
     Args:
         take: name of one of several copies of the model; by default, one that is not averaged.
@@ -83,7 +91,7 @@ def read(source: str, take: str | None = None) -> Checkpoint:
     content = records(files[0], "weights") if len(files) == 1 else read_tensors(files)
     copies = copies_in(content)
     if not copies:
-        raise ValueError(f"weights={source}: no Mask2Former, {other(tensors(content, name))}")
+        raise ValueError(f"weights={source}: no Mask2Former or detector that is known, {other(tensors(content, name))}")
     taken = choose(copies, take, source)
     state = {key: made(value, name, key) for key, value in taken.values.items()}
     if taken.layout == "ours":
@@ -167,20 +175,35 @@ class OtherClassesError(ValueError):
 def fitting(model: nn.Module, checkpoint: Checkpoint, drop_class_head: bool = False) -> State:
     """The weights of a checkpoint to load into a model, which may be on the meta device.
 
-    Raises OtherClassesError for another number of classes, ValueError for any other difference in names or shapes.
+    Raises OtherClassesError for another number of classes, ValueError for a model of another family, and for any other
+    difference in names or shapes.
     """
-    source, head = checkpoint.source, "decoder.class_embed."
+    source = checkpoint.source
 
     def matters(name: str) -> bool:
-        return not name.endswith(COUNTER) and not (drop_class_head and name.startswith(head))
+        return not name.endswith(COUNTER) and not (drop_class_head and name.startswith(CLASS_HEADS))
 
     expected = {name: value for name, value in model.state_dict().items() if matters(name)}
+    check_family(checkpoint.state, model.state_dict(), source)
     state = {name: value for name, value in checkpoint.state.items() if matters(name)}
-    theirs, ours = (weights.get(head + "bias") for weights in (state, expected))
-    if theirs is not None and ours is not None and theirs.shape != ours.shape:
-        raise OtherClassesError(f"{source} knows {len(theirs) - 1} classes and the data have {len(ours) - 1}")
+    if not drop_class_head:
+        state = with_coco_classes(state, num_classes_of(expected), source)
+        theirs, ours = num_classes_of(state), num_classes_of(expected)
+        if theirs != ours and theirs is not None and ours is not None:
+            raise OtherClassesError(f"{source} knows {theirs} classes and the data have {ours}")
     check_state(state, expected, source)
     return state
+
+
+def check_family(state: State, expected: State, source: str) -> None:
+    """Raise ValueError for weights of another family than the model's, such as masks' for a detector."""
+    theirs, ours = family_of(state), family_of(expected)
+    if theirs != ours and theirs is not None and ours is not None:
+        predicted = ["masks" if family == "Mask2Former" else "boxes" for family in (theirs, ours)]
+        raise ValueError(
+            f"{source} is a {theirs}, which predicts {predicted[0]}, and the model asked for is a {ours}, which "
+            f"predicts {predicted[1]}; expected weights of a {ours}, or another choice of model"
+        )
 
 
 def fingerprint(model: nn.Module) -> str:

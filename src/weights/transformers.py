@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
-from src.weights.architecture import Architecture, resnet_blocks, swin_shape
-from src.weights.layouts import BODY, State
+from src.weights.architecture import Architecture
+from src.weights.backbones import resnet_blocks, swin_shape
+from src.weights.mask2former_rows import BODY
+from src.weights.rows import State
 
 NO_OBJECT_WEIGHT = 0.1
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

@@ -17,7 +17,8 @@ def view(entries: list[tuple[int, float, torch.Tensor]], mirrored: bool = False)
     scores = torch.full((len(entries), 3), 1e-6)
     for query, (label, score, _) in enumerate(entries):
         scores[query, label], scores[query, 2] = score, 1 - score
-    return View(scores.log(), torch.stack([20.0 * mask - 10 for *_, mask in entries]), SIZE, SIZE, mirrored)
+    masks = torch.stack([20.0 * mask - 10 for *_, mask in entries])
+    return View(Prediction(scores.log()[None], masks[None]), SIZE, SIZE, mirrored)
 
 
 def answered(*pairs: list[View]) -> tuple[Prediction, Frame]:
@@ -31,8 +32,8 @@ def test_a_single_view_is_left_as_it_is() -> None:
     """Bit for bit, in its own frame."""
     one = view([LEFT, RIGHT])
     prediction, frame = answered([one])
-    assert torch.equal(prediction.class_logits[0], one.class_logits)
-    assert torch.equal(prediction.mask_logits[0], one.mask_logits)
+    assert torch.equal(prediction.class_logits, one.prediction.class_logits)
+    assert torch.equal(prediction.mask_logits, one.prediction.mask_logits)
     assert frame == Frame(SIZE, SIZE, SIZE)
 
 
@@ -78,18 +79,21 @@ def test_a_sure_query_is_not_matched_with_a_doubtful_double() -> None:
 def test_masks_are_averaged_as_logits() -> None:
     """Before anything is decided: a pixel is inside where the mean of the logits is."""
     wide, narrow = view([(0, 0.9, box(0, 0, 4, 6))]), view([(0, 0.9, box(0, 0, 4, 4))])
-    wide = wide._replace(mask_logits=wide.mask_logits * 2)
+    first, second = wide.prediction.mask_logits * 2, narrow.prediction.mask_logits
+    wide = wide._replace(prediction=wide.prediction._replace(mask_logits=first))
     prediction, _ = answered([wide], [narrow])
-    torch.testing.assert_close(prediction.mask_logits[0], (wide.mask_logits + narrow.mask_logits) / 2)
+    torch.testing.assert_close(prediction.mask_logits, (first + second) / 2)
 
 
 def test_mirrored_views_of_any_size_lie_where_the_image_does() -> None:
     """Their padding cut off first, which is at the right of what was mirrored."""
     logits = torch.full((1, 8, 16), -10.0)
     logits[0, 2:6, 9:12] = 10  # of 12 columns, the rest is padding: columns 0 to 3 of the image
-    mirrored = View(view([LEFT]).class_logits, logits, (32, 64), (32, 48), True)
-    plain = mirrored._replace(mask_logits=torch.cat([logits[..., :12].flip(-1), logits[..., 12:]], -1), mirrored=False)
+    class_logits, _ = view([LEFT]).prediction
+    mirrored = View(Prediction(class_logits, logits[None]), (32, 64), (32, 48), True)
+    unmirrored = torch.cat([logits[..., :12].flip(-1), logits[..., 12:]], -1)
+    plain = mirrored._replace(prediction=Prediction(class_logits, unmirrored[None]), mirrored=False)
     prediction, frame = merge_views([[plain, mirrored]], (32, 48))
     assert len(prediction.mask_logits[0]) == 1
-    torch.testing.assert_close(prediction.mask_logits[0], plain.mask_logits[..., :12])
+    torch.testing.assert_close(prediction.mask_logits[0], unmirrored[..., :12])
     assert frame == Frame((32, 48), (32, 48), (32, 48))

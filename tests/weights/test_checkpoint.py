@@ -110,7 +110,7 @@ def test_a_gate_comes_with_its_exits(tmp_path: Path) -> None:
     coarsest = torch.randn(2, 256, 3, 4)
     place = "sem_seg_head.pixel_decoder.transformer.encoder.gt.head"
     expected = coarsest.flatten(2).mean(2) @ state[f"{place}.weight"].T + state[f"{place}.bias"]
-    torch.testing.assert_close(gate(Seen([coarsest])), expected)
+    torch.testing.assert_close(gate(Seen({32: coarsest})), expected)
 
 
 @pytest.mark.slow

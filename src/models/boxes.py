@@ -1,0 +1,46 @@
+"""Boxes as numbers in 0..1, and what the layers of a detector do with them.
+
+Letters: B images, Q queries, C channels.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST = 1e-5  # distance to 0 and 1 at which the inverse of the sigmoid is cut off
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """The logit of each number in 0..1, finite also for 0 and 1."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=SMALLEST) / (1 - x).clamp(min=SMALLEST))
+
+
+def moved(reference: Tensor, step: Tensor) -> Tensor:
+    """Boxes (B, Q, 4) in 0..1: references moved by steps (B, Q, 4) in logits (Deformable DETR, section A.3).
+
+    A reference (B, Q, 4) is a box; a point (B, Q, 2) leaves width and height to the step.
+    """
+    return (step + F.pad(inverse_sigmoid(reference), (0, 4 - reference.shape[-1]))).sigmoid()
+
+
+def box_embedding(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Sine embedding of boxes (B, Q, 4) in 0..1: (B, Q, 2 C) for C = dim, C / 2 features for each number."""
+    half = dim // 2
+    frequency = temperature ** (-2 * (torch.arange(half, device=boxes.device) // 2) / half)  # (C / 2,)
+    angle = boxes.float()[..., None] * 2 * math.pi * frequency  # (B, Q, 4, C / 2)
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(2)
+
+
+def to_corners(boxes: Tensor) -> Tensor:
+    """(centre x, centre y, width, height) to (left, top, right, bottom)."""
+    centre, size = boxes.chunk(2, -1)
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+def to_centres(corners: Tensor) -> Tensor:
+    """(left, top, right, bottom) to (centre x, centre y, width, height)."""
+    first, last = corners.chunk(2, -1)
+    return torch.cat([(first + last) / 2, last - first], -1)
