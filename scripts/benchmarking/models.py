@@ -16,7 +16,7 @@ from src.config.command_line import configure
 from src.config.schema import check_settings
 from src.data.formats.categories import read_categories
 from src.models.attention import DeformableAttention
-from src.models.gate import Seen, gate_inputs
+from src.models.gate import gate_inputs
 from src.weights.architecture import recognise
 from src.weights.checkpoint import save
 from src.weights.layouts import from_ours
@@ -91,7 +91,7 @@ def found(number: int, num_queries: int, num_classes: int, device: torch.device)
 @torch.no_grad()
 def scatter(model: Any, images: Tensor) -> list[int]:
     """Give the gate random weights for which the images leave at different exits; return these."""
-    seen = Seen(model.pixel_decoder.project(model.backbone(images))[0])
+    seen, _ = model.pixel_decoder.look_and_encode(model.backbone(images), [], model.gate.after, model.first_masks)
     pooled = torch.cat(list(gate_inputs(seen, model.gate.inputs).values()), 1)
     std, mean = torch.std_mean(pooled, 0)
     best = min(len(images), len(model.exits), 3)

@@ -56,21 +56,24 @@ NOT_NEGATIVE = number(", 0 or more", lambda value: value >= 0)
 FLAG = Rule("true or false", lambda value: type(value) is bool)
 TEXT = text("text")
 IMAGE_SIZE = list_of(whole(32), "[height, width], both from 32", 2, 2)
-OUTPUTS = ("overlays", "panoptic", "instances", "semantic")
+OUTPUTS = ("overlays", "panoptic", "instances", "semantic", "boxes")
 
 RULES = {
     **dict.fromkeys(("dim", "dim_feedforward", "num_queries", "num_heads", "num_layers", "num_points"), COUNT),
     **dict.fromkeys(("batch_size", "eval_batch_size", "max_steps", "num_scenes", "patience", "num_instances"), COUNT),
     **dict.fromkeys(("images", "rounds", "shard_size", "max_pixels", "coarse_layers", "num_convs"), COUNT),
+    **dict.fromkeys(("num_levels", "num_detections"), COUNT),
     **dict.fromkeys(("per_stage", "blocks"), COUNT.or_null()),
     **dict.fromkeys(("num_classes", "at_once", "batch_size_per_device", "validate_every", "exit"), COUNT.or_null()),
     **dict.fromkeys(("num_workers", "count", "log_every_n_steps", "hidden", "samples"), FROM_ZERO),
     **dict.fromkeys(("object_threshold", "overlap_threshold", "importance_share", "void", "crowd", "flip"), SHARE),
+    "label_noise": SHARE,
+    "dropout": number(" from 0 to below 1", lambda value: 0 <= value < 1),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
-    **dict.fromkeys(("backbone_lr_multiplier", "distil"), NOT_NEGATIVE),
+    **dict.fromkeys(("backbone_lr_multiplier", "distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "lr"), POSITIVE),
     **dict.fromkeys(("budget_gflops", "gradient_clip_val"), POSITIVE.or_null()),
-    **dict.fromkeys(("decode", "mirror", "mirrored", "judge"), FLAG),
+    **dict.fromkeys(("decode", "mirror", "mirrored", "judge", "refine", "look_forward_twice", "decay_all"), FLAG),
     "beta": NOT_NEGATIVE.or_null(),
     "betas": distinct(list_of(NOT_NEGATIVE, "a list of numbers, 0 or more, none twice, for example [0.001, 0.01]")),
     "holdout": number(" above 0 and below 1", lambda value: 0 < value < 1),
@@ -84,7 +87,7 @@ RULES = {
         distinct(list_of(one_of("backbone", "encoder", "decoder"), "")),
     ),
     "sampling": one_of("auto", "grid", "rows", "triton"),
-    "segmentation": one_of("panoptic", "instance", "semantic"),
+    "segmentation": one_of("panoptic", "instance", "semantic", "boxes"),
     "quality": one_of("score", "loss"),
     "target": one_of("exit", "soft", "quality", "gain"),
     "centre": one_of("mean", "median"),
@@ -94,7 +97,7 @@ RULES = {
     "max_time": text("days:hours:minutes:seconds, for example 00:12:00:00", r"\d+(:\d\d){3}").or_null(),
     "schedule": list_of(
         FROM_ZERO,
-        "a list of whole numbers from 0, the layers with 1, 2 and 3 active levels, for example [0, 0, 6] or [3, 3, 3]",
+        "a list of whole numbers from 0, the layers with 1, 2, 3 (and so on) active levels, for example [0, 0, 6] or [3, 3, 3]",
         least=0,
     ),
     "exits": either("a list of depths from 1, or null for the last", list_of(COUNT, "").or_null()),
@@ -105,6 +108,7 @@ RULES = {
     "outputs": list_of(one_of(*OUTPUTS), f"some of {', '.join(OUTPUTS)}", least=0),
     "image_suffixes": list_of(TEXT, "a list of how names end, for example [.jpg, .png]"),
     "mask_suffix": text("how names end, for example .png"),
+    "strides": distinct(list_of(whole(4), "a list of strides of levels, coarsest first, for example [64, 32, 16, 8]")),
     "image_size": IMAGE_SIZE,
     "size": either("a whole number from 1, or two", COUNT, list_of(COUNT, "", 2, 2)),
     "sizes": either(

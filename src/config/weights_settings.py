@@ -7,6 +7,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.overrides import name_of, spell
+from src.weights.architecture import is_choice
 from src.weights.checkpoint import read
 
 
@@ -40,7 +41,7 @@ def settings_of(source: str) -> dict[str, Any] | None:
 
 def setting(cfg: DictConfig, name: str) -> Any:
     """The plain value of a setting, or the chosen option of a group; None without one."""
-    if "/" in name:
+    if is_choice(name):
         return cfg.hydra.runtime.choices.get(name)
     value = OmegaConf.select(cfg, name)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -40,7 +40,7 @@ def check_groups(dim: int) -> None:
 
 
 def shrinking_projection(in_dim: int, dim: int) -> nn.Sequential:
-    """3x3 convolution of stride 2 with bias and group norm, from the coarsest feature to a level of twice its stride."""
+    """3x3 convolution of stride 2 with bias and group norm, from a feature to a level of twice its stride."""
     conv = nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]

@@ -68,9 +68,10 @@ class DetectionNeck(Neck):
         """Levels (B, C, h, w), coarsest first, their positions, and the pixels of each that are inside of an image."""
         levels = [project(features[source]) for source, project in zip(self.sources, self.input_proj, strict=True)]
         shrunk = shrunk_inside(inside, levels)
+        own: Sequence[Tensor | None] = [None] * len(levels) if shrunk is None else shrunk
         pos = [
             self.position(level, one) + embed[:, None, None]
-            for level, one, embed in zip(levels, shrunk or [None] * len(levels), self.level_embed, strict=True)
+            for level, one, embed in zip(levels, own, self.level_embed, strict=True)
         ]
         return Projected(levels, pos, shrunk)
 

@@ -53,6 +53,8 @@ class PostNormLayer(nn.Module):
 class EncoderLayer(PostNormLayer):
     """Deformable attention to the sampled levels."""
 
+    self_attn: DeformableAttention
+
     def __init__(
         self,
         dim: int,

@@ -122,7 +122,8 @@ class Neck(nn.Module):
         """What a gate sees: the projected levels, those one layer before the latest, and the latest."""
 
         def masks() -> Tensor:
-            assert first_masks is not None and skip is not None
+            assert first_masks is not None
+            assert skip is not None
             with self.autocast(skip.device.type):
                 return first_masks(self.coarse_features(skip, latest))
 

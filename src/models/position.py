@@ -89,11 +89,12 @@ class Places(NamedTuple):
     def of(cls, levels: Sequence[Tensor], pos: Sequence[Tensor], inside: Sequence[Tensor] | None) -> "Places":
         """From levels (B, C, h, w), their positions (C, h, w) or (B, C, h, w), and what is inside, (B, h, w) each."""
         all_pos = torch.cat([p.flatten(-2).transpose(-1, -2) for p in pos], -2)
-        reference = torch.cat([reference_points(*level.shape[-2:], level.device) for level in levels])
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        reference = torch.cat([reference_points(h, w, levels[0].device) for h, w in sizes])
         if inside is None:
             return cls(all_pos, reference, None)
         shares = valid_shares(inside)
-        own = shares.repeat_interleave(torch.tensor([one[0].numel() for one in inside], device=reference.device), 1)
+        own = torch.cat([shares[:, i, None].expand(-1, h * w, -1) for i, (h, w) in enumerate(sizes)], 1)  # (B, N, 2)
         # a place in its own level, then in the image, then in each of the levels
         reference = (reference / own)[:, :, None] * shares[:, None]
         return cls(all_pos, reference, torch.cat([one.flatten(1) for one in inside], 1))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.metrics.average_precision import MaskAP
-from src.metrics.image_quality import image_ap, image_iou, image_pq
+from src.metrics.average_precision import BoxAP, MaskAP
+from src.metrics.image_quality import image_ap, image_box_ap, image_iou, image_pq
 from src.metrics.mean_iou import MeanIoU, semantic_map
 from src.metrics.panoptic_quality import PanopticQuality, panoptic_counts
 from src.models.postprocess import Frame
@@ -59,6 +59,17 @@ def quality_ap(answer: Any, truth: Any, isthing: Sequence[bool]) -> float:
     return image_ap(scores, labels, masks, truth.masks()[kept], truth.labels[kept], truth.crowd[kept])
 
 
+def update_box_ap(metric: Any, answer: Any, truth: Any, image_id: int) -> None:
+    size = truth.segments.shape[-2:]
+    metric.update(image_id, size, *answer, truth.boxes(), truth.labels, truth.crowd, truth.areas)
+
+
+def quality_box_ap(answer: Any, truth: Any, isthing: Sequence[bool]) -> float:
+    scores, labels, boxes = answer
+    kept = are_things(truth.labels, isthing)
+    return image_box_ap(scores, labels, boxes, truth.boxes()[kept], truth.labels[kept], truth.crowd[kept])
+
+
 def update_miou(metric: Any, answer: Tensor, truth: Any, image_id: int) -> None:
     metric.update(answer, semantic_map(truth.segments, truth.labels))
 
@@ -88,5 +99,12 @@ MEASURES = {
         lambda isthing: MeanIoU(len(isthing)),
         update_miou,
         quality_miou,
+    ),
+    "box_ap": Measure(
+        "boxes",
+        lambda post, prediction, image, frame, alone: post.boxes(prediction, image, frame),
+        lambda isthing: BoxAP(things(isthing)),
+        update_box_ap,
+        quality_box_ap,
     ),
 }

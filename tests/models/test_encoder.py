@@ -120,7 +120,7 @@ def test_layers_that_update_all_levels_are_mask2formers() -> None:
     """To the bit, with the same weights: Mask2Former's layers are a value of the same thing as Lite DETR's."""
     plain, (levels, pos) = make_encoder([0, 0, 3]), make_levels(2)
     layers = [LayerLevels(range(3), 3)] * 3
-    same = make_encoder([0, 0, 3], expand=lambda schedule: layers)
+    same = make_encoder([0, 0, 3], expand=lambda schedule, num_levels: layers)
     lite = make_encoder([0, 0, 2], expand=interleaved)  # three layers, too
     _, left_over = lite.load_state_dict(plain.state_dict(), strict=False)
     assert not left_over

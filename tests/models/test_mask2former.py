@@ -30,8 +30,8 @@ def model(images: Tensor, configure: Callable[..., DictConfig]) -> Mask2Former:
     assert isinstance(model.gate, Gate)
     with torch.no_grad():
         torch.nn.init.xavier_uniform_(model.gate.head.weight)
-        levels, _ = model.pixel_decoder.project(model.backbone(images))
-        (pooled,) = gate_inputs(Seen(levels), ["mean32"]).values()
+        seen, _ = model.pixel_decoder.look_and_encode(model.backbone(images), [], 0)
+        (pooled,) = gate_inputs(seen, ["mean32"]).values()
         model.gate.absorb(pooled.mean(0), pooled.std(0))
     return model
 
@@ -51,7 +51,7 @@ def test_a_gated_batch_is_eight_single_runs(model: Mask2Former, images: Tensor) 
 def test_leaving_at_an_exit_is_that_exit(model: Mask2Former, images: Tensor) -> None:
     """What is chosen for all images alike is what `forward` gives for it."""
     with torch.no_grad():
-        prediction, depths = model.leave(images, lambda seen: [2] * len(seen.levels[0]))
+        prediction, depths = model.leave(images, lambda seen: [2] * len(seen.levels[32]))
         expected = model(images, [2])[2]
     assert depths == [2] * 8
     torch.testing.assert_close(prediction.mask_logits, expected[-1].mask_logits, atol=1e-5, rtol=1e-5)
@@ -99,8 +99,8 @@ def test_a_gate_that_does_not_look_back_runs_as_ever(model: Mask2Former, images:
     assert gate is not None
     prediction, depths = model.leave(images)
     with decoder.precision(model.backbone(images)) as features:
-        levels, pos = decoder.project(features)
-        assert depths == gate.choose(Seen(levels))
+        levels, pos, _ = decoder.project(features)
+        assert depths == gate.choose(Seen({32: levels[0]}))
         order = sorted(range(8), key=lambda image: -depths[image])
         running = [sum(last >= depth for last in depths) for depth in range(1, max(depths) + 1)]
         left = []
@@ -119,11 +119,12 @@ def test_what_is_seen_at_the_first_exit(model: Mask2Former, images: Tensor) -> N
     decoder, seen = model.pixel_decoder, []
     model.leave(images, lambda one: seen.append(one) or [3] * 8, after=2)  # type: ignore[func-returns-value]
     with decoder.precision(model.backbone(images)) as features:
-        levels, pos = decoder.project(features)
+        levels, pos, _ = decoder.project(features)
         earlier, latest = decoder.encoder(levels, pos, [1, 2]).values()
         lateral = decoder.lateral(features[4])
     for found, expected in zip(seen[0][:3], (levels, earlier, latest), strict=True):
-        for ours, theirs in zip(found, expected, strict=True):
+        assert list(found) == [32, 16, 8]
+        for ours, theirs in zip(found.values(), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
     masks = seen[0].masks()
     assert masks.shape == (8, 5, 4, 6)  # stride 16
@@ -137,3 +138,34 @@ def test_nothing_chooses_without_a_gate(model: Mask2Former, images: Tensor) -> N
     model.gate = None
     with pytest.raises(ValueError, match=r"model\.gate=null"):
         model.leave(images)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+@torch.no_grad()
+def test_what_is_seen_on_the_way_to_the_exits(model: Mask2Former, images: Tensor, after: int) -> None:
+    """A gate sees what `leave` shows it, exits are those of `forward`, and no layer runs twice."""
+    decoder, features, shown, num_runs = model.pixel_decoder, model.backbone(images), [], 0
+    model.leave(images, lambda one: shown.append(one) or [4] * 8, after)  # type: ignore[func-returns-value]
+
+    def count(*_: object) -> None:
+        nonlocal num_runs
+        num_runs += 1
+
+    for layer in decoder.encoder.layers:
+        layer.register_forward_hook(count)
+    seen, memories = decoder.look_and_encode(features, [2, 4], after, model.first_masks)
+    assert num_runs == 4
+    for found, expected in zip(seen[:3], shown[0][:3], strict=True):
+        assert all(torch.equal(found[stride], expected[stride]) for stride in (32, 16, 8))
+    assert torch.equal(seen.masks(), shown[0].masks())
+    for depth, (mask_features, levels) in decoder(features, [2, 4]).items():
+        assert torch.equal(memories[depth][0], mask_features)
+        assert all(torch.equal(a, b) for a, b in zip(memories[depth][1], levels, strict=True))
+
+
+@torch.no_grad()
+def test_padding_is_image(model: Mask2Former, images: Tensor) -> None:
+    """As published, Mask2Former predicts the same whatever part of the batch the images fill, and takes no truth."""
+    ((expected,),) = model(images, [2], last_only=True).values()
+    ((found,),) = model(images, [2], last_only=True, sizes=[(40, 50)] * 8, truths=[None] * 8).values()
+    assert torch.equal(found.mask_logits, expected.mask_logits)
