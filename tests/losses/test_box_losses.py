@@ -173,15 +173,15 @@ def test_images_without_objects_train(columns: int) -> None:
 
 @BOTH
 def test_costs_that_are_not_finite_are_counted(columns: int) -> None:
-    """A NaN box has a cost for each object that is not finite; there is an assignment all the same."""
+    """A NaN box has a bad cost for each object of its own image; there is an assignment all the same."""
     (prediction,), truths = make_predictions(columns, layers=1), make_truths()
     with torch.no_grad():
-        prediction.boxes[0, 2] = float("nan")
+        prediction.boxes[0, 2] = prediction.boxes[2, 5] = float("nan")
     labels, boxes = [truth.labels for truth in truths], [boxes_in_image(truth) for truth in truths]
     (match,), num_bad = BoxMatcher()([prediction], labels, boxes, CLASSES)
-    assert num_bad == 3
+    assert num_bad == 3 + 2
     assert len(match.query) == 5
-    assert (0, 2) not in {(image, query) for image, query, _ in pairs(match)}
+    assert not {(0, 2), (2, 5)} & {(image, query) for image, query, _ in pairs(match)}
 
 
 def test_logits_far_from_zero_have_finite_costs() -> None:
