@@ -142,9 +142,17 @@ def pack(masks: np.ndarray) -> np.ndarray:
     """Pack masks (N, H, W) bool into layers (L, H, W) int32, each in the first layer where it overlaps none."""
     layers = np.zeros((1, *masks.shape[1:]), np.int32)
     for number, mask in enumerate(masks, 1):
-        free = ~(layers.astype(bool) & mask).any((1, 2))
+        around = np.s_[span(mask.any(1)), span(mask.any(0))]  # all else is empty
+        inside = mask[around]
+        free = ~(layers[:, *around].astype(bool) & inside).any((1, 2))
         if not free.any():
             layers = np.concatenate([layers, np.zeros_like(layers[:1])])
             free = np.append(free, True)
-        layers[free.argmax()][mask] = number
+        layers[free.argmax()][around][inside] = number
     return layers
+
+
+def span(seen: np.ndarray) -> slice:
+    """Return the slice from the first to the last place that is seen (N,) bool; an empty one if none is."""
+    places = np.flatnonzero(seen)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)

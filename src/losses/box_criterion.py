@@ -13,8 +13,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from src.losses.base import Annotated, Criterion, average_over_processes
 from src.losses.box_matcher import ALPHA, GAMMA, BoxMatcher
-from src.losses.boxes import generalized_iou, relative_boxes
+from src.losses.boxes import generalized_iou
 from src.models.box_prediction import BoxPrediction, Pairs
+from src.models.boxes import boxes_in_image
 from src.models.postprocess import Frame
 
 
@@ -54,7 +55,7 @@ class BoxCriterion(Criterion):
         Sums over boxes are divided by the mean number of annotated boxes per process; those of denoising queries, which
         come in groups, by as many times that number as there are groups (DINO).
         """
-        labels, boxes = [truth.labels for truth in truths], [relative_boxes(truth) for truth in truths]
+        labels, boxes = [truth.labels for truth in truths], [boxes_in_image(truth) for truth in truths]
         matches, num_bad = self.matcher(predictions, labels, boxes, self.num_classes)
         count = sum(map(len, labels))
         num_boxes = average_over_processes(count, predictions[0].boxes.device)
@@ -97,6 +98,6 @@ class BoxCriterion(Criterion):
     def image_terms(self, prediction: BoxPrediction, row: int, frame: Frame, truth: Annotated) -> dict[str, Tensor]:
         """Class, box and giou of one image, over its objects; see the base class."""
         one = BoxPrediction(prediction.class_logits[row][None], prediction.boxes[row][None])
-        labels, boxes = truth.labels, relative_boxes(truth)
+        labels, boxes = truth.labels, boxes_in_image(truth)
         (match,), _ = self.matcher([one], [labels], [boxes], self.num_classes)
         return self.terms(one, labels[None], boxes[None], match, boxes.new_tensor(float(len(labels))))

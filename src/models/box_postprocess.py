@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from src.models.box_prediction import BoxPrediction
+from src.models.boxes import to_corners
 from src.models.postprocess import Frame
 
 
@@ -56,11 +56,11 @@ class BoxPostprocess:
         queries, labels = pairs // candidates.shape[1], pairs % candidates.shape[1]
         if best is not None:
             labels = best.indices[queries, 0]
-        return Boxes(top, labels, corners(prediction.boxes[image][queries], frame.original))
+        return Boxes(top, labels, pixels(prediction.boxes[image][queries], frame.original))
 
 
-def corners(boxes: Tensor, size: Sequence[int]) -> Tensor:
+def pixels(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Return left, top, right, bottom in pixels of boxes (M, 4) in 0..1 of an image (height, width), clipped to it."""
     height, width = size
     scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
-    return (box_convert(boxes.float(), "cxcywh", "xyxy").clamp(0, 1)) * scale
+    return to_corners(boxes.float()).clamp(0, 1) * scale

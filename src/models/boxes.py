@@ -4,6 +4,7 @@ Letters: B images, Q queries, C channels.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,3 +45,13 @@ def to_centres(corners: Tensor) -> Tensor:
     """(left, top, right, bottom) to (centre x, centre y, width, height)."""
     first, last = corners.chunk(2, -1)
     return torch.cat([(first + last) / 2, last - first], -1)
+
+
+def boxes_in_image(truth: Any) -> Tensor:
+    """The boxes of a truth in 0..1 of its image, (N, 4), centre x, centre y, width, height.
+
+    It has them as `.boxes()`, corners in pixels of `.segments` (..., h, w).
+    """
+    height, width = truth.segments.shape[-2:]
+    corners = truth.boxes()
+    return to_centres(corners / corners.new_tensor([width, height, width, height]))

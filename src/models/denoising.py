@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from src.models.box_prediction import Pairs
-from src.models.boxes import to_centres, to_corners
+from src.models.boxes import boxes_in_image, to_centres, to_corners
 
 NOWHERE = 0.5  # every number of the box of a query without object, which fills up an image with fewer objects
 
@@ -88,13 +88,6 @@ def found(counts: Sequence[int], num_groups: int, device: torch.device) -> Pairs
         for place in range(count)
     ]
     return Pairs(*torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 3).unbind(1))
-
-
-def boxes_in_image(truth: Any) -> Tensor:
-    """The boxes of a truth in 0..1 of its image, (N, 4), centre x, centre y, width, height."""
-    height, width = truth.segments.shape[-2:]
-    corners = truth.boxes()
-    return to_centres(corners / corners.new_tensor([width, height, width, height]))
 
 
 def visible(group: Tensor, num_queries: int) -> Tensor:

@@ -12,8 +12,9 @@ from transformers.loss import loss_deformable_detr, loss_for_object_detection
 from src.data.targets import Truth
 from src.losses.box_criterion import BoxCriterion
 from src.losses.box_matcher import BoxMatcher
-from src.losses.boxes import generalized_iou, relative_boxes
+from src.losses.boxes import generalized_iou
 from src.models.box_prediction import BoxPrediction, Pairs
+from src.models.boxes import boxes_in_image
 from src.models.postprocess import Frame
 
 CLASSES, SIZE = 5, (40, 80)
@@ -78,7 +79,7 @@ def test_generalized_iou_is_that_of_torchvision() -> None:
 
 def test_boxes_are_relative_to_their_own_image() -> None:
     """A truth's boxes in pixels come back as centre and size in 0..1 of its map."""
-    torch.testing.assert_close(relative_boxes(make_truths()[0]), some_boxes(3))
+    torch.testing.assert_close(boxes_in_image(make_truths()[0]), some_boxes(3))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_matching_and_losses_agree_with_transformers(columns: int, loss, class_w
         return matched[-1]
 
     monkeypatch.setattr(theirs, "forward", spy)
-    targets = [{"class_labels": truth.labels, "boxes": relative_boxes(truth)} for truth in truths]
+    targets = [{"class_labels": truth.labels, "boxes": boxes_in_image(truth)} for truth in truths]
     logits, boxes = zip(*(prediction[:2] for prediction in predictions), strict=True)
     _, expected, _ = loss(logits[-1], targets, "cpu", boxes[-1], config, logits, boxes)
 
@@ -130,7 +131,7 @@ def test_matching_and_losses_agree_with_transformers(columns: int, loss, class_w
         abs=1e-4,
     )
     labels = [truth.labels for truth in truths]
-    ours, _ = matcher(predictions, labels, [relative_boxes(truth) for truth in truths], CLASSES)
+    ours, _ = matcher(predictions, labels, [boxes_in_image(truth) for truth in truths], CLASSES)
     their_pairs = [
         {(image, *pair) for image, (q, s) in enumerate(layer) for pair in zip(q.tolist(), s.tolist(), strict=True)}
         for layer in matched
@@ -146,7 +147,7 @@ def test_a_perfect_answer_costs_nothing(columns: int) -> None:
     if columns == SOFTMAX:
         logits[..., -1] = 20
     for image, truth in enumerate(truths):
-        for query, (label, box) in enumerate(zip(truth.labels, relative_boxes(truth), strict=True), 1):
+        for query, (label, box) in enumerate(zip(truth.labels, boxes_in_image(truth), strict=True), 1):
             logits[image, query, -1], logits[image, query, label], boxes[image, query] = -20, 20, box
     assert all(
         loss < 1e-5 for loss in values(make_criterion()([BoxPrediction(logits, boxes)], truths, SIZE)[0]).values()
@@ -172,15 +173,15 @@ def test_images_without_objects_train(columns: int) -> None:
 
 @BOTH
 def test_costs_that_are_not_finite_are_counted(columns: int) -> None:
-    """A NaN box has a cost for each object that is not finite; there is an assignment all the same."""
+    """A NaN box has a bad cost for each object of its own image; there is an assignment all the same."""
     (prediction,), truths = make_predictions(columns, layers=1), make_truths()
     with torch.no_grad():
-        prediction.boxes[0, 2] = float("nan")
-    labels, boxes = [truth.labels for truth in truths], [relative_boxes(truth) for truth in truths]
+        prediction.boxes[0, 2] = prediction.boxes[2, 5] = float("nan")
+    labels, boxes = [truth.labels for truth in truths], [boxes_in_image(truth) for truth in truths]
     (match,), num_bad = BoxMatcher()([prediction], labels, boxes, CLASSES)
-    assert num_bad == 3
+    assert num_bad == 3 + 2
     assert len(match.query) == 5
-    assert (0, 2) not in {(image, query) for image, query, _ in pairs(match)}
+    assert not {(0, 2), (2, 5)} & {(image, query) for image, query, _ in pairs(match)}
 
 
 def test_logits_far_from_zero_have_finite_costs() -> None:
@@ -195,7 +196,7 @@ def test_more_objects_than_queries_still_match(columns: int) -> None:
     """Every query answers for one of them."""
     (prediction,) = make_predictions(columns, layers=1, images=1, queries=2)
     truth = make_truth([0, 1, 2, 3], some_boxes(4))
-    (match,), _ = BoxMatcher()([prediction], [truth.labels], [relative_boxes(truth)], CLASSES)
+    (match,), _ = BoxMatcher()([prediction], [truth.labels], [boxes_in_image(truth)], CLASSES)
     assert sorted(match.query.tolist()) == [0, 1]
     losses, _ = make_criterion()([prediction], [truth], SIZE)
     assert all(loss.isfinite() for loss in losses.values())
@@ -226,7 +227,7 @@ def test_denoised_queries_answer_for_the_objects_they_came_from(columns: int) ->
     single, _ = make_criterion()([group], truths, SIZE)
     double, _ = make_criterion()([groups], truths, SIZE)
     assert values(double) == pytest.approx(values(single), rel=1e-5)
-    distance = (boxes[0, query] - relative_boxes(truths[0])[segment]).abs().sum() / 3
+    distance = (boxes[0, query] - boxes_in_image(truths[0])[segment]).abs().sum() / 3
     assert single["box/layer0"].item() == pytest.approx(5 * distance.item(), rel=1e-5)
     matched, _ = make_criterion()([group._replace(match=None)], truths, SIZE)
     assert matched["box/layer0"] < single["box/layer0"]
