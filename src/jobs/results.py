@@ -13,7 +13,7 @@ from src.records.scores import GATE_FILE, QUALITIES, SCORES_FILE, pareto_front, 
 
 MEASURES = (*QUALITIES, "quality")  # the first one that a row has is its quality
 COSTS = ("total_gflops", "gflops")  # the first one that a row has is its cost
-SHOWN = ("pq", "miou", "ap", "quality", "utility", "depth", "gflops", "total_gflops")
+SHOWN = ("pq", "miou", "ap", "box_ap", "quality", "utility", "depth", "gflops", "total_gflops")
 
 
 def rows_of(job: Job, values: dict[str, str], failed: dict[str, str]) -> Iterator[dict[str, Any]]:
