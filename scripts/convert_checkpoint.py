@@ -3,8 +3,10 @@
 python -m scripts.convert_checkpoint model_final_94dc52.pkl weights/mask2former_r50.safetensors
 python -m scripts.convert_checkpoint facebook/mask2former-swin-tiny-coco-panoptic weights/swin_tiny.safetensors
 python -m scripts.convert_checkpoint weights/mask2former_r50.safetensors weights/for_transformers --to transformers
+python -m scripts.convert_checkpoint facebook/detr-resnet-50 weights/detr_r50.safetensors
 
-SOURCE is a file, a folder or a hub name, of Mask2Former (detectron2 or transformers), PRO-SCALE, ECO-M2F, or ours.
+SOURCE is a file, a folder or a hub name, of Mask2Former (detectron2 or transformers), PRO-SCALE, ECO-M2F, DETR or
+Deformable DETR (transformers), or ours.
 If it has several copies of the model, for example an average, the plain one is used; --take NAME selects another.
 The configuration of the model is written beside TARGET, as .yaml, an experiment for conf/experiment;
 model.weights=TARGET only needs TARGET.
@@ -27,10 +29,12 @@ from src.config.build import sketch
 from src.config.command_line import configure
 from src.config.overrides import spell
 from src.system.atomic import atomic_write, write_text
-from src.weights.architecture import Architecture
+from src.weights.architecture import Architecture, is_choice
 from src.weights.checkpoint import COUNTER, Checkpoint, check_state, read, save, write
+from src.weights.detector_architecture import DetectorArchitecture
 from src.weights.layouts import from_ours
 from src.weights.transformers import complete, config
+from src.weights.transformers_detectors import detector_config
 
 HEADING = "# @package _global_"
 PARTS = {  # prefixes of our names; the first match counts
@@ -41,6 +45,8 @@ PARTS = {  # prefixes of our names; the first match counts
     "gate": "gate.",
     "rest of the pixel decoder": "pixel_decoder.",
     "class head": "decoder.class_embed.",
+    "class heads": "decoder.class_heads.",
+    "box heads": "decoder.box_heads.",
     "transformer decoder": "decoder.",
 }
 
@@ -66,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
-def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
+def check_fit(checkpoint: Checkpoint, architecture: Architecture | DetectorArchitecture) -> None:
     """Raise ValueError if names or shapes differ from those of the recognised model."""
     if not architecture.known:
         raise ValueError(f"{checkpoint.source}: its backbone is {architecture.backbone}, none of conf/model/backbone")
@@ -76,7 +82,7 @@ def check_fit(checkpoint: Checkpoint, architecture: Architecture) -> None:
     check_state(checkpoint.state, expected, checkpoint.source)
 
 
-def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
+def report(checkpoint: Checkpoint, architecture: Architecture | DetectorArchitecture) -> None:
     """Print the recognised model, its sizes by part, and the terms of its weights."""
     print(f"{checkpoint.source}: {architecture} (layout: {checkpoint.layout})")
     part_of = {name: next(part for part, start in PARTS.items() if name.startswith(start)) for name in checkpoint.state}
@@ -97,7 +103,7 @@ def report(checkpoint: Checkpoint, architecture: Architecture) -> None:
         print(f"terms, if these are published weights, also of what is made of them: {terms}")
 
 
-def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
+def to_ours(checkpoint: Checkpoint, architecture: Architecture | DetectorArchitecture, target: Path) -> list[Path]:
     """Write a safetensors file and the configuration of the model beside it."""
     beside = target.with_suffix(".yaml")
     if beside.exists() and not (beside.is_file() and beside.read_text().startswith(HEADING)):
@@ -113,11 +119,11 @@ def to_ours(checkpoint: Checkpoint, architecture: Architecture, target: Path) ->
     return [target, beside]
 
 
-def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> str:
+def experiment(checkpoint: Checkpoint, architecture: Architecture | DetectorArchitecture, target: Path) -> str:
     """Return the configuration of a model as an experiment."""
     settings = architecture.settings()
-    choices = {name: value for name, value in settings.items() if "/" in name}
-    values = {name: value for name, value in settings.items() if "/" not in name} | {"model.weights": str(target)}
+    choices = {name: value for name, value in settings.items() if is_choice(name)}
+    values = {name: value for name, value in settings.items() if not is_choice(name)} | {"model.weights": str(target)}
     tree = OmegaConf.create()
     for name, value in values.items():
         OmegaConf.update(tree, name, value)
@@ -132,15 +138,22 @@ def experiment(checkpoint: Checkpoint, architecture: Architecture, target: Path)
     return "\n".join(lines) + "\n" + yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
 
 
-def to_transformers(checkpoint: Checkpoint, architecture: Architecture, target: Path) -> list[Path]:
+def to_transformers(
+    checkpoint: Checkpoint, architecture: Architecture | DetectorArchitecture, target: Path
+) -> list[Path]:
     """Write a folder for `from_pretrained` of transformers."""
-    if architecture.method != "Mask2Former":
-        raise ValueError(f"{checkpoint.source}: {architecture}; transformers has Mask2Former alone")
-    state = complete(from_ours(checkpoint.state, "transformers"))
+    if architecture.in_transformers is None:
+        raise ValueError(
+            f"{checkpoint.source}: {architecture}; transformers has Mask2Former, DETR and Deformable DETR alone"
+        )
+    state = from_ours(checkpoint.state, architecture.in_transformers)
+    if isinstance(architecture, DetectorArchitecture):
+        about = detector_config(checkpoint.state, architecture)
+    else:
+        state, about = complete(state), config(checkpoint.state, architecture)
     target.mkdir(parents=True, exist_ok=True)
     save(state, target / "model.safetensors", {"terms": checkpoint.terms() or ""})
-    about = json.dumps(config(checkpoint.state, architecture), indent=1)
-    write_text(about + "\n", target / "config.json")
+    write_text(json.dumps(about, indent=1) + "\n", target / "config.json")
     return [target / "model.safetensors", target / "config.json"]
 
 

@@ -24,6 +24,6 @@ class BoxPrediction(NamedTuple):
     """
 
     class_logits: Tensor  # (B, Q, K + 1) or (B, Q, K)
-    boxes: Tensor  # (B, Q, 4), centre x, centre y, width, height in 0..1 of the image
+    boxes: Tensor  # (B, Q, 4) float32, centre x, centre y, width, height in 0..1 of the image
     match: Pairs | None = None  # of denoising queries, whose objects are known; None: the matcher finds the pairs
     classless: bool = False  # proposals without classes (Deformable DETR, two-stage): every object counts as class 0

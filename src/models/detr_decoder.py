@@ -72,7 +72,7 @@ class DetrDecoder(nn.Module):
     def read(self, queries: Tensor) -> BoxPrediction:
         """The prediction of queries (B, Q, C)."""
         queries = self.norm(queries)
-        return BoxPrediction(self.class_heads[0](queries), self.box_heads[0](queries).sigmoid())
+        return BoxPrediction(self.class_heads[0](queries), self.box_heads[0](queries).float().sigmoid())
 
 
 def cross_attention(dim: int, num_heads: int, dropout: float) -> Attention:

@@ -42,7 +42,11 @@ class LearnedQueries(nn.Module):
 
     def forward(self, memory: Memory, class_head: Head, box_head: Head) -> Start:
         """The same queries for every image; the heads are not used."""
-        parts = self.query_feat.weight, self.reference(self.query_embed.weight).sigmoid(), self.query_embed.weight
+        parts = (
+            self.query_feat.weight,
+            self.reference(self.query_embed.weight).float().sigmoid(),
+            self.query_embed.weight,
+        )
         content, reference, position = (part.expand(len(memory.tokens), -1, -1) for part in parts)
         return Start(content, reference, lambda _: position, None)
 

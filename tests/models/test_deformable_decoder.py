@@ -252,3 +252,22 @@ def test_denoising_needs_positions_that_follow_boxes() -> None:
     """Learned positions are refused in one line."""
     with pytest.raises(ValueError, match="denoising with queries=LearnedQueries: expected MixedQueries"):
         make_dino(queries=partial(LearnedQueries, num_queries=7))
+
+
+@pytest.mark.parametrize("queries", [LearnedQueries, ProposedQueries, MixedQueries])
+def test_boxes_stay_exact_in_mixed_precision(queries: type) -> None:
+    """In float32: eight bits would be steps of a two hundredth of the image."""
+    model = make_dino(queries=partial(queries, num_queries=7), denoising=None)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = model(random_levels(), [])
+    assert {prediction.boxes.dtype for prediction in predictions} == {torch.float32}
+
+
+@pytest.mark.parametrize("queries", [LearnedQueries, ProposedQueries, MixedQueries])
+def test_shapes_need_no_numbers(queries: type) -> None:
+    """A model on the meta device, which costs are counted on, runs as well with padding as without."""
+    model = make_dino(queries=partial(queries, num_queries=7), denoising=None).eval().to("meta")
+    levels = [level.to("meta") for level in random_levels()]
+    inside = [level[:, 0].bool() for level in levels]
+    for mask in (None, inside):
+        assert model(levels, [], mask, last_only=True)[0].boxes.shape == (2, 7, 4)

@@ -25,7 +25,7 @@ SHARED: dict[str, Any] = {
 DEFORMABLE: dict[str, dict[str, Any]] = {
     "plain": {},
     "refined": {"with_box_refine": True, "tie_word_embeddings": False},
-    "two_stage": {"with_box_refine": True, "two_stage": True, "two_stage_num_proposals": QUERIES},
+    "two_stage": {"with_box_refine": True, "two_stage": True},
 }
 
 
@@ -35,10 +35,10 @@ def make_detr() -> Any:
     return perturbed(transformers.DetrForObjectDetection(transformers.DetrConfig(**SHARED)))
 
 
-def make_deformable(name: str) -> Any:
+def make_deformable(name: str, proposals: int = QUERIES) -> Any:
     """A Deformable DETR of some kind in which nothing is zero."""
     torch.manual_seed(0)
-    config = transformers.DeformableDetrConfig(**SHARED, **DEFORMABLE[name])
+    config = transformers.DeformableDetrConfig(**SHARED, **DEFORMABLE[name], two_stage_num_proposals=proposals)
     model = perturbed(transformers.DeformableDetrForObjectDetection(config))
     if name == "refined":  # not tied, so the two are kept equal here
         model.model.decoder.bbox_embed.load_state_dict(model.bbox_embed.state_dict())
