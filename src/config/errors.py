@@ -104,6 +104,10 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
 
 def explain_key(key: str, overrides: list[str], primary: str) -> str:
     """Return why there is no such setting: it needs a plus, is given otherwise, or is misspelt."""
+    if key.startswith("model/") and GlobalHydra.instance().config_loader().get_group_options(key):
+        given = next((one for one in overrides if name_of(one) in ("variant", key)), key)
+        part = key.removeprefix("model/")
+        return f"{given}: this model has no {part} to choose; expected model=mask2former, or a setting of this model"
     try:
         cfg = compose(primary, [override for override in overrides if name_of(override) != key])
     except Exception:  # something else is wrong too; it is reported next time
