@@ -37,19 +37,22 @@ def settings(backbone: str, overrides: Sequence[str]) -> list[str]:
     return [*chosen, *overrides, "paths.run=.", "model.backbone.pretrained=false", "callbacks=[]", "~logger"]
 
 
+def settled(overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of a model. Raises ValueError for a detector."""
+    cfg = configure(list(overrides))
+    if cfg.segmentation == "boxes":
+        raise ValueError("segmentation=boxes: this benchmark compares Mask2Formers, expected an experiment of masks")
+    return cfg
+
+
 def depth_of(overrides: Sequence[str]) -> int:
     """Return the number of encoder layers that these settings have."""
-    return sum(configure(list(overrides)).schedule)
+    return sum(settled(overrides).schedule)
 
 
 def build(overrides: Sequence[str], classes: str) -> Any:
-    """Return a task with a model of random weights whose samples lie apart.
-
-    Raises ValueError for a wrong setting, and for a detector.
-    """
-    cfg = checked(configure(list(overrides)))
-    if cfg.segmentation == "boxes":
-        raise ValueError("segmentation=boxes: this benchmark compares Mask2Formers, expected an experiment of masks")
+    """Return a task with a model of random weights whose samples lie apart. Raises ValueError for a wrong setting."""
+    cfg = checked(settled(overrides))
     torch.manual_seed(0)
     task = task_of(cfg, categories=read_categories(classes))
     spread(task.model)
@@ -141,7 +144,7 @@ class Theirs:
         """Return why it cannot be compared with models of these settings, if it cannot."""
         if importlib.util.find_spec("transformers") is None:
             return "not installed; pip install '.[test]' brings it"
-        model = sketch(configure(list(overrides)), num_classes=1).model
+        model = sketch(settled(overrides), num_classes=1).model
         attention = model.pixel_decoder.encoder.layers[0].self_attn
         known = recognise_mask2former(plain_weights(model), "ours").known
         if not known or (attention.num_heads, attention.num_points) != (8, 4):

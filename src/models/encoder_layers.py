@@ -89,6 +89,8 @@ class GlobalAttentionLayer(PostNormLayer):
         dropout: as in `PostNormLayer`, and of the weights of attention.
     """
 
+    self_attn: Attention
+
     def __init__(
         self,
         dim: int,
