@@ -106,3 +106,18 @@ def test_names_in_memory_are_those_of_files(pair, tmp_path: Path) -> None:
     again = from_ours(ours.state_dict(), "detr" if isinstance(ours.decoder, DetrDecoder) else "deformable_detr")
     file = load_file(pair[2] / "model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in file.items())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_backbone_of_transformers_is_read_too(tmp_path: Path) -> None:
+    """DETR is also published with the ResNet of transformers in place of timm's."""
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = theirs.transformers.ResNetConfig(out_features=stages)
+    model = theirs.make_detr(backbone_config=backbone, use_timm_backbone=False)
+    model.save_pretrained(tmp_path)
+    ours = make_detr()
+    load_weights(ours, str(tmp_path))
+    images = theirs.BATCHES["two sizes, padded"]
+    ((_, predictions),) = ours(images.pixels, sizes=images.sizes).items()
+    theirs.agree(predictions, theirs.run_detr(model, images).predictions)

@@ -29,10 +29,10 @@ DEFORMABLE: dict[str, dict[str, Any]] = {
 }
 
 
-def make_detr() -> Any:
-    """A DETR in which nothing is zero."""
+def make_detr(**backbone: Any) -> Any:
+    """A DETR in which nothing is zero, with timm's ResNet-50 or the backbone of some settings."""
     torch.manual_seed(0)
-    return perturbed(transformers.DetrForObjectDetection(transformers.DetrConfig(**SHARED)))
+    return perturbed(transformers.DetrForObjectDetection(transformers.DetrConfig(**SHARED, **backbone)))
 
 
 def make_deformable(name: str, proposals: int = QUERIES) -> Any:
