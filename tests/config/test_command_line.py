@@ -47,7 +47,7 @@ def test_a_path_may_have_any_name(name: str, tmp_path: Path) -> None:
 
 
 MISSPELT = {
-    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: eco_gate_ade20k, ",
+    "+experiment=proscal_coco": "did you mean 'proscale_coco'?; there are: deformable_detr_coco, ",
     "scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "+scedule=[1,1,1]": "'scedule', did you mean 'schedule'",
     "precision=32-true": "did you mean 'trainer.precision'",

@@ -34,7 +34,10 @@ def scenes(run: Experiment, places: range) -> Batch:
 
 @pytest.mark.parametrize("experiment", ["detr_shapes", "deformable_detr_shapes", "dino_shapes"])
 def test_every_weight_learns_from_images_of_two_sizes(experiment: str, configure: Configure) -> None:
-    """The loss is the sum of its parts, and its gradient reaches all trainable weights."""
+    """The loss is the sum of its parts, and its gradient reaches all trainable weights that a level is made of.
+
+    The small DETR reads stride 16 alone, so the last stage of its backbone computes nothing that is used.
+    """
     run = made(configure, experiment)
     task: Any = run.task
     batch = scenes(run, range(2))
@@ -46,7 +49,9 @@ def test_every_weight_learns_from_images_of_two_sizes(experiment: str, configure
     assert {place.split("/")[0] for place in parts} == {"class", "box", "giou"}
     assert float(total.detach()) == pytest.approx(sum(part.item() for part in parts.values()), rel=1e-5)
     total.backward()
-    assert [name for name, weight in task.named_parameters() if weight.requires_grad and weight.grad is None] == []
+    unused = "model.backbone.body.layer4." if experiment == "detr_shapes" else "none"
+    untouched = [name for name, weight in task.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert [name for name in untouched if not name.startswith(unused)] == []
 
 
 @pytest.mark.parametrize("quality", ["score", "loss"])
