@@ -88,7 +88,7 @@ class Outlines(NamedTuple):
         """Return an image of this size under the boxes: outlined by class, with name and score; the first on top."""
         panel = photo.copy()
         pen = ImageDraw.Draw(panel)
-        thickness = max(round(max(self.size) / 300), 1)
+        thickness = max(round(max(self.size) / 300), 2)
         for number in reversed(range(len(self.labels))):
             category, box = categories[self.labels[number]], self.boxes[number].tolist()
             pen.rectangle(ordered(box), outline=shade(category, 0), width=thickness)
