@@ -192,7 +192,7 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["beta=0.1"], "beta=0.1: "),
         (["budget_gflops=1e-9"], "budget_gflops=1e-09: an image costs"),
         (["scales=[0]"], "scales=[0]: expected a list of numbers above 0"),
-        (["outputs=[boxes]"], "expected some of overlays, panoptic"),
+        (["outputs=[masks]"], "expected some of overlays, panoptic"),
         (["categories=coco"], "/coco. Expected ade20k, camvid, cityscapes, coco_instances"),
         (["categories=coco_panoptic"], "categories=coco_panoptic: has 133, expected 8"),
         (["ckpt_path=gone.ckpt"], "ckpt_path=gone.ckpt: no such file"),

@@ -46,6 +46,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> OfflineRun:
+    """The run of a detector that was trained."""
+    folder = tmp_path_factory.mktemp("detector")
+    small = ["trainer.max_steps=2", "trainer.limit_val_batches=1", "data.num_workers=0", "data.train.num_scenes=40"]
+    settings = [*small, "model.decoder.num_layers=1", "trainer.enable_progress_bar=false"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        launch("src.train", "+experiment=dino_shapes", *settings, "logger=wandb", f"hydra.run.dir={folder}")
+    (run,) = offline_runs(folder)
+    return run
+
+
+@pytest.fixture(scope="module")
 def runs(folder: Path) -> dict[str, OfflineRun]:
     """The runs by the type of their job."""
     found = offline_runs(folder)
@@ -96,6 +109,15 @@ def test_masks_are_layers_with_names(runs: dict[str, OfflineRun]) -> None:
         assert all(set(one) == {"truth", *(f"exit {depth}" for depth in EXITS)} for one in layers)
 
 
+def test_boxes_are_layers_with_names(detector: OfflineRun) -> None:
+    """Of the truth and of every exit, as W&B draws them: in pixels, with classes, and detections with scores."""
+    entry = next(one for one in detector.logged if "pictures" in one or "pictures/_type" in one)
+    layers = nested(entry, "pictures")["all_boxes"]
+    assert layers
+    assert all(set(one) == {"truth", "exit 3"} for one in layers)
+    assert {"val/box_ap/exit3", "train/giou"} <= detector.names
+
+
 def nested(entry: dict[str, Any], name: str) -> dict[str, Any]:
     """What was logged under a name, whether in one piece or in parts."""
     parts = {key.partition("/")[2]: value for key, value in entry.items() if key.startswith(f"{name}/")}
@@ -129,9 +151,9 @@ def test_artifacts_tell_where_a_gate_comes_from(runs: dict[str, OfflineRun]) -> 
             assert used(user, kind).items() <= made(maker, kind).items()
 
 
-def test_the_dashboard_shows_what_is_logged(runs: dict[str, OfflineRun]) -> None:
+def test_the_dashboard_shows_what_is_logged(runs: dict[str, OfflineRun], detector: OfflineRun) -> None:
     """No panel of the saved views is empty for all jobs, and all of them can be built."""
-    logged = {name for run in runs.values() for name in run.names}
+    logged = {name for run in (*runs.values(), detector) for name in run.names}
     logged |= {name.partition("/")[0] for name in logged}
     settings = {f"config:{name}" for run in runs.values() for name in run.config}
     for title, sections in VIEWS.items():

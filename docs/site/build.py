@@ -17,7 +17,7 @@ SITE = ROOT / "build/site"
 PUBLIC = ("models", "losses", "metrics", "tasks", "data", "exit_table", "prediction", "weights")
 MENU = {
     "Start": ("installation", "training", "data", "weights", "prediction"),
-    "Methods": ("eco-m2f", "pro-scale", "method", "costs", "performance", "results"),
+    "Methods": ("eco-m2f", "pro-scale", "detection", "method", "costs", "performance", "results"),
     "Runs": ("runs", "sweeps", "reports", "trainer"),
     "Develop": ("extending", "architecture", "contributing", "api/index"),
     "Look up": ("troubleshooting", "glossary", "changelog"),

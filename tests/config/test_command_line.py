@@ -62,7 +62,7 @@ MISSPELT = {
     "trainer.max_time=3": "write +trainer.max_time=",
     "trainer.val_check_interval=3": "trainer.val_check_interval: not taken here; use validate_every=N",
     "model/backbone=resnet51": "did you mean 'resnet50'",
-    "data=coco": "cityscapes_semantic, coco_instances, coco_panoptic, custom_instances",
+    "data=coco": "cityscapes_semantic, coco_boxes, coco_instances, coco_panoptic",
     "logger=wandbb": "did you mean 'wandb'",
     "callbacks=[default,emma]": "did you mean 'ema'",
     "callbacks=null": "callbacks=[]",
@@ -395,7 +395,7 @@ def test_help_shows_dials_experiments_and_commands(
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     own = {"train": ("schedule=", "exits="), "evaluate": ("gate=FILE", "budget_gflops=")}[entry.__name__]
-    for word in (*own, "experiment: eco_gate_ade20k", "python -m src.evaluate ckpt_path="):
+    for word in (*own, "experiment: deformable_detr_coco", "python -m src.evaluate ckpt_path="):
         assert word in shown
 
 
