@@ -73,7 +73,9 @@ RULES = {
     **dict.fromkeys(("backbone_lr_multiplier", "distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "lr"), POSITIVE),
     **dict.fromkeys(("budget_gflops", "gradient_clip_val"), POSITIVE.or_null()),
-    **dict.fromkeys(("decode", "mirror", "mirrored", "judge", "refine", "look_forward_twice", "decay_all"), FLAG),
+    **dict.fromkeys(
+        ("decode", "mirror", "mirrored", "judge", "refine", "share_heads", "look_forward_twice", "decay_all"), FLAG
+    ),
     "beta": NOT_NEGATIVE.or_null(),
     "betas": distinct(list_of(NOT_NEGATIVE, "a list of numbers, 0 or more, none twice, for example [0.001, 0.01]")),
     "holdout": number(" above 0 and below 1", lambda value: 0 < value < 1),

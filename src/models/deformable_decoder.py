@@ -25,8 +25,10 @@ class DeformableDecoder(nn.Module):
 
     Args:
         queries: where they come from; called with dim.
-        refine: each layer has heads of its own and moves the boxes of the one before, which it does not train
-            (Deformable DETR, section A.3); False: one pair of heads, and references that stay.
+        refine: each layer moves the boxes of the one before, which it does not train (Deformable DETR, section A.3);
+            False: references stay.
+        share_heads: one pair of heads for all layers also where they refine (DINO's code); without refinement there is
+            one anyway.
         look_forward_twice: a layer's boxes train the layer before as well (DINO, section 3.5).
         denoising: queries made of noisy truth in training; called with num_classes and dim; None: none are.
         sampling: form of deformable sampling, see `Encoder`.
@@ -45,6 +47,7 @@ class DeformableDecoder(nn.Module):
         num_levels: int = 4,
         dim_feedforward: int = 1024,
         refine: bool = False,
+        share_heads: bool = False,
         look_forward_twice: bool = False,
         denoising: Callable[..., Denoising] | None = None,
         dropout: float = 0.0,
@@ -68,7 +71,8 @@ class DeformableDecoder(nn.Module):
             for _ in range(num_layers)
         )
         proposes = self.queries.proposes
-        count = (num_layers if refine else 1) + proposes
+        self.own_heads = refine and not share_heads  # of each layer
+        count = (num_layers if self.own_heads else 1) + proposes
         self.class_heads = nn.ModuleList(class_head(dim, num_classes) for _ in range(count))
         self.box_heads = nn.ModuleList(step_head(dim, from_point=not (proposes or i)) for i in range(count))
         self.denoising = None if denoising is None else denoising(num_classes=num_classes, dim=dim)
@@ -122,7 +126,7 @@ class DeformableDecoder(nn.Module):
             wanted = not last_only or i == len(self.layers) - 1
             if not (wanted or self.refine):
                 continue
-            head = i if self.refine else 0
+            head = i if self.own_heads else 0
             step = self.box_heads[head](queries)
             if wanted:
                 predictions.append(BoxPrediction(self.class_heads[head](queries), moved(trained, step)))

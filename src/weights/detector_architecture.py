@@ -23,11 +23,16 @@ class DetectorArchitecture(NamedTuple):
     schedule: list[int]
     exits: list[int] | None  # of its gate; None without a gate
     queries: str | None  # a choice of model/queries; None for DETR
-    refined: bool  # each decoder layer has heads of its own
+    own_heads: bool  # of each decoder layer
     denoised: bool  # trained with noisy queries
     encoder_feedforward: int
     decoder_layers: int
     decoder_feedforward: int
+
+    @property
+    def refined(self) -> bool:
+        """Whether decoder layers move boxes: in DINO always, in Deformable DETR those that have heads of their own."""
+        return self.own_heads or self.family == "DINO"
 
     @property
     def method(self) -> str:
@@ -75,6 +80,8 @@ class DetectorArchitecture(NamedTuple):
         }
         if self.queries is not None:
             settings |= {"model/queries": self.queries, "model.decoder.refine": self.refined}
+        if self.family == "DINO":
+            settings["model.decoder.share_heads"] = not self.own_heads
         if self.family == "DINO" and not self.denoised:
             settings["model.decoder.denoising"] = None
         return settings
@@ -136,7 +143,7 @@ def recognise_detector(state: State) -> DetectorArchitecture:
         schedule=schedule,
         exits=exits_of(state, depth),
         queries=queries,
-        refined=num_indices(state, r"decoder\.box_heads\.(\d+)\.0\.bias") > shared_heads,
+        own_heads=num_indices(state, r"decoder\.box_heads\.(\d+)\.0\.bias") > shared_heads,
         denoised="decoder.denoising.label_embed.weight" in state,
         encoder_feedforward=len(state[LAYERS + "0.linear1.bias"]),
         decoder_layers=num_indices(state, r"decoder\.layers\.(\d+)\.linear1\.bias"),

@@ -217,6 +217,20 @@ def test_last_only_is_the_last_of_all(queries: type, refine: bool) -> None:
     assert not changed(last, model(random_levels(), [])[-1]).any()
 
 
+def test_shared_heads_are_equal_heads() -> None:
+    """One pair for all layers predicts what as many equal ones do; proposals have another pair."""
+    shared, own = make_dino(share_heads=True).eval(), make_dino().eval()
+    state = shared.state_dict()
+    for part in ("class_heads", "box_heads"):
+        assert (len(getattr(shared, part)), len(getattr(own, part))) == (2, 4)
+        first, last = ({n: v for n, v in state.items() if n.startswith(f"{part}.{i}.")} for i in (0, 1))
+        state |= {n.replace(".0.", f".{i}.", 1): v for n, v in first.items() for i in range(3)}
+        state |= {n.replace(".1.", ".3.", 1): v for n, v in last.items()}
+    own.load_state_dict(state)
+    for one, other in zip(shared(random_levels(), []), own(random_levels(), []), strict=True):
+        assert not changed(one, other).any()
+
+
 @pytest.mark.parametrize("queries", [LearnedQueries, ProposedQueries, MixedQueries])
 def test_padding_does_not_matter(queries: type) -> None:
     """An image predicts the same boxes, in 0..1 of itself, whatever is beside and below it."""

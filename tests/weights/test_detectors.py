@@ -99,6 +99,15 @@ def test_each_family_is_recognised(words: str, models: dict[str, nn.Module]) -> 
     assert architecture.in_transformers == ("detr" if "DETR, " in words and "PRO" not in words else None)
 
 
+@pytest.mark.parametrize("share_heads", [True, False])
+def test_whether_heads_are_shared_is_recognised(share_heads: bool) -> None:
+    """By their number; DINO's layers move boxes either way."""
+    model = make_deformable(MixedQueries, True, 3, share_heads=share_heads, **DINO)
+    settings = checkpoint_of(model).architecture().settings()
+    assert settings["model.decoder.share_heads"] is share_heads
+    assert settings["model.decoder.refine"] is True
+
+
 def test_a_weight_too_few_is_named(models: dict[str, nn.Module]) -> None:
     """A detector that is not whole says what it lacks."""
     state = models["DETR"].state_dict()
