@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.models.position import waves
+
 SMALLEST = 1e-5  # distance to 0 and 1 at which the inverse of the sigmoid is cut off
 
 
@@ -27,12 +29,9 @@ def moved(reference: Tensor, step: Tensor) -> Tensor:
     return (step + F.pad(inverse_sigmoid(reference), (0, 4 - reference.shape[-1]))).sigmoid()
 
 
-def box_embedding(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+def box_embedding(boxes: Tensor, dim: int) -> Tensor:
     """Sine embedding of boxes (B, Q, 4) in 0..1: (B, Q, 2 C) for C = dim, C / 2 features for each number."""
-    half = dim // 2
-    frequency = temperature ** (-2 * (torch.arange(half, device=boxes.device) // 2) / half)  # (C / 2,)
-    angle = boxes.float()[..., None] * 2 * math.pi * frequency  # (B, Q, 4, C / 2)
-    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(2)
+    return waves(boxes.float() * 2 * math.pi, dim // 2).flatten(2)
 
 
 def to_corners(boxes: Tensor) -> Tensor:

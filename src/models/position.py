@@ -25,23 +25,24 @@ class SinePosition(NamedTuple):
     def __call__(self, level: Tensor, inside: Tensor | None = None) -> Tensor:
         """A level (B, C, h, w) to (C, h, w) float32; with `inside` (B, h, w) to (B, C, h, w), scaled to each image."""
         dim, height, width = level.shape[1:]
-        frequency = self.frequency(dim // 2, level.device)
         heights, widths = (None, None) if inside is None else valid_lengths(inside)
-        rows = self.embed(height, frequency, heights).unsqueeze(-2)  # (..., h, 1, C/2)
-        columns = self.embed(width, frequency, widths).unsqueeze(-3)  # (..., 1, w, C/2)
+        rows = self.embed(height, dim // 2, heights, level.device).unsqueeze(-2)  # (..., h, 1, C/2)
+        columns = self.embed(width, dim // 2, widths, level.device).unsqueeze(-3)  # (..., 1, w, C/2)
         shape = (*rows.shape[:-2], width, -1)
         return torch.cat([rows.expand(shape), columns.expand(shape)], -1).movedim(-1, -3)  # in memory (h, w, C)
 
-    def frequency(self, half: int, device: torch.device) -> Tensor:
-        """The frequencies of half of the channels, (C/2,)."""
-        return self.temperature ** (-2 * (torch.arange(half, device=device) // 2) / half)
-
-    def embed(self, length: int, frequency: Tensor, valid: Tensor | None) -> Tensor:
-        """Embeddings of the places along an axis: (length, C/2), or (B, length, C/2) for images of a `valid` length."""
-        place = torch.arange(1, length + 1, device=frequency.device, dtype=torch.float32) + self.offset
+    def embed(self, length: int, half: int, valid: Tensor | None, device: torch.device) -> Tensor:
+        """Embeddings of the places along an axis: (length, half), or (B, length, half) for `valid` lengths (B,)."""
+        place = torch.arange(1, length + 1, device=device, dtype=torch.float32) + self.offset
         place = place / ((length if valid is None else valid[:, None]) + 1e-6) * 2 * math.pi  # (..., length)
-        angle = place[..., None] * frequency  # (..., length, C/2)
-        return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)
+        return waves(place, half, self.temperature)
+
+
+def waves(angle: Tensor, count: int, temperature: float = 10000.0) -> Tensor:
+    """Alternating sines and cosines, `count` in all, of an angle times falling frequencies: (...) to (..., count)."""
+    frequency = temperature ** (-2 * (torch.arange(count, device=angle.device) // 2) / count)
+    angle = angle[..., None] * frequency
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)
 
 
 sine_position = SinePosition()

@@ -3,7 +3,7 @@
 Letters: H x W the pixels of the original image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +20,15 @@ class Measure(NamedTuple):
     """One form of answer, its score over a data set, and the quality of a single image."""
 
     field: str  # of `ImagePrediction`, and the method of the post-processing that makes it
-    answer: Callable[
-        [Any, Any, int, Frame, bool], Any
-    ]  # post-processing, prediction, image, frame, whether it is alone
     metric: Callable[[Sequence[bool]], Any]  # from which classes are things
     update: Callable[[Any, Any, Any, int], None]  # metric, answer, truth, image id
     quality: Callable[[Any, Any, Sequence[bool]], float]  # of answer, truth, which classes are things: 0..1, or nan
     of_masks: bool = True  # views of an image can be merged, and answers for large images may be smaller
+    if_alone: Mapping[str, Any] = {}  # arguments of post-processing where nothing else is answered
+
+    def answer(self, post: Any, prediction: Any, image: int, frame: Frame, alone: bool) -> Any:
+        """Return the answer that post-processing makes of an image of a batch."""
+        return getattr(post, self.field)(prediction, image, frame, **(self.if_alone if alone else {}))
 
 
 def things(isthing: Sequence[bool]) -> list[int]:
@@ -82,28 +84,25 @@ def quality_miou(answer: Tensor, truth: Any, isthing: Sequence[bool]) -> float:
 MEASURES = {
     "pq": Measure(
         "panoptic",
-        lambda post, prediction, image, frame, alone: post.panoptic(prediction, image, frame),
         lambda isthing: PanopticQuality(len(isthing), isthing),
         update_pq,
         quality_pq,
     ),
     "ap": Measure(
         "instances",
-        lambda post, prediction, image, frame, alone: post.instances(prediction, image, frame),
         lambda isthing: MaskAP(things(isthing)),
         update_ap,
         quality_ap,
     ),
     "miou": Measure(
         "semantic",
-        lambda post, prediction, image, frame, alone: post.semantic(prediction, image, frame, resize_last=alone),
         lambda isthing: MeanIoU(len(isthing)),
         update_miou,
         quality_miou,
+        if_alone={"resize_last": True},
     ),
     "box_ap": Measure(
         "boxes",
-        lambda post, prediction, image, frame, alone: post.boxes(prediction, image, frame),
         lambda isthing: BoxAP(things(isthing)),
         update_box_ap,
         quality_box_ap,

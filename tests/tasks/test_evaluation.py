@@ -37,7 +37,7 @@ class Beside:
     def boxes(self, truth: Truth, *others: Any) -> Boxes:
         return Boxes(torch.linspace(0.6, 0.9, len(truth.labels)), truth.labels, truth.boxes() + self.by)
 
-    def semantic(self, truth: Truth, *others: Any, resize_last: bool) -> torch.Tensor:
+    def semantic(self, truth: Truth, *others: Any, resize_last: bool = False) -> torch.Tensor:
         classes = semantic_map(truth.segments, truth.labels)
         return classes.where(classes != VOID, 0).roll(self.by, 1)
 
