@@ -6,6 +6,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ class Backbone(nn.Module):
         freeze_norm: turn batch norms into constants (Mask2Former's ResNets on COCO and ADE20K).
         sync_norm: batch norms see the batch of all devices (its ResNets on Cityscapes).
         output_norm: a LayerNorm on each output (Mask2Former's Swins).
+        frozen_stages: stages that are not trained, with the stem before them (DETR's ResNets: 1, up to stride 4). Their
+            batch norms are constants only with `freeze_norm`.
         mean, std: of RGB in 0..255; null: what timm's weights were trained with.
         options: further arguments of the timm model, for example `drop_path_rate`.
 
     Raises:
-        ValueError: no such timm model, or one without those strides.
+        ValueError: no such timm model, one without those strides, or more frozen stages than it has.
         FileNotFoundError: `pretrained` names no file.
     """
 
@@ -45,6 +48,7 @@ class Backbone(nn.Module):
         freeze_norm: bool = False,
         sync_norm: bool = False,
         output_norm: bool = False,
+        frozen_stages: int = 0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         options: dict[str, Any] | None = None,
@@ -73,6 +77,20 @@ class Backbone(nn.Module):
         if sync_norm:  # by timm, since torch's own conversion would lose the activations that timm joins to norms
             self.body = convert_sync_batchnorm(self.body)
         use_our_layers(self.body)
+        self.freeze(frozen_stages)
+
+    def freeze(self, stages: int) -> None:
+        """Do not train the first stages, each of which ends with a feature map, nor what comes before them."""
+        if not 0 <= stages <= len(STRIDES):
+            raise ValueError(f"frozen_stages={stages}: expected 0 to {len(STRIDES)}, one for each stride of {STRIDES}")
+        if stages:
+            ends = self.body.feature_info.module_name()[self.picked[stages - 1]].replace(".", "_") + "_"
+            names = [
+                name.replace(".", "_") for name, _ in self.body.named_parameters()
+            ]  # in the order in which they run
+            count = max(place for place, name in enumerate(names, 1) if name.startswith(ends))
+            for parameter in islice(self.body.parameters(), count):
+                parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to features {stride: (B, C_stride, H/stride, W/stride)}."""

@@ -37,6 +37,27 @@ def test_a_frozen_norm_has_no_parameters() -> None:
     assert not any("bn" in name for name, _ in backbone.named_parameters())
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "convnext_atto"])
+def test_frozen_stages_are_what_the_first_map_depends_on(name: str) -> None:
+    """With one frozen stage no gradient reaches the map of stride 4, and all else is trained."""
+    backbone = Backbone(name, frozen_stages=1)
+    features = backbone(torch.randn(2, 3, 64, 64))
+    assert not features[4].requires_grad
+    free = Backbone(name)
+    first = free(torch.randn(2, 3, 64, 64))[4].sum()
+    found = torch.autograd.grad(first, list(free.parameters()), allow_unused=True)
+    frozen = [not parameter.requires_grad for parameter in backbone.parameters()]
+    assert frozen == [gradient is not None for gradient in found]
+    assert any(frozen)
+    assert not all(frozen)
+
+
+def test_more_frozen_stages_than_there_are_are_refused() -> None:
+    """The error says how many there may be."""
+    with pytest.raises(ValueError, match=r"frozen_stages=5: expected 0 to 4"):
+        Backbone("resnet10t", frozen_stages=5)
+
+
 def test_a_size_that_the_model_refuses_is_said_in_one_line() -> None:
     """A model of fixed size names itself and the size."""
     with pytest.raises(ValueError, match=r"'swin_tiny_patch4_window7_224' takes no images of 64x96"):
