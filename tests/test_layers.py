@@ -40,7 +40,9 @@ MAY_IMPORT = {
 # Frameworks that a room must not know.
 UNKNOWN = {
     **dict.fromkeys(("models", "losses", "metrics", "weights"), CONFIGURATION | {"lightning", "wandb"}),
-    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
+    **dict.fromkeys(
+        ("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}
+    ),
     "loggers": CONFIGURATION,
     "reporting": {"lightning", "torch", "wandb", *CONFIGURATION},
     "records": {"lightning", "wandb", *CONFIGURATION},

@@ -5,11 +5,12 @@ Letters: B images, H x W their pixels.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from src.exporting.checking import TOLERANCE, Check, check, refuse_wrong
 from src.exporting.folder import check_target, listed, replacing
@@ -81,7 +82,7 @@ class Exporter:
             parts, graphs, checks = parts_of(model, exits, task.gated), [], []
             with WeightsFile(folder / "weights.bin") as weights:
                 for shape in shapes:
-                    traced = Traced(parts, shape, say)
+                    traced = Traced(parts, shape, say, self.precision)
                     graphs.append(
                         traced.split(folder, weights, exits) if form == "split" else traced.whole(folder, exits)
                     )
@@ -111,17 +112,29 @@ class Exporter:
 
 
 class Traced:
-    """The parts of a model as ONNX graphs for one shape, and the files that they make."""
+    """The parts of a model as ONNX graphs for one shape, and the files that they make.
 
-    def __init__(self, parts: Parts, shape: Shape, say: Say):
-        self.parts, self.shape, self.made = parts, shape, {}
-        tensors = {"images": shape.images()}
-        every = [parts.trunk, parts.positions, *parts.layers.values(), parts.head]
+    Args:
+        tensors: what the trunk gives, if it is not to be traced; null: it is.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        shape: Shape,
+        say: Say,
+        precision: str = "float32",
+        tensors: Mapping[str, Tensor] | None = None,
+    ):
+        self.parts, self.shape = parts, shape
+        self.made: dict[str, Any] = {}  # graphs by part
+        every = [parts.trunk] * (tensors is None) + [parts.positions, *parts.layers.values(), parts.head]
+        known = {"images": shape.images()} if tensors is None else dict(tensors)
         for number, part in enumerate(every, 1):
-            say(f"tracing {part.name.replace('_', ' ')} of {describe(shape)}, {number} of {len(every)}")
-            self.made[part.name] = trace(part, tensors, shape)
+            say(f"tracing {part.name.replace('_', ' ')} for {describe(shape)}, {number} of {len(every)}")
+            self.made[part.name] = trace(part, known, shape, precision)
             with torch.no_grad():
-                tensors |= dict(zip(part.outputs, part.module(*(tensors[name] for name in part.inputs)), strict=True))
+                known |= dict(zip(part.outputs, part.module(*(known[name] for name in part.inputs)), strict=True))
 
     def graph(self, parts: Sequence[Part], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         return joined([(part.name, self.made[part.name]) for part in parts], inputs, outputs)
