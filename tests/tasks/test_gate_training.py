@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from src.config.build import Experiment, build_run
 from src.config.command_line import check
+from src.metrics.budget import Budget
 from src.metrics.exit_choice import best_exit, mean_cost
 from src.tasks.gate_checkpoint import GateCheckpoint
 from src.tasks.gate_targets import as_they_are, centred_gains, gain_loss, least_squares, quality_loss
@@ -105,7 +106,7 @@ def test_a_gate_of_gain_takes_any_beta_and_budget_later(
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > costs[2] > costs[-1] == 140
     for budget in range(145, 220, 8):
-        found = mean_cost(saved.rows.scores, cost, EXITS, beta_of(saved, file, None, budget))
+        found = mean_cost(saved.rows.scores, cost, EXITS, beta_of(saved, file, None, Budget(budget)))
         assert 0 <= budget - found <= 80 / len(cost)
 
 

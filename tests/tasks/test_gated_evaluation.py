@@ -20,6 +20,7 @@ from torch import Tensor
 
 from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
+from src.metrics.budget import Budget
 from src.metrics.cost import count
 from src.metrics.exit_choice import mean_cost
 from src.metrics.mean_iou import MeanIoU, semantic_map
@@ -345,7 +346,7 @@ def test_a_budget_is_kept_to_on_the_holdout(made: Made, parent: Any) -> None:
     scores, cost = kept.holdout_scores, kept.holdout_cost
     least, most = float(cost[:, 0].mean()), float(cost[:, -1].mean())
     budgets = [least + share * (most - least) for share in (0.05, 0.3, 0.5, 0.7, 0.95)]
-    betas = [load_gate(str(made.file("quality")), parent, None, budget).beta for budget in budgets]
+    betas = [load_gate(str(made.file("quality")), parent, None, Budget(budget)).beta for budget in budgets]
     assert betas == sorted(betas, reverse=True)
     assert betas[0] > betas[-1]
     for budget, beta in zip(budgets, betas, strict=True):
@@ -362,7 +363,7 @@ def test_a_gate_of_gain_takes_another_beta_or_budget(made: Made, parent: Any) ->
     assert prices[0] < prices[2] < prices[-1]
     scores, cost = kept.holdout_scores, kept.holdout_cost
     for budget in torch.linspace(float(cost[:, 0].mean()), float(cost[:, -1].mean()), 12)[1:-1].tolist():
-        price = load_gate(file, parent, None, budget).beta
+        price = load_gate(file, parent, None, Budget(budget)).beta
         assert 0 <= budget - mean_cost(scores, cost, EXITS, price) <= 0.3 / NUM_HOLDOUT
     logged = scores_of(made.run(f"gate={file}", "beta=1.0"))
     assert (logged["val/depth/gate"], logged["val/beta/gate"]) == (1, pytest.approx(prices[-1]))
@@ -398,7 +399,8 @@ def test_a_budget_can_be_set_in_an_evaluation(made: Made, parent: Any) -> None:
     """The beta that it comes to is logged."""
     budget = float(made.gatings["quality"].holdout_cost[:, 1].mean())
     logged = scores_of(made.run(f"gate={made.file('quality')}", f"budget_gflops={budget}"))
-    assert logged["val/beta/gate"] == pytest.approx(load_gate(str(made.file("quality")), parent, None, budget).beta)
+    gate = load_gate(str(made.file("quality")), parent, None, Budget(budget))
+    assert logged["val/beta/gate"] == pytest.approx(gate.beta)
 
 
 def test_without_a_gate_every_exit_is_scored(made: Made) -> None:
