@@ -24,9 +24,8 @@ from src.config.checkpoints import find_checkpoint
 from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides
-from src.config.times import latency_file
 from src.predictor import Predictor
-from src.records.latency_table import LATENCY_FILE, LatencyTable, Row, read, table_of, update
+from src.records.latency_table import LATENCY_FILE, LatencyTable, Row, latency_file, read, table_of, update
 from src.system.machine import PRECISIONS, machine_of
 from src.system.stopwatch import Stopwatch, take_turns
 
@@ -115,7 +114,7 @@ def with_schedule(cfg: DictConfig, schedule: list[int]) -> DictConfig:
 
 
 def tasks_of(others: Sequence[DictConfig], predictor: Predictor) -> Iterator[tuple[tuple[int, ...] | None, Any]]:
-    """Yield the task of the checkpoint, and for other schedules tasks with random weights and the exits that they have."""
+    """Yield the task of the checkpoint, and one with random weights and its exits for each other schedule."""
     yield None, predictor.task
     for cfg in others:
         depth = sum(cfg.schedule)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from src.records.latency_table import LATENCY_FILE, MEASURES, find, read
+from src.records.latency_table import MEASURES, find, latency_file, read
 from src.system.machine import PRECISIONS, machine_of
 
 
@@ -34,11 +34,3 @@ def times_for(cfg: DictConfig, device: torch.device, precision: str, parent: str
             raise FileNotFoundError(f"{setting}: no {beside}; {MEASURES} writes it, or name another with latency=FILE")
         file = beside
     return {"latency": find(read(file), machine_of(device), "torch", PRECISIONS[precision])}
-
-
-def latency_file(weights: str | None) -> Path | None:
-    """Return latency.json in the run folder of a checkpoint of ours; None for weights from elsewhere."""
-    if weights is None or Path(weights).suffix != ".ckpt":
-        return None
-    folder = Path(weights).absolute().parent
-    return (folder.parent if folder.name == "checkpoints" else folder) / LATENCY_FILE

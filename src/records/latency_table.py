@@ -107,6 +107,14 @@ def plain(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [{**row._asdict(), "size": list(row.size)} for row in rows]
 
 
+def latency_file(weights: str | None) -> Path | None:
+    """Return latency.json in the run folder of a checkpoint of ours; None for weights from elsewhere."""
+    if weights is None or Path(weights).suffix != ".ckpt":
+        return None
+    folder = Path(weights).absolute().parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / LATENCY_FILE
+
+
 def read(file: Path) -> list[LatencyTable]:
     """Read latency.json. Raises FileNotFoundError, or ValueError in one line for any other file."""
     if not file.is_file():
