@@ -27,8 +27,9 @@ class Budget(NamedTuple):
 
     def costs(self, gflops: Tensor, exits: Sequence[int]) -> Tensor:
         """Return costs (N, E) in the budget's unit, float64, of GFLOPs (N, E)."""
+        gflops = gflops.double()
         if self.times is None:
-            return gflops.double()
+            return gflops
         columns = [self.times.milliseconds(depth, gflops[:, i].cpu().numpy()) for i, depth in enumerate(exits)]
         return torch.stack([torch.from_numpy(column) for column in columns], 1).to(gflops.device)
 

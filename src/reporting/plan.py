@@ -73,7 +73,7 @@ def candidates(runs: Sequence[Run], machine: str | None) -> tuple[str, list[Cand
     scored = [run for run in runs if run.source == SCORES_FILE]
     if not scored:
         raise ValueError("no scores.json in these folders; expected runs of src.train or src.evaluate")
-    groups = dict.fromkeys(measure(run) for run in scored)
+    groups = dict.fromkeys((run.settings.data_set(), measure(run)[1]) for run in scored)
     if len(groups) > 1:
         said = "; ".join(f"{title} ({quality})" for title, quality in groups)
         raise ValueError(f"runs are scored on different images or by different measures, expected the same: {said}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,11 @@ from omegaconf import DictConfig
 
 from src.config.build import Experiment, build_run
 from src.config.command_line import check
+from src.exit_table.table import read_table
 from src.metrics.budget import Budget
 from src.metrics.exit_choice import best_exit, mean_cost
+from src.records.latency_table import LatencyTable, Row, latency_file, update
+from src.system.machine import machine_of
 from src.tasks.gate_checkpoint import GateCheckpoint
 from src.tasks.gate_targets import as_they_are, centred_gains, gain_loss, least_squares, quality_loss
 from src.tasks.gated_evaluation import beta_of, read_gate
@@ -202,6 +206,46 @@ def test_a_budget_that_cannot_be_is_refused(configure: Configure, table: Path) -
     """With the range that can."""
     with pytest.raises(ValueError, match=r"budget_gflops=90: expected 140 .* to 220"):
         train(configure, table, "budget_gflops=90")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["exit", "gain"])
+def test_a_budget_in_milliseconds_is_kept_to(
+    target: str, configure: Configure, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the times in the run folder of the table's parent, of which the first exit takes 10 ms for a GFLOP."""
+    monkeypatch.chdir(tmp_path)
+    source = read_table(table).info.source  # "parent.ckpt"
+    assert latency_file(source) == tmp_path / "latency.json"
+    rows = [Row((64, 64), depth, 1.0, 9.0 + depth, 9.0, 30.0, 3) for depth in EXITS]
+    update(
+        tmp_path / "latency.json", LatencyTable(machine_of(torch.device("cpu")), "torch 2", "float32", "today", rows)
+    )
+    run = train(configure, table, f"task.target={target}", "budget_ms=2200", "trainer.accelerator=cpu")
+    task, costs = cast(Any, run.task), report(tmp_path)["outcomes"]
+    cost = task.budget.costs(task.holdout["cost"], EXITS)
+    assert float(cost[:, 0].mean()) == pytest.approx((9 + EXITS[0]) * costs[f"exit{EXITS[0]}"]["gflops"], rel=1e-4)
+    spent = float(cost.gather(1, task.holdout["choice"][:, None]).mean())
+    assert spent == pytest.approx(2200, abs=60 if target == "exit" else 30)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["budget_ms=9"], "budget_ms=9: no .*latency.json; python -m src.measure"),
+        (["budget_ms=9", "latency=none.json"], "latency=none.json: no such file; python -m src.measure"),
+        (["budget_gflops=170", "budget_per_image=true"], "budget_per_image=true: gates keep to it when they run"),
+        (["budget_gflops=170", "beta=0.1"], "beta=0.1 and budget_gflops=170"),
+    ],
+)
+def test_budgets_that_a_training_refuses(
+    overrides: list[str], said: str, configure: Configure, table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In one line."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError, InstantiationException)) as error:
+        train(configure, table, *overrides)
+    assert re.search(said, str(error.value.__cause__ or error.value))
 
 
 def test_one_seed_gives_one_gate(configure: Configure, table: Path) -> None:
