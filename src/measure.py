@@ -55,7 +55,7 @@ def measure(cfg: DictConfig) -> None:
 
 
 def measured_export(cfg: DictConfig) -> tuple[Path, LatencyTable]:
-    """Time an export in onnxruntime, which keeps the times; return their file and table."""
+    """Time an export in onnxruntime and keep the times in its folder; return their file and table."""
     if cfg.ckpt_path is not None or cfg.latency is not None:
         raise ValueError(
             f"export={cfg.export}: is timed alone, into its own {LATENCY_FILE}; expected no ckpt_path, latency"
@@ -63,7 +63,7 @@ def measured_export(cfg: DictConfig) -> tuple[Path, LatencyTable]:
     runtime = import_module("src.exporting.runtime")  # here, as it needs onnxruntime
     sizes = None if cfg.sizes is None else [tuple(size) for size in cfg.sizes]
     file = Path(cfg.export, LATENCY_FILE)
-    return file, table_of(runtime.measure(cfg.export, sizes, cfg.rounds), f"export={cfg.export}", str(file))
+    return file, update(file, table_of(runtime.measure(cfg.export, sizes, cfg.rounds), f"export={cfg.export}"))
 
 
 def measured_model(cfg: DictConfig) -> tuple[Path, LatencyTable]:

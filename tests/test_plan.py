@@ -55,7 +55,7 @@ def runs(tmp_path: Path) -> Path:
     config = (small / ".hydra/config.yaml").read_text()
     resize = "data:\n  resize:\n    short: 48\n    long: 48\n"
     (small / ".hydra/config.yaml").write_text(config.replace("data:\n", resize))
-    (small / ".hydra/overrides.yaml").write_text("- data.resize.short=48\n- data.resize.long=48\n- trainer.devices=1\n")
+    (small / ".hydra/overrides.yaml").write_text("- +experiment=model\n- data.resize.short=48\n- data.resize.long=48\n")
     gate = {"pq": 70.8, "total_gflops": 0.75, "depth": 1.5, "share_exit1": 0.5, "share_exit2": 0.5, "beta": 0.01}
     gated = configured(write_model(folder / "gated", exits={}, gate=gate), weights, "gate: gate.ckpt", "beta: 0.01")
     (gated / "exits.csv").write_text("image_id,name,exit,gflops\n0,a,1,0.5\n1,b,2,1.0\n")
@@ -91,10 +91,22 @@ def test_the_best_within_the_budget(
     typed = shlex.split(content["command"])
     assert typed[:3] == ["python", "-m", "src.export"]
     assert {word.format(runs=runs) for word in words} <= set(typed)
-    assert not [word for word in typed if word.startswith("trainer")]
+    assert not [word for word in typed if "experiment" in word]  # the checkpoint has its own
     assert content["machine"] == f"{MACHINE} (torch, float32)"
     assert content["command"] in capsys.readouterr().out
     assert content["command"] in (tmp_path / "plan/plan.md").read_text()
+
+
+def test_published_weights_are_exported_by_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """As they were evaluated, but for how that ran."""
+    run = write_model(tmp_path / "run")
+    given = ["+experiment=mask2former_coco", "model.weights=hub/name", "categories=coco_panoptic", "trainer.devices=1"]
+    (run / ".hydra/overrides.yaml").write_text("".join(f"- {one}\n" for one in [*given, "exits=[1,2]"]))
+    assert ask(monkeypatch, run, "budget_gflops=0.7") == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(command)[3:] == [*given[:3], "exits=[1]", "out=export"]
 
 
 def test_all_candidates_are_listed(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

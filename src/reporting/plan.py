@@ -9,15 +9,10 @@ from src.records.scores import SCORES_FILE, pareto_front
 from src.reporting.points import ATTAINABLE, measure, panels
 from src.reporting.runs import Run
 
-EXPORTED = (
-    "+experiment",
-    "experiment",
-    "model",
-    "variant",
-    "categories",
-    "schedule",
-    "data.resize",
-    "task.postprocess",
+RESIZE = ("data.resize", "task.postprocess")  # settings of an evaluation that an export of a checkpoint keeps
+NOT_EXPORTED = (  # settings of an evaluation of other weights that an export does not keep
+    *("ckpt_path", "gate", "beta", "budget", "latency", "exits", "callbacks", "logger", "trainer", "paths", "hydra"),
+    *("name", "check_classes", "seed", "batch_size", "data.eval_batch_size", "data.num_workers"),
 )
 
 
@@ -136,17 +131,18 @@ def choose(found: Sequence[Candidate], budget: Budget) -> Candidate:
 
 def command(one: Candidate, budget: Budget) -> str:
     """Return the command line that exports a candidate."""
-    values, words = one.run.settings.values, []
-    weights = values.get("ckpt_path") or checkpoint_in(one.run.folder)
-    if weights is not None:
-        words.append(f"ckpt_path={weights}")
-    given = [str(override) for override in one.run.settings.overrides] if values.get("ckpt_path") or not weights else []
-    words += [override for override in given if override.startswith(EXPORTED)]
+    values, given = one.run.settings.values, one.run.settings.overrides
+    if scored := values.get("ckpt_path"):
+        words = [f"ckpt_path={scored}", *(override for override in given if override.lstrip("+").startswith(RESIZE))]
+    elif trained := checkpoint_in(one.run.folder):
+        words = [f"ckpt_path={trained}"]
+    else:
+        words = [override for override in given if not override.lstrip("+~").startswith(NOT_EXPORTED)]
     if one.policy == "gate":
         words += [f"gate={values.get('gate')}", f"{budget.setting}={budget.limit:g}"]
     else:
         words.append(f"exits=[{one.policy.removeprefix('exit')}]")
-    return shlex.join(["python", "-m", "src.export", *words])
+    return shlex.join(["python", "-m", "src.export", *words, "out=export"])
 
 
 def checkpoint_in(folder: Path) -> Path | None:
