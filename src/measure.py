@@ -57,9 +57,7 @@ def measure(cfg: DictConfig) -> None:
 def measured_export(cfg: DictConfig) -> tuple[Path, LatencyTable]:
     """Time an export in onnxruntime and keep the times in its folder; return their file and table."""
     if cfg.ckpt_path is not None or cfg.latency is not None:
-        raise ValueError(
-            f"export={cfg.export}: is timed alone, into its own {LATENCY_FILE}; expected no ckpt_path, latency"
-        )
+        raise ValueError(f"export={cfg.export}: keeps its times in its folder; expected neither ckpt_path nor latency")
     runtime = import_module("src.exporting.runtime")  # here, as it needs onnxruntime
     sizes = None if cfg.sizes is None else [tuple(size) for size in cfg.sizes]
     file = Path(cfg.export, LATENCY_FILE)

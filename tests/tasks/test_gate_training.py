@@ -12,12 +12,11 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from src.config.build import Experiment, build_run
+from src.config.build import CPU, Experiment, build_run
 from src.config.command_line import check
-from src.exit_table.table import read_table
 from src.metrics.budget import Budget
 from src.metrics.exit_choice import best_exit, mean_cost
-from src.records.latency_table import LatencyTable, Row, latency_file, update
+from src.records.latency_table import LatencyTable, Row, update
 from src.system.machine import machine_of
 from src.tasks.gate_checkpoint import GateCheckpoint
 from src.tasks.gate_targets import as_they_are, centred_gains, gain_loss, least_squares, quality_loss
@@ -210,18 +209,11 @@ def test_a_budget_that_cannot_be_is_refused(configure: Configure, table: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["exit", "gain"])
-def test_a_budget_in_milliseconds_is_kept_to(
-    target: str, configure: Configure, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the times in the run folder of the table's parent, of which the first exit takes 10 ms for a GFLOP."""
-    monkeypatch.chdir(tmp_path)
-    source = read_table(table).info.source  # "parent.ckpt"
-    assert latency_file(source) == tmp_path / "latency.json"
+def test_a_budget_in_milliseconds_is_kept_to(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
+    """By a table in which an exit takes 9 ms and its depth for a GFLOP."""
     rows = [Row((64, 64), depth, 1.0, 9.0 + depth, 9.0, 30.0, 3) for depth in EXITS]
-    update(
-        tmp_path / "latency.json", LatencyTable(machine_of(torch.device("cpu")), "torch 2", "float32", "today", rows)
-    )
-    run = train(configure, table, f"task.target={target}", "budget_ms=2200", "trainer.accelerator=cpu")
+    update(file := tmp_path / "times.json", LatencyTable(machine_of(CPU), "torch 2", "float32", "today", rows))
+    run = train(configure, table, f"task.target={target}", "budget_ms=2200", f"latency={file}")
     task, costs = cast(Any, run.task), report(tmp_path)["outcomes"]
     cost = task.budget.costs(task.holdout["cost"], EXITS)
     assert float(cost[:, 0].mean()) == pytest.approx((9 + EXITS[0]) * costs[f"exit{EXITS[0]}"]["gflops"], rel=1e-4)
@@ -232,7 +224,10 @@ def test_a_budget_in_milliseconds_is_kept_to(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["budget_ms=9"], "budget_ms=9: no .*latency.json; python -m src.measure"),
+        (
+            ["budget_ms=9"],
+            "budget_ms=9: no run folder has the times of made up; expected latency=FILE, of python -m src.m",
+        ),
         (["budget_ms=9", "latency=none.json"], "latency=none.json: no such file; python -m src.measure"),
         (["budget_gflops=170", "budget_per_image=true"], "budget_per_image=true: gates keep to it when they run"),
         (["budget_gflops=170", "beta=0.1"], "beta=0.1 and budget_gflops=170"),
