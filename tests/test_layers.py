@@ -8,7 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-COMMANDS = {"train", "evaluate", "label", "eco", "predict", "export", "cost", "validate_data", "report", "judge"}
+COMMANDS = {
+    "train",
+    "evaluate",
+    "label",
+    "eco",
+    "predict",
+    "export",
+    "cost",
+    "validate_data",
+    "report",
+    "judge",
+    "measure",
+    "plan",
+}
 CONFIGURATION = frozenset({"hydra", "omegaconf"})
 USED_BY_COMMANDS = frozenset(
     {"config", "jobs", "judging", "painting", "predictor", "records", "reporting", "system", "weights"}
