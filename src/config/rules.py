@@ -72,9 +72,13 @@ RULES = {
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     **dict.fromkeys(("backbone_lr_multiplier", "distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "lr"), POSITIVE),
-    **dict.fromkeys(("budget_gflops", "gradient_clip_val"), POSITIVE.or_null()),
+    **dict.fromkeys(("budget_gflops", "budget_ms", "gradient_clip_val"), POSITIVE.or_null()),
     **dict.fromkeys(
-        ("decode", "mirror", "mirrored", "judge", "refine", "share_heads", "look_forward_twice", "decay_all"), FLAG
+        (
+            *("decode", "mirror", "mirrored", "judge", "refine", "share_heads", "look_forward_twice", "decay_all"),
+            "budget_per_image",
+        ),
+        FLAG,
     ),
     "beta": NOT_NEGATIVE.or_null(),
     "betas": distinct(list_of(NOT_NEGATIVE, "a list of numbers, 0 or more, none twice, for example [0.001, 0.01]")),
@@ -88,13 +92,15 @@ RULES = {
         FLAG,
         distinct(list_of(one_of("backbone", "encoder", "decoder"), "")),
     ),
-    "sampling": one_of("auto", "grid", "rows", "triton"),
+    "sampling": one_of("auto", "grid", "rows", "triton", "gather"),
     "segmentation": one_of("panoptic", "instance", "semantic", "boxes"),
     "quality": one_of("score", "loss"),
     "target": one_of("exit", "soft", "quality", "gain"),
     "centre": one_of("mean", "median"),
     "split": one_of("train", "val", "both"),
     "format": one_of("table", "json", "csv"),
+    "form": one_of("split", "whole").or_null(),
+    "batch": COUNT.or_null(),
     "on_failure": one_of("continue", "stop"),
     "max_time": text("days:hours:minutes:seconds, for example 00:12:00:00", r"\d+(:\d\d){3}").or_null(),
     "schedule": list_of(
@@ -119,6 +125,11 @@ RULES = {
         list_of(IMAGE_SIZE, ""),
         TEXT.or_null(),
     ),
+    "latency": text("a latency.json, which src.measure writes").or_null(),
+    "export": text("the folder of an export").or_null(),
+    "schedules": list_of(
+        list_of(FROM_ZERO, ""), "a list of schedules, for example [[0, 0, 6], [3, 3, 3]], or null"
+    ).or_null(),
     "table": text("the folder of an exit table").or_null(),
     "weights": text("a file, a folder or a hub name").or_null(),
     "categories": text("the name of a benchmark, a file").or_null(),
