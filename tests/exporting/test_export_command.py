@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = [
     "+experiment=mask2former_shapes",
     *dict.fromkeys([*TINY_SHAPES, *SMALL]),
-    "schedule=[1,1,0]",
+    "schedule=[0,0,2]",
     "exits=[1,2]",
     "model/gate=linear",
     "task.postprocess.object_threshold=0.0",

@@ -67,8 +67,8 @@ def test_a_gate_that_looks_back_scores_as_in_torch(made: Any) -> None:
     images = noise(3, (96, 64))
     expected: list[torch.Tensor] = []
     with torch.no_grad():
-        model.leave(images, lambda seen: [*map(int, [expected.append(model.gate(seen)) or 2] * 3)], model.gate.after)
-    for file in (split["trunk"], whole["exits"]["2"]):
+        model.leave(images, lambda seen: [*map(int, [expected.append(model.gate(seen)) or 3] * 3)], model.gate.after)
+    for file in (split["trunk"], whole["exits"]["3"]):
         scores = Session(folder / file)(images=images.numpy())["scores"]
         np.testing.assert_allclose(scores, expected[0].numpy(), atol=CLOSE)
 
@@ -114,7 +114,7 @@ def test_inputs_and_outputs_have_the_names_of_the_manifest(made: Any) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_of_the_encoder_exports(variant: str, tmp_path: Path) -> None:
     """Its tail, from the projected levels; variants of a fixed structure have one exit."""
-    exit_ = 1 if variant in ("fpn", "hybrid") else 2
+    exit_ = 1 if variant in ("fpn", "hybrid") else 3
     model, shape = model_of(f"variant={variant}", exits=[exit_]), Shape((64, 96), 2)
     parts = parts_of(model, [exit_], gated=False)
     with torch.no_grad():
