@@ -13,6 +13,7 @@ from torch import Tensor
 
 from src.exporting.graphs import ANSWERS
 from src.exporting.tracing import Shape
+from src.models.gate import Seen
 from src.models.mask2former import Mask2Former
 
 TOLERANCE = {"float32": 1e-3, "float16": 1.0}  # largest difference of a logit
@@ -27,10 +28,12 @@ class Check(NamedTuple):
     batch: int
     class_logits: float
     mask_logits: float
+    scores: float | None = None  # of the gate; None without one
 
     @property
     def largest(self) -> float:
-        return max(self.class_logits, self.mask_logits)
+        """The largest of all; not a number if one of them is not."""
+        return float(np.max([self.class_logits, self.mask_logits, self.scores or 0.0]))
 
 
 class Session:
@@ -65,13 +68,19 @@ def noise(batch: int, size: Sequence[int], seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def check(model: Mask2Former, exits: Sequence[int], files: dict[int, list[Path]], shape: Shape) -> list[Check]:
-    """The differences of each exit's files, which run one after the other, from the model, in all sizes tried."""
+def check(
+    model: Mask2Former, exits: Sequence[int], files: dict[int, list[Path]], shape: Shape, gated: bool = False
+) -> list[Check]:
+    """The differences of each exit's files, which run one after the other, from the model, in all sizes tried.
+
+    `gated`: the files give scores of the model's gate, too.
+    """
     sessions: dict[Path, Session] = {file: Session(file) for chain in files.values() for file in chain}
     found = []
     for batch, size in tried(shape):
         images = noise(batch, size)
         expected: dict[int, Any] = model(images, exits=list(exits), last_only=True)
+        wanted = scores_of(model, images) if gated else None
         for exit_ in exits:
             values = {"images": images.numpy()}
             for file in files[exit_]:
@@ -80,13 +89,27 @@ def check(model: Mask2Former, exits: Sequence[int], files: dict[int, list[Path]]
                 float(np.abs(values[name] - one.numpy()).max())
                 for name, one in zip(ANSWERS, expected[exit_][0], strict=True)
             ]
-            found.append(Check(exit_, size, batch, *differences))
+            scores = None if wanted is None else float(np.abs(values["scores"] - wanted.numpy()).max())
+            found.append(Check(exit_, size, batch, *differences, scores))
     return found
+
+
+def scores_of(model: Mask2Former, images: Tensor) -> Tensor:
+    """The scores (B, E) of a model's gate."""
+    gate, scores = model.gate, []
+    assert gate is not None
+
+    def choose(seen: Seen) -> list[int]:
+        scores.append(gate(seen))
+        return [gate.exits[-1]] * len(images)
+
+    model.leave(images, choose, gate.after)
+    return scores[0]
 
 
 def refuse_wrong(checks: Sequence[Check], precision: str) -> None:
     """Raise ValueError if any difference is above what the precision allows."""
-    worst = max(checks, key=lambda one: one.largest)
+    worst = max(checks, key=lambda one: np.nan_to_num(one.largest, nan=np.inf))
     if not worst.largest <= TOLERANCE[precision]:
         raise ValueError(
             f"exit {worst.exit} differs from torch by {worst.largest:.2g} in onnxruntime for {worst.batch} x "

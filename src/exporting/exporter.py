@@ -96,7 +96,7 @@ class Exporter:
                     )
             for shape, graph in zip(shapes, graphs, strict=True):
                 say(f"checking {describe(shape)} in onnxruntime")
-                checks += check(model, exits, chains(graph, folder), shape)
+                checks += check(model, exits, chains(graph, folder), shape, task.gated)
             refuse_wrong(checks, self.precision)
             manifest = Manifest(
                 task,

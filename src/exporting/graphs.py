@@ -111,12 +111,17 @@ class Parts(NamedTuple):
 
 
 def parts_of(model: Mask2Former, exits: Sequence[int], gated: bool) -> Parts:
-    """The parts of a model that is not changed; the copy in them samples by gathering."""
+    """The parts of a model that is not changed; the copy in them samples by gathering.
+
+    Raises ValueError for an exit before the layers after which the gate looks.
+    """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, DeformableAttention):
             module.sampling = "gather"
     encoder, after = model.pixel_decoder.encoder, model.gate.after if gated and model.gate is not None else 0
+    if min(exits) < after:
+        raise ValueError(f"exits={list(exits)}: the gate looks after {after} layers; expected no exit before that")
     stops = sorted({after, *exits})
     layers = {
         stop: Part(f"layers_{start + 1}_{stop}", Layers(encoder, start, stop), (*LEVELS, *POSITIONS), LEVELS)

@@ -9,16 +9,16 @@ from src.exporting.tracing import GIVEN
 def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     """One ONNX model of several (name, model), which run in this order.
 
-    An input of a part is the latest output of that name, or an input of the whole. Inner values are called
-    PART/NAME; what is the same weight in two models stays one with the same name.
+    An input of a part is the latest output of that name, or an input of the whole. Inner values and weights are called
+    PART/NAME.
     """
     import onnx
 
     parts = list(parts)
-    whole = onnx.ModelProto()
-    whole.CopyFrom(parts[0][1])
-    for field in ("node", "initializer", "input", "output", "value_info"):
-        whole.graph.ClearField(field)
+    first = parts[0][1]
+    whole = onnx.ModelProto(ir_version=first.ir_version, producer_name=first.producer_name)
+    whole.opset_import.extend(first.opset_import)
+    whole.graph.name = first.graph.name
     now: dict[str, str] = {}  # what each name stands for at present
     taken_first: dict[str, Any] = {}  # types and shapes of values, as the first part that takes them has them
     given_last: dict[str, Any] = {}  # as the last part that gives them has them

@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 
 SHOWN = 200  # classes that the card names
-TASKS = {"panoptic": "panoptic", "instance": "instance", "semantic": "semantic"}
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import FrozenBatchNormAct2d
+from timm.layers import Conv2dSame, FrozenBatchNormAct2d
 from timm.models._features import FeatureDictNet
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
@@ -113,6 +113,24 @@ def shifted_mask(size: Size, window: Size, shift: Size, device: torch.device, dt
     return (region[:, None] != region[:, :, None]).to(dtype) * -100
 
 
+class SameConv(Conv2dSame):
+    """A convolution with TensorFlow's padding; constant in an export, whose sides are multiples of every stride.
+
+    In symbols of the image's size the padding of one layer after another grows beyond what torch can simplify.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        pads: list[int] = []  # left, right, top, bottom
+        for kernel, stride, dilation in zip(
+            self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True
+        ):
+            total = max((kernel - 1) * dilation + 1 - stride, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 class FrozenNorm(FrozenBatchNorm2d):
     """Frozen batch norm as a single operation; torchvision recomputes the scale in every forward pass."""
 
@@ -183,6 +201,7 @@ def consecutive(module: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
 
 
 OUR_LAYERS = {
+    Conv2dSame: SameConv,
     SwinTransformerBlock: PadFirstBlock,
     FrozenBatchNorm2d: FrozenNorm,
     FrozenBatchNormAct2d: FrozenNormAct,

@@ -20,7 +20,7 @@ SMALL = [
 FOUND = -9.0  # bias of "no object": random queries find something
 
 
-def model_of(*settings: str, exits: Sequence[int] = (1, 2), schedule: Sequence[int] = (1, 1, 0)) -> Any:
+def model_of(*settings: str, exits: Sequence[int] = (1, 3), schedule: Sequence[int] = (0, 0, 3)) -> Any:
     """A model on made scenes, whose samples lie anywhere, also outside the levels."""
     chosen = [f"exits={list(exits)}", f"schedule={list(schedule)}"]
     cfg = configure(["+experiment=mask2former_shapes", *SMALL, *chosen, "paths.run=.", *settings], "export")
