@@ -39,6 +39,10 @@ report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
 judge: setup ## TABLE=folder GATES="files" AGAIN=folder: do gates beat fixed exits and chance: judged/judge.md
 	$(RUN) -m src.judge $(TABLE) $(GATES) $(if $(AGAIN),--again $(AGAIN)) --out judged
 
+export: setup ## CKPT=file: a trained model as ONNX files, with what runs them, in OUT (default: exported)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[export]'
+	$(RUN) -m src.export ckpt_path=$(CKPT) out=$(or $(OUT),exported) $(ARGS)
+
 docs: setup ## the documentation as a searchable site that works offline, every link checked: build/site/index.html
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[docs]'
 	$(RUN) docs/site/build.py
@@ -70,5 +74,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs, the demo's results and the benchmark's
 	rm -rf $(VENV) runs demo drill eco report judged benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report judge docs published benchmark test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report judge export docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-COMMANDS = {"train", "evaluate", "label", "eco", "predict", "cost", "validate_data", "report", "judge"}
+COMMANDS = {"train", "evaluate", "label", "eco", "predict", "export", "cost", "validate_data", "report", "judge"}
 CONFIGURATION = frozenset({"hydra", "omegaconf"})
 USED_BY_COMMANDS = frozenset(
     {"config", "jobs", "judging", "painting", "predictor", "records", "reporting", "system", "weights"}
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "prediction": {"data", "painting", "system"},
     "tasks": {"losses", "metrics", "models", "records", "weights"},
     "judging": {"exit_table", "metrics", "records", "system", "tasks"},
+    "exporting": {"metrics", "models", "records", "system", "tasks", "weights"},
     "callbacks": {"loggers", "metrics", "painting", "records", "system", "weights"},
     "loggers": {"config", "records", "system"},
     "reporting": {"metrics", "records", "system"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
 # Frameworks that a room must not know.
 UNKNOWN = {
     **dict.fromkeys(("models", "losses", "metrics", "weights"), CONFIGURATION | {"lightning", "wandb"}),
-    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
+    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
     "loggers": CONFIGURATION,
     "reporting": {"lightning", "torch", "wandb", *CONFIGURATION},
     "records": {"lightning", "wandb", *CONFIGURATION},

@@ -47,7 +47,7 @@ class GatedEvaluation(EvaluationTask):
             raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
         else:
             refuse(beta, budget_gflops, f"gate={OWN} has a beta fixed by training")
-        self.gated = gate is not None
+        self.gated, self.beta = gate is not None, beta
         if self.model.gate is not None and self.gated:
             self.score("gate")
             names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
