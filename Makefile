@@ -36,6 +36,12 @@ drill: setup ## kill runs at random moments and start them again: drill/kills.md
 report: setup ## RUNS="folders": runs as a page, a curve and a table in report/
 	$(RUN) -m src.report $(or $(RUNS),runs)
 
+measure: setup ## CKPT=file ARGS="settings": time every exit on this machine, for budgets in milliseconds
+	$(RUN) -m src.measure ckpt_path=$(CKPT) $(ARGS)
+
+plan: setup ## BUDGET=budget_ms=40 RUNS="folders": what to deploy within a budget: plan/plan.md
+	$(RUN) -m src.plan $(or $(RUNS),runs) $(BUDGET) out=plan
+
 judge: setup ## TABLE=folder GATES="files" AGAIN=folder: do gates beat fixed exits and chance: judged/judge.md
 	$(RUN) -m src.judge $(TABLE) $(GATES) $(if $(AGAIN),--again $(AGAIN)) --out judged
 
@@ -72,7 +78,7 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 	$(MAKE) test TESTS=tests/test_experiments.py
 
 clean: ## remove the environment, runs, the demo's results and the benchmark's
-	rm -rf $(VENV) runs demo drill eco report judged benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) runs demo drill eco report plan judged benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report judge export docs published benchmark test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report measure plan judge export docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help

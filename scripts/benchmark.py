@@ -24,10 +24,10 @@ from rich.progress import track
 from scripts.benchmarking import inference, labelling, memory, report, training
 from scripts.benchmarking.models import Theirs, depth_of, settings
 from scripts.benchmarking.plan import THEIRS, Plan, Row
-from scripts.benchmarking.stopwatch import Stopwatch
 from src.config.errors import MISTAKES, reason
 from src.records.provenance import made_by
 from src.system.atomic import check_writable
+from src.system.stopwatch import Stopwatch
 from src.system.terminal import fail, say_once
 
 PARTS = ("inference", "training", "labelling")

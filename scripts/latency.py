@@ -22,12 +22,12 @@ from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor
 
-from src.callbacks.latency import clock_of, latencies
 from src.config.errors import MISTAKES, reason
 from src.prediction.inputs import Inputs
 from src.predictor import Predictor
 from src.records.csv_file import write_csv
 from src.records.provenance import made_by
+from src.system.stopwatch import clock_of, latencies
 
 Models = dict[str, Predictor]
 Images = dict[str, Tensor]  # one image, as each model takes it: (1, 3, H, W)

@@ -35,7 +35,7 @@ from src.system.terminal import fail
 # Not settings of the parent.
 CHAIN_ONLY = ("betas", "gates", "gate_overrides", "evaluate", "judge", "at_once", "on_failure")
 SHARED = ("logger", "allow")  # settings of all jobs
-SET_BY_CHAIN = ("beta", "budget_gflops", "data.table", "seed")  # settings of gates that the chain chooses
+SET_BY_CHAIN = ("beta", "budget_gflops", "budget_ms", "data.table", "seed")  # settings of gates that the chain chooses
 QUIET = "trainer.enable_progress_bar=false"
 
 
@@ -113,7 +113,10 @@ def judge_gates(steps: Sequence[Step], betas: list[float], folder: Path) -> list
 def check_parent(cfg: DictConfig, overrides: list[str]) -> None:
     """Refuse settings of the parent that leave nothing for a gate to choose, or that have no effect."""
     values = {name.lstrip("+"): value for name, value in values_of(overrides).items()}
-    alternatives = {"beta": "betas=[...]", "budget_gflops": "betas=[...]", "ckpt_path": "parent=FILE"}
+    alternatives = {
+        **dict.fromkeys(("beta", "budget_gflops", "budget_ms"), "betas=[...]"),
+        "ckpt_path": "parent=FILE",
+    }
     for name in alternatives.keys() & values.keys():
         fail(f"{name}={values[name]}: not a setting of this chain, expected {alternatives[name]}")
     if cfg.exits is None or len(cfg.exits) < 2:

@@ -35,7 +35,7 @@ def export(cfg: DictConfig) -> None:
         raise ValueError(f"{missing[0]} is not installed: pip install '.[export]'")
     exporter = instantiate(cfg.exporter, _convert_="all")
     take_weights(cfg, "export")
-    made = exporter(build_task(cfg), cfg.model.weights, cfg.gate, say)
+    made = exporter(build_task(cfg), cfg.model.weights, say)
     print_table(made)
 
 

@@ -38,10 +38,11 @@ class Predictor:
             raise ValueError("model=null: a gate alone segments nothing; expected ckpt_path= its parent, and gate=FILE")
         take_weights(cfg, "predict with")
         precision: Any = best_precision() if cfg.trainer.precision == "auto" else cfg.trainer.precision
+        self.precision = str(precision)
         self.fabric = lightning.Fabric(accelerator=cfg.trainer.accelerator, devices=1, precision=precision)
         self.batch_size = cfg.data.eval_batch_size
         self.read = instantiate(cfg.read)
-        self.task = build_task(cfg).eval().to(self.fabric.device)
+        self.task = build_task(cfg, self.fabric.device, precision).eval().to(self.fabric.device)
         self.categories = self.task.categories
 
     @classmethod

@@ -8,7 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-COMMANDS = {"train", "evaluate", "label", "eco", "predict", "export", "cost", "validate_data", "report", "judge"}
+COMMANDS = {
+    "train",
+    "evaluate",
+    "label",
+    "eco",
+    "predict",
+    "export",
+    "cost",
+    "validate_data",
+    "report",
+    "judge",
+    "measure",
+    "plan",
+}
 CONFIGURATION = frozenset({"hydra", "omegaconf"})
 USED_BY_COMMANDS = frozenset(
     {"config", "jobs", "judging", "painting", "predictor", "records", "reporting", "system", "weights"}
@@ -40,7 +53,9 @@ MAY_IMPORT = {
 # Frameworks that a room must not know.
 UNKNOWN = {
     **dict.fromkeys(("models", "losses", "metrics", "weights"), CONFIGURATION | {"lightning", "wandb"}),
-    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
+    **dict.fromkeys(
+        ("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}
+    ),
     "loggers": CONFIGURATION,
     "reporting": {"lightning", "torch", "wandb", *CONFIGURATION},
     "records": {"lightning", "wandb", *CONFIGURATION},

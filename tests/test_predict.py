@@ -23,6 +23,8 @@ from src.data.shapes import Shapes
 from src.metrics.cost import count
 from src.predict import gathered, predict
 from src.predictor import Predictor
+from src.records.latency_table import LatencyTable, Row, update
+from src.system.machine import machine_of
 from tests.helpers import ROOT, SMALL_MODEL, TINY_SHAPES, error_line
 from tests.weights import published
 from tests.weights.published import weights
@@ -191,6 +193,13 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["exit=2", "gate=own"], "exit=2 and gate=own: both choose"),
         (["beta=0.1"], "beta=0.1: "),
         (["budget_gflops=1e-9"], "budget_gflops=1e-09: an image costs"),
+        (["budget_ms=5"], "latency.json; python -m src.measure ckpt_path=FILE writes it"),
+        (["budget_ms=5", "latency=gone.json"], "latency=gone.json: no such file"),
+        (["budget_ms=5", "budget_gflops=1"], "latency.json"),
+        (["budget_ms=0"], "budget_ms=0: expected a number above 0, or null"),
+        (["exit=2", "budget_gflops=5"], "exit=2 and budget_gflops=5"),
+        (["budget_per_image=true"], "budget_per_image=true: expected budget_gflops=N or budget_ms=N"),
+        (["budget_per_image=perhaps"], "budget_per_image=perhaps: expected true or false"),
         (["scales=[0]"], "scales=[0]: expected a list of numbers above 0"),
         (["outputs=[masks]"], "expected some of overlays, panoptic"),
         (["categories=coco"], "/coco. Expected ade20k, camvid, cityscapes, coco_instances"),
@@ -313,6 +322,28 @@ def test_an_exit_or_a_budget_says_where_images_leave(checkpoint: Path, photos: P
         costs = [row[place].gflops for row in by_exit]
         assert answer.exit == EXITS[sum(cost <= budget for cost in costs) - 1]
         same([answer], [by_exit[answer.exit - 1][place]])
+
+
+def test_a_budget_in_milliseconds_goes_by_the_table(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    """A hundred milliseconds for a GFLOP: images leave where the same budget in GFLOPs lets them, of two views too."""
+    rows = [Row((64, 64), depth, 1.0, 100.0, 99.0, 101.0, 3) for depth in EXITS]
+    file, day = tmp_path / "times.json", "2026-11-27"
+    update(file, LatencyTable(machine_of(torch.device("cpu")), "torch 2.0", "float32", day, rows))
+    for more in ([], ["mirror=true"]):
+        budget = load(checkpoint, "exit=2", *more)(files(photos)[:1])[0].gflops * 1.0001
+        expected = load(checkpoint, f"budget_gflops={budget}", *more)(files(photos))
+        answers = load(checkpoint, f"budget_ms={100 * budget}", f"latency={file}", *more)(files(photos))
+        assert len({answer.exit for answer in answers}) > 1
+        same(answers, expected)
+
+
+def test_a_gate_that_no_image_may_exceed(checkpoint: Path, photos: Path) -> None:
+    """Its choice where an image can afford it, else one that it can."""
+    free = load(checkpoint, "gate=own")(files(photos))
+    limit = sorted(answer.gflops for answer in free)[len(free) // 2]
+    kept = load(checkpoint, "gate=own", f"budget_gflops={limit}", "budget_per_image=true")(files(photos))
+    assert max(answer.gflops for answer in kept) <= limit < max(answer.gflops for answer in free)
+    same(*zip(*((one, other) for one, other in zip(free, kept, strict=True) if one.gflops <= limit), strict=True))
 
 
 def test_a_large_photo_is_written_as_it_is_answered(ask: Callable[..., Path], checkpoint: Path, photos: Path) -> None:

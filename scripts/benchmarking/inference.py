@@ -19,9 +19,9 @@ from scripts.benchmarking.models import (
     share,
 )
 from scripts.benchmarking.plan import OURS, POST, THEIRS, Plan, Row
-from scripts.benchmarking.stopwatch import Stopwatch, take_turns
 from src.metrics.cost import Cost
 from src.models.postprocess import Frame
+from src.system.stopwatch import Stopwatch, take_turns
 
 GATED, UNGATED = "gate", "mask2former, gate's images"
 GATED_IMAGES = 4  # at least: one image has one exit

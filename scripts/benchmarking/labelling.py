@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 
 from scripts.benchmarking.plan import Plan, Row
-from scripts.benchmarking.stopwatch import Stopwatch, take_turns
 from src.config.build import build_run
 from src.config.command_line import configure
 from src.data.targets import collate
+from src.system.stopwatch import Stopwatch, take_turns
 
 EXPERIMENT = "+experiment=eco_parent_coco"
 SCENES = ["data=shapes", "task=exit_oracle"]

@@ -14,8 +14,8 @@ import torch
 from scripts.benchmarking import inference, training
 from scripts.benchmarking.models import Theirs, build, depth_of
 from scripts.benchmarking.plan import THEIRS, Plan
-from scripts.benchmarking.stopwatch import Stopwatch
 from src.models.mask2former import Mask2Former
+from src.system.stopwatch import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 2**20

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from scripts.benchmarking.stopwatch import WARM_UP, Seconds
+from src.system.stopwatch import WARM_UP, Seconds
 
 THEIRS, OURS = "transformers", "mask2former"
 POST = "post-processing"

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from scripts.benchmarking.inference import WHOLE, by_part, cost_of
 from scripts.benchmarking.models import PROSCALE, SCHEDULES, Theirs, build, depth_of, made_images
 from scripts.benchmarking.plan import OURS, POST, THEIRS, Plan, Row
-from scripts.benchmarking.stopwatch import Stopwatch, take_turns
 from src.data.targets import Batch, Truth, collate
 from src.data.targets import Sample as LabelledImage
 from src.models.postprocess import Frame
+from src.system.stopwatch import Stopwatch, take_turns
 
 ALL_EXITS = "all_exits"
 SCALED = "proscale333"

@@ -1,18 +1,11 @@
 """The time that the network takes for an image, at each exit and with a gate."""
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-Clock = Callable[[], float]  # seconds
-Way = TypeVar("Way")  # the name of a way to predict
-Image = TypeVar("Image")
+from src.system.stopwatch import clock_of, latencies
 
 
 class Latency(Callback):
@@ -51,33 +44,3 @@ class Latency(Callback):
             for row, seconds in latencies(task.ways(), batches, self.rounds, context, clock_of(task.device)).items():
                 task.log(f"val/latency_ms/{row}", 1000 * seconds)
         self.images = []
-
-
-def latencies(
-    ways: Mapping[Way, Callable[[Image], Any]],
-    images: Iterable[Image],
-    rounds: int,
-    context: Callable[[], AbstractContextManager[Any]],
-    clock: Clock,
-) -> dict[Way, float]:
-    """Return seconds by way: the median over rounds of the mean over images, without the round to warm up."""
-    taken: dict[Way, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
-    for image in images:
-        for place in range(rounds + 1):
-            for name, way in ways.items():
-                with context():
-                    started = clock()
-                    way(image)
-                    taken[name][place].append(clock() - started)
-    return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}
-
-
-def clock_of(device: torch.device) -> Clock:
-    """Return a clock that waits for the device and then returns seconds."""
-
-    def clock() -> float:
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        return time.perf_counter()
-
-    return clock

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning
@@ -17,6 +18,7 @@ from src.config.errors import reason
 from src.config.monitors import check_monitors
 from src.config.saved_settings import settings_to_keep
 from src.config.schema import check_settings
+from src.config.times import times_for
 from src.system.cpus import processors
 from src.weights.checkpoint import OtherClassesError, fitting, read
 
@@ -32,6 +34,7 @@ warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
 if "OMP_NUM_THREADS" not in os.environ:  # torch starts as many threads as affinity allows, whatever the quota is
     torch.set_num_threads(min(torch.get_num_threads(), processors()))
 
+CPU = torch.device("cpu")
 JOB_TYPES = {"Segmentation": "parent", "ExitOracle": "oracle", "GateTraining": "gate", "GatedEvaluation": "evaluation"}
 OmegaConf.register_new_resolver(
     "job_type", lambda target: JOB_TYPES.get(str(target).rpartition(".")[-1], "run"), replace=True
@@ -67,7 +70,9 @@ def build_run(cfg: DictConfig, overrides: list[str] | None = None) -> Experiment
     data = instantiate(cfg.data, batch_size=per_device, _convert_="all")
     if OmegaConf.select(cfg, "model") is not None:
         check_classes(cfg, [category.name for category in data.categories])
-    task = task_of(cfg, **data.for_task)
+    parent = data.for_task.get("table", {}).get("source")  # of a gate
+    times = times_for(cfg, trainer.strategy.root_device, str(trainer.precision), parent)
+    task = task_of(cfg, **data.for_task, **times)
     if hasattr(task, "score_names"):
         check_monitors(trainer.callbacks, task.score_names())  # type: ignore[attr-defined]
     task.hparams.update({"batch_size": cfg.batch_size, **kept, **data.for_checkpoint})
@@ -76,12 +81,23 @@ def build_run(cfg: DictConfig, overrides: list[str] | None = None) -> Experiment
     return Experiment(task, data, trainer)
 
 
-def build_task(cfg: DictConfig) -> Any:
-    """Build the task with its weights, without data if weights or `categories` name the classes. Raises ValueError."""
+def build_task(
+    cfg: DictConfig,
+    device: torch.device = CPU,
+    precision: str = "32-true",
+    categories: Sequence[Any] | None = None,
+) -> Any:
+    """Build the task with its weights, without data if weights or `categories` name the classes. Raises ValueError.
+
+    Args:
+        device, precision: with which it will run, for the times that a budget in milliseconds goes by.
+        categories: the classes; null: as said above.
+    """
     cfg.model.backbone.pretrained = False
     check_settings(OmegaConf.to_container(cfg, resolve=True))
     try:
-        return task_of(cfg, categories=categories_of(cfg))
+        times = times_for(cfg, device, precision)
+        return task_of(cfg, categories=categories_of(cfg) if categories is None else categories, **times)
     except InstantiationException as error:
         raise ValueError(reason(error)) from error
 

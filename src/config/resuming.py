@@ -14,7 +14,8 @@ from src.records.flatten import flatten
 
 # Settings that define a run: a training that resumes keeps them.
 KEPT = (
-    *("lr", "batch_size", "seed", "segmentation", "schedule", "exits", "dim", "num_queries", "beta", "budget_gflops"),
+    *("lr", "batch_size", "seed", "segmentation", "schedule", "exits", "dim", "num_queries"),
+    *("beta", "budget_gflops", "budget_ms", "budget_per_image"),
     *("model", "data.train", "data.augment", "data.holdout", "data", "task"),
 )
 FREE = (  # exceptions: settings of validations, and of places that may have moved

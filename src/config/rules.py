@@ -72,9 +72,13 @@ RULES = {
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
     **dict.fromkeys(("backbone_lr_multiplier", "distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "lr"), POSITIVE),
-    **dict.fromkeys(("budget_gflops", "gradient_clip_val"), POSITIVE.or_null()),
+    **dict.fromkeys(("budget_gflops", "budget_ms", "gradient_clip_val"), POSITIVE.or_null()),
     **dict.fromkeys(
-        ("decode", "mirror", "mirrored", "judge", "refine", "share_heads", "look_forward_twice", "decay_all"), FLAG
+        (
+            *("decode", "mirror", "mirrored", "judge", "refine", "share_heads", "look_forward_twice", "decay_all"),
+            "budget_per_image",
+        ),
+        FLAG,
     ),
     "beta": NOT_NEGATIVE.or_null(),
     "betas": distinct(list_of(NOT_NEGATIVE, "a list of numbers, 0 or more, none twice, for example [0.001, 0.01]")),
@@ -121,6 +125,11 @@ RULES = {
         list_of(IMAGE_SIZE, ""),
         TEXT.or_null(),
     ),
+    "latency": text("a latency.json, which src.measure writes").or_null(),
+    "export": text("the folder of an export").or_null(),
+    "schedules": list_of(
+        list_of(FROM_ZERO, ""), "a list of schedules, for example [[0, 0, 6], [3, 3, 3]], or null"
+    ).or_null(),
     "table": text("the folder of an exit table").or_null(),
     "weights": text("a file, a folder or a hub name").or_null(),
     "categories": text("the name of a benchmark, a file").or_null(),

@@ -5,11 +5,12 @@ Letters: B images, H x W their pixels.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from src.exporting.checking import TOLERANCE, Check, check, refuse_wrong
 from src.exporting.folder import check_target, listed, replacing
@@ -45,6 +46,7 @@ class Exporter:
         batch: number of images; null: any.
         precision: float32 or float16 inside; inputs and outputs are float32.
         licence: of the weights, for the model card; null: that of published weights, else "not stated".
+        gate, beta: of the task; the manifest gets what other values of beta come to.
         image_size: (height, width) at which costs are counted where files take all sizes.
 
     Raises ValueError for a model or a setting that cannot be exported, and for a graph that differs from torch.
@@ -59,6 +61,8 @@ class Exporter:
         batch: int | None = None,
         precision: str = "float32",
         licence: str | None = None,
+        gate: str | None = None,
+        beta: float | None = None,
         image_size: Sequence[int] = (800, 1216),
     ):
         if out is None:
@@ -69,19 +73,24 @@ class Exporter:
             raise ValueError(f"sizes={sizes}: expected a list of [height, width], or null for all")
         self.folder, self.name, self.form, self.batch, self.precision = Path(out), name, form, batch, precision
         self.sizes: list[tuple[int, int]] = [] if sizes is None else [(height, width) for height, width in sizes]
-        self.licence, self.image_size = licence, tuple(image_size)
+        self.licence, self.gate, self.beta, self.image_size = licence, gate, beta, tuple(image_size)
         check_target(self.folder)
 
-    def __call__(self, task: Any, source: str, gate: str | None, say: Say = print) -> Made:
-        """Export the model of a task, whose weights `source` names, with the gate of a file. `say` gets progress."""
+    def __call__(self, task: Any, source: str, say: Say = print) -> Made:
+        """Export the model of a task, whose weights `source` names. `say` gets progress."""
         start, model, exits = time.perf_counter(), task.model.eval(), list(task.model.exits)
+        if task.budget is not None and not task.gated:
+            raise ValueError(
+                f"{task.budget.setting}={task.budget.limit:g}: expected gate=FILE, whose price it decides; without a "
+                "gate, runtime.py takes a budget when it runs"
+            )
         form = self.form or ("split" if len(exits) > 1 else "whole")
         shapes = [Shape(size, self.batch) for size in self.padded(model)] or [Shape(None, self.batch)]
         with replacing(self.folder) as folder:
             parts, graphs, checks = parts_of(model, exits, task.gated), [], []
             with WeightsFile(folder / "weights.bin") as weights:
                 for shape in shapes:
-                    traced = Traced(parts, shape, say)
+                    traced = Traced(parts, shape, say, self.precision)
                     graphs.append(
                         traced.split(folder, weights, exits) if form == "split" else traced.whole(folder, exits)
                     )
@@ -90,7 +99,17 @@ class Exporter:
                 checks += check(model, exits, chains(graph, folder), shape)
             refuse_wrong(checks, self.precision)
             manifest = Manifest(
-                task, self.name, form, self.precision, graphs, checks, source, self.licence, gate, self.image_size
+                task,
+                self.name,
+                form,
+                self.precision,
+                graphs,
+                checks,
+                source,
+                self.licence,
+                self.gate,
+                self.beta,
+                self.image_size,
             )
             if RUNTIME.is_file():
                 shutil.copyfile(RUNTIME, folder / "runtime.py")
@@ -111,17 +130,29 @@ class Exporter:
 
 
 class Traced:
-    """The parts of a model as ONNX graphs for one shape, and the files that they make."""
+    """The parts of a model as ONNX graphs for one shape, and the files that they make.
 
-    def __init__(self, parts: Parts, shape: Shape, say: Say):
-        self.parts, self.shape, self.made = parts, shape, {}
-        tensors = {"images": shape.images()}
-        every = [parts.trunk, parts.positions, *parts.layers.values(), parts.head]
+    Args:
+        tensors: what the trunk gives, if it is not to be traced; null: it is.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        shape: Shape,
+        say: Say,
+        precision: str = "float32",
+        tensors: Mapping[str, Tensor] | None = None,
+    ):
+        self.parts, self.shape = parts, shape
+        self.made: dict[str, Any] = {}  # graphs by part
+        every = [parts.trunk] * (tensors is None) + [parts.positions, *parts.layers.values(), parts.head]
+        known = {"images": shape.images()} if tensors is None else dict(tensors)
         for number, part in enumerate(every, 1):
-            say(f"tracing {part.name.replace('_', ' ')} of {describe(shape)}, {number} of {len(every)}")
-            self.made[part.name] = trace(part, tensors, shape)
+            say(f"tracing {part.name.replace('_', ' ')} for {describe(shape)}, {number} of {len(every)}")
+            self.made[part.name] = trace(part, known, shape, precision)
             with torch.no_grad():
-                tensors |= dict(zip(part.outputs, part.module(*(tensors[name] for name in part.inputs)), strict=True))
+                known |= dict(zip(part.outputs, part.module(*(known[name] for name in part.inputs)), strict=True))
 
     def graph(self, parts: Sequence[Part], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         return joined([(part.name, self.made[part.name]) for part in parts], inputs, outputs)

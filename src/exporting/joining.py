@@ -20,13 +20,14 @@ def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Seq
     for field in ("node", "initializer", "input", "output", "value_info"):
         whole.graph.ClearField(field)
     now: dict[str, str] = {}  # what each name stands for at present
-    described: dict[str, Any] = {}  # types and shapes of values that parts take or give
+    taken_first: dict[str, Any] = {}  # types and shapes of values, as the first part that takes them has them
+    given_last: dict[str, Any] = {}  # as the last part that gives them has them
     for name, part in parts:
         graph = part.graph
         if part.functions or any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
             raise ValueError(f"{name}: the graph has functions or branches, which are not joined")
         for value in graph.input:
-            described.setdefault(value.name, value)
+            taken_first.setdefault(value.name, value)
             now.setdefault(value.name, value.name)
         taken = {value.name: now[value.name] for value in graph.input}
 
@@ -45,11 +46,12 @@ def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Seq
             added.output[:] = map(called, node.output)
         for value in graph.output:
             plain = value.name.removesuffix(GIVEN)
-            described[plain], now[plain] = value, called(value.name)
-    whole.graph.input.extend(described[name] for name in inputs)
+            given_last[plain], now[plain] = value, called(value.name)
+    for name in inputs:
+        whole.graph.input.add().CopyFrom(taken_first[name])
     for name in outputs:
         whole.graph.node.add(op_type="Identity", name=f"{name}/given", input=[now[name]], output=[name])
         value = whole.graph.output.add()
-        value.CopyFrom(described[name])
+        value.CopyFrom(given_last[name])
         value.name = name
     return whole

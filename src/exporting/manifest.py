@@ -29,6 +29,7 @@ class Manifest:
         source: of the weights.
         licence: of the weights; null: that of published weights, else "not stated".
         gate: the gate's checkpoint, `own`, or null without one.
+        beta: of the gate, as asked for; null: as trained.
         image_size: (height, width) at which costs are counted, beside those of the graphs.
     """
 
@@ -43,10 +44,12 @@ class Manifest:
         source: str,
         licence: str | None,
         gate: str | None,
+        beta: float | None,
         image_size: Sequence[int],
     ):
         self.task, self.name, self.form, self.precision, self.graphs = task, name, form, precision, graphs
         self.checks, self.source, self.licence, self.gate = checks, source, licence, gate
+        self.beta = beta
         self.image_size = image_size
 
     def content(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class Manifest:
             "divisor": DIVISOR,
             "resize": {"short": self.task.resizes[0].short, "long": self.task.resizes[0].long},
             "postprocess": self.postprocess(),
-            "gate": gate_entry(self.gate, model, self.task.beta) if self.task.gated else None,
+            "gate": gate_entry(self.gate, model, self.beta) if self.task.gated else None,
             "costs": self.costs(),
             "checked": [{**one._asdict(), "size": list(one.size)} for one in self.checks],
             "weights": self.weights(),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from src.exporting.graphs import STRIDES, Part
@@ -21,6 +21,20 @@ DIVISOR = 32
 TRIED = (96, 160)  # height and width of the images that a graph for all sizes is traced with
 GIVEN = "_given"  # after the name of an output, since a part may take and give tensors of one name
 MOST = 1024  # times 32 pixels a side, and images of a batch
+OF_WEIGHTS = (
+    "Add",
+    "Cast",
+    "Mul",
+    "Reciprocal",
+    "Reshape",
+    "Slice",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+)
+GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")  # which would store what is quickly computed
 
 
 class Shape(NamedTuple):
@@ -46,42 +60,69 @@ class Shape(NamedTuple):
                 varies[0] = batch
             if self.size is None:
                 times = DIVISOR // STRIDES[name]
-                varies |= (
-                    {first: times * rows, first + 1: times * columns}
-                    if times > 1
-                    else {first: rows, first + 1: columns}
-                )
+                varies |= {first + axis: times * dim if times > 1 else dim for axis, dim in enumerate((rows, columns))}
             every.append(varies)
         return every
 
 
-def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape) -> Any:
+def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: str = "float32") -> Any:
     """The ONNX model (a proto) of a part for inputs like these tensors, its inputs named as the part names them, its
     outputs with `GIVEN` after their names.
 
+    With float16, products and convolutions are in half precision, as under torch's autocast; places of samples, norms,
+    softmax, and what goes in and out stay in float32.
+
     Raises ValueError for a part that torch cannot export for all sizes.
     """
+    from onnxscript import optimizer
+
+    half = precision == "float16"
     arguments = tuple(tensors[name] for name in part.inputs)
-    dims = shape.dims(part.inputs)
     try:
-        with torch.no_grad(), quiet():
-            # a module's `forward` takes *tensors or the images
-            dynamic: Any = (tuple(dims),) if len(part.inputs) > 1 else tuple(dims)
-            program = torch.export.export(part.module, arguments, dynamic_shapes=dynamic, strict=False)
+        with torch.no_grad(), quiet(), torch.autocast("cpu", torch.float16, enabled=half, cache_enabled=False):
+            program = torch.export.export(
+                InFloat(part.module), arguments, dynamic_shapes=(tuple(shape.dims(part.inputs)),), strict=False
+            )
             made = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(part.inputs),
                 output_names=[name + GIVEN for name in part.outputs],
+                optimize=False,  # half of the time goes into patterns that runtimes look for themselves
                 verbose=False,
             )
+            optimizer.inline(made.model)
+            optimizer.fold_constants(made.model, **(WEIGHTS_TOO if half else {}))
+            optimizer.remove_unused_nodes(made.model)
     except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
+        varies, fixed = ("sizes=null", "sizes=[[512,672]]") if shape.size is None else ("batch=null", "batch=1")
         raise ValueError(
-            f"sizes=null: torch cannot export the {part.name} of this model for all sizes "
-            f"({str(error).strip().splitlines()[0]}); expected a list, for example sizes=[[512,672]]"
+            f"{varies}: torch cannot export the {part.name} of this model for all of them "
+            f"({str(error).strip().splitlines()[0]}); expected fixed ones, for example {fixed}"
         ) from error
     return made.model_proto
+
+
+def computes_weights(node: Any) -> bool | None:
+    """Whether a node computes a weight from weights, such as its half precision; None: it may, by its size."""
+    constant = all(value is None or value.const_value is not None for value in node.inputs)
+    return True if node.op_type in OF_WEIGHTS and constant else False if node.op_type in GROWING else None
+
+
+WEIGHTS_TOO: dict[str, Any] = {"output_size_limit": 2**31, "should_fold": computes_weights}
+
+
+class InFloat(nn.Module):
+    """A module whose outputs are float32."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """As the module."""
+        return tuple(one.float() for one in self.module(*tensors))
 
 
 @contextlib.contextmanager

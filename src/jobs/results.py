@@ -13,6 +13,7 @@ from src.records.scores import GATE_FILE, QUALITIES, SCORES_FILE, pareto_front, 
 
 MEASURES = (*QUALITIES, "quality")  # the first one that a row has is its quality
 COSTS = ("total_gflops", "gflops")  # the first one that a row has is its cost
+SIZE = "data.resize"  # settings that change what an image costs, and not what image_size does
 SHOWN = ("pq", "miou", "ap", "box_ap", "quality", "utility", "depth", "gflops", "total_gflops")
 
 
@@ -58,6 +59,12 @@ def first_value(row: dict[str, Any], names: Sequence[str]) -> float:
     return next((row[name] for name in names if name in row), math.nan)
 
 
+def costs_of(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names of costs to compare by: those of the images if jobs differ in the size of these."""
+    sizes = any(str(name).startswith(SIZE) for row in rows for name in row)
+    return ("image_gflops", *COSTS) if sizes else COSTS
+
+
 def attainable(row: dict[str, Any]) -> bool:
     """Whether a policy can be used without the truth: of a gate's rows on its exit table, only "gate"."""
     return "utility" not in row or row["exit"] == "gate"
@@ -65,7 +72,8 @@ def attainable(row: dict[str, Any]) -> bool:
 
 def mark_pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows; those with quality and cost get `front`: whether they are in the Pareto set."""
-    points = [(first_value(row, COSTS), first_value(row, MEASURES)) for row in rows]
+    costs = costs_of(rows)
+    points = [(first_value(row, costs), first_value(row, MEASURES)) for row in rows]
     scored = [i for i, row in enumerate(rows) if attainable(row) and all(map(math.isfinite, points[i]))]
     for i, best in zip(scored, pareto_front([points[i] for i in scored]), strict=True):
         rows[i]["front"] = best
@@ -74,8 +82,8 @@ def mark_pareto(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def result_tables(rows: Sequence[dict[str, Any]], title: str) -> Iterator[Table]:
     """Yield the table of results and, if some are marked as such, the table of the Pareto set."""
-    usable = [row for row in rows if attainable(row)]
-    scores = [name for name in SHOWN if any(name in row for row in usable)]
+    usable, costs = [row for row in rows if attainable(row)], costs_of(rows)
+    scores = [name for name in dict.fromkeys((*SHOWN, *costs)) if any(name in row for row in usable)]
     table = table_of(title, ("job", "status", "exit"), scores)
     for row in usable:
         numbers = [f"{row[name]:.4g}" if name in row else "" for name in scores]
@@ -85,8 +93,8 @@ def result_tables(rows: Sequence[dict[str, Any]], title: str) -> Iterator[Table]
     if front:
         num_scored = sum("front" in row for row in rows)
         table = table_of(f"Pareto set: {len(front)} of {num_scored}", ("job", "exit"), ("quality", "GFLOPs"))
-        for row in sorted(front, key=lambda row: first_value(row, COSTS)):
-            numbers = [f"{first_value(row, names):.4g}" for names in (MEASURES, COSTS)]
+        for row in sorted(front, key=lambda row: first_value(row, costs)):
+            numbers = [f"{first_value(row, names):.4g}" for names in (MEASURES, costs)]
             table.add_row(row["job"], row["exit"], *numbers)
         yield table
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.metrics.budget import Budget
+
 
 def utility(quality: Tensor, depths: Sequence[int], beta: float) -> Tensor:
     """Quality (N, E) less beta for every layer run: (N, E) float64 (ECO-M2F, step B: u(k) = q_k - beta k)."""
@@ -51,7 +53,7 @@ def taken(choice: Tensor, num_exits: int) -> Tensor:
 
 
 def mean_cost(quality: Tensor, cost: Tensor, depths: Sequence[int], beta: float) -> float:
-    """Mean GFLOPs over images (N, E) that each take their best exit; qualities may be true or predicted."""
+    """Mean cost over images (N, E) that each take their best exit; qualities may be true or predicted."""
     return float(cost.double().gather(1, best_exit(quality, depths, beta)[:, None]).mean())
 
 
@@ -81,22 +83,25 @@ def best_price(scores: Tensor, quality: Tensor, depths: Sequence[int], beta: flo
     return float(edges[(number := int(gained.argmax())) : number + 2].mean())
 
 
-def beta_for_budget(quality: Tensor, cost: Tensor, depths: Sequence[int], budget: float, least: float = 0.0) -> float:
+def beta_for_budget(
+    quality: Tensor, gflops: Tensor, depths: Sequence[int], budget: Budget, least: float = 0.0
+) -> float:
     """The least beta, not below `least`, at which the mean cost over images (N, E) is within the budget, by bisection.
 
     Raises ValueError for a budget below the cost of the shallowest exit or above that of the deepest.
     """
-    cheapest, dearest = (float(cost[:, exit_].double().mean()) for exit_ in (0, -1))
-    if not cheapest <= budget <= dearest:
+    cost, most = budget.costs(gflops, depths), budget.limit
+    cheapest, dearest = (float(cost[:, exit_].mean()) for exit_ in (0, -1))
+    if not cheapest <= most <= dearest:
         raise ValueError(
-            f"budget_gflops={budget:g}: expected {cheapest:.6g} (every image at exit {depths[0]}) to {dearest:.6g} "
+            f"{budget.setting}={most:g}: expected {cheapest:.6g} (every image at exit {depths[0]}) to {dearest:.6g} "
             f"(at exit {depths[-1]}), the mean costs of the images that it is tried on"
         )
     high = float(quality.max() - quality.min()) + 1.0  # at which every image takes the shallowest exit
     low = max(least, -high)
-    if mean_cost(quality, cost, depths, low) <= budget:
+    if mean_cost(quality, cost, depths, low) <= most:
         return low
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if mean_cost(quality, cost, depths, middle) <= budget else (middle, high)
+        low, high = (low, middle) if mean_cost(quality, cost, depths, middle) <= most else (middle, high)
     return high

@@ -155,10 +155,17 @@ class Gate(nn.Module):
         """Scores (B, E), shallowest exit first."""
         return self.score(torch.cat(list(gate_inputs(seen, self.inputs).values()), 1))
 
-    def choose(self, seen: Seen) -> list[int]:
-        """The depth at which each image (B,) should leave: that of the highest score, the shallowest of equals."""
+    def choose(self, seen: Seen, allowed: Sequence[Sequence[bool]] | None = None) -> list[int]:
+        """The depth at which each image (B,) should leave: that of the highest score, the shallowest of equals.
+
+        Args:
+            allowed: (B, E), the exits that each image may take, at least one; null: all.
+        """
         scores = self(seen).double()
-        return [self.exits[place] for place in (scores - self.beta * scores.new_tensor(self.exits)).argmax(1).tolist()]
+        scores = scores - self.beta * scores.new_tensor(self.exits)
+        if allowed is not None:
+            scores = scores.masked_fill(~torch.tensor(allowed, device=scores.device), -torch.inf)
+        return [self.exits[place] for place in scores.argmax(1).tolist()]
 
     def score(self, pooled: Tensor) -> Tensor:
         """Inputs (B, F), those of `inputs` side by side, to scores (B, E)."""

@@ -51,7 +51,7 @@ class Point(NamedTuple):
 
     def timed(self, device: str) -> "Point":
         """Return the point by its latency, with the seeds that were timed on a device."""
-        runs = [run for run in self.runs if run.device == device and LATENCY in run.scores[self.policy]]
+        runs = [run.timed(device) for run in self.runs if self.policy in run.times.get(device, {})]
         return self._replace(runs=runs, cost=LATENCY)
 
     def paces(self) -> list[float]:
@@ -91,7 +91,7 @@ class Panel(NamedTuple):
     def timed(self) -> dict[str, "Panel"]:
         """Return a panel of quality against latency for each device: latencies of two devices cannot be compared."""
         found: dict[str, Panel] = {}
-        for device in dict.fromkeys(run.device for point in self.points for run in point.runs):
+        for device in dict.fromkeys(name for point in self.points for run in point.runs for name in run.times):
             if timed := [there for point in self.points if (there := point.timed(device)).runs]:
                 found[device] = self._replace(title=f"{self.title}, latency on {device}", points=timed)
         return found

@@ -6,8 +6,9 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
-DIALS = ("beta", "budget_gflops")  # settings that vary along the line of a gate
-RUNNING = ("ckpt_path", "trainer.devices", "trainer.enable", "data.num_workers")  # these do not change the results
+DIALS = ("beta", "budget_gflops", "budget_ms")  # settings that vary along the line of a gate
+# These do not change the results.
+RUNNING = ("ckpt_path", "latency", "trainer.devices", "trainer.enable", "data.num_workers")
 UNNAMED = ("seed", "name", "paths.", "callbacks.", "logger.", "hydra.", *RUNNING, *DIALS)  # never part of a label
 COMMON = {"/", "checkpoints", "best.ckpt", "last.ckpt"}  # parts of paths that tell no runs apart
 LONGEST = 3  # settings in a label

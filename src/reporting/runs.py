@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import yaml  # a dependency of OmegaConf, which wrote the files
 from src.records.flatten import flatten
 from src.records.run_folder import finished
 from src.records.scores import GATE_FILE, JUDGE_FILE, NOTHING, QUALITIES, SCORES_FILE, policies_of, quality_of
+from src.reporting.latency import file_of, times_of
 from src.reporting.run_settings import Settings
 
 INSIDE = {".hydra", "checkpoints", "pictures", "table", "wandb"}  # folders inside a run
@@ -37,6 +38,7 @@ class Run(NamedTuple):
     command: str
     finished: bool
     age: float  # seconds since 1970 when the file was written
+    measured: Mapping[str, Mapping[str, float]] = {}  # milliseconds by table of latency.json and policy
 
     @property
     def cost(self) -> str:
@@ -74,6 +76,22 @@ class Run(NamedTuple):
         depths = [int(policy.removeprefix("exit")) for policy in timed if policy.startswith("exit")]
         return timed[f"exit{max(depths)}"] if depths else None
 
+    @property
+    def times(self) -> Mapping[str, Mapping[str, float]]:
+        """Milliseconds by machine and policy: of the run's own device, and of the tables of its model."""
+        own = {policy: row[LATENCY] for policy, row in self.scores.items() if LATENCY in row}
+        return {**({self.device: own} if own else {}), **self.measured}
+
+    def timed(self, machine: str) -> "Run":
+        """Return the run with the latencies of one machine among its scores, and no others."""
+        times = self.times.get(machine, {})
+        scores = {
+            policy: {name: value for name, value in row.items() if name != LATENCY}
+            | ({LATENCY: times[policy]} if policy in times else {})
+            for policy, row in self.scores.items()
+        }
+        return self._replace(scores=scores)
+
 
 class Skipped(NamedTuple):
     """A folder or file that is left out of a report, and the reason."""
@@ -102,7 +120,22 @@ def find(places: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
                     runs.append(read_run(folder, source))
                 except ValueError as error:
                     skipped.append(Skipped(folder / source, str(error)))
-    return runs, skipped
+    return with_times(runs, skipped), skipped
+
+
+def with_times(runs: Sequence[Run], skipped: list[Skipped]) -> list[Run]:
+    """Return runs with what the latency.json of their models say; a damaged one is added to `skipped`, once."""
+    timed = []
+    for run in runs:
+        place = file_of(run.folder, run.settings.values)
+        try:
+            measured = times_of(run.folder, run.scores, run.settings.values) if run.source == SCORES_FILE else {}
+        except ValueError as error:
+            measured = {}
+            if place is not None and place not in {one.place for one in skipped}:
+                skipped.append(Skipped(place, str(error)))
+        timed.append(run._replace(measured=measured))
+    return timed
 
 
 def nothing_in(place: Path) -> str:

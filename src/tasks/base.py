@@ -73,8 +73,12 @@ class BaseTask(lightning.LightningModule):
         """Raise ValueError for the checkpoint of another model."""
         check_state(checkpoint["state_dict"], self.state_dict(), f"ckpt_path={self.trainer.ckpt_path}")
 
-    def rows(self, images: Tensor) -> dict[str, tuple[Any, list[int]]]:
-        """Return for each row that is scored the last prediction of the batch and the depth (B,) of each image."""
+    def rows(self, images: Tensor, costs: Sequence[Sequence[float]]) -> dict[str, tuple[Any, list[int]]]:
+        """Return for each row that is scored the last prediction of the batch and the depth (B,) of each image.
+
+        Args:
+            costs: (B, E), GFLOPs of each image at each of the model's exits.
+        """
         by_exit = self.model(images, last_only=True)
         return {f"exit{depth}": (prediction, [depth] * len(images)) for depth, (prediction,) in by_exit.items()}
 
@@ -87,13 +91,14 @@ class BaseTask(lightning.LightningModule):
         answers: dict[int, ImagePrediction] = {}
         for places in like_sized(batch.images, self.model.padded):
             images = self.model.preprocess([batch.images[place] for place in places])
-            for name, (prediction, depths) in self.rows(images).items():
+            costs = [self.image_costs(batch, place) for place in places]
+            for name, (prediction, depths) in self.rows(images, costs).items():
                 for row, (place, depth) in enumerate(zip(places, depths, strict=True)):
                     truth, size = batch.truths[place], batch.images[place].shape[-2:]
                     frame = Frame(images.shape[-2:], size, truth.segments.shape[-2:])
                     answer = self.evaluations[name].answer(prediction, row, frame)
                     self.evaluations[name].update(answer, truth, batch.image_ids[place])
-                    gflops = self.cost(batch, place, depth)
+                    gflops = costs[row][self.cost_of.exits.index(depth)]
                     self.image_gflops[name].update(gflops)
                     answers[place] = answer._replace(exit=depth, gflops=gflops)
         return {"answers": [answers[place] for place in range(len(batch.images))]}
@@ -103,10 +108,9 @@ class BaseTask(lightning.LightningModule):
         """The evaluation of the first row; all rows have the same post-processing and score names."""
         return next(iter(self.evaluations.values()))
 
-    def cost(self, batch: "Batch", place: int, depth: int) -> float:
-        """Return the GFLOPs of an image at an exit, at the image's own size."""
-        pixels = batch.truths[place].segments[0].numel()
-        return self.cost_of(batch.images[place].shape[-2:], pixels)[self.cost_of.exits.index(depth)]
+    def image_costs(self, batch: "Batch", place: int) -> list[float]:
+        """Return the GFLOPs of an image at each exit, at the image's own size."""
+        return self.cost_of(batch.images[place].shape[-2:], batch.truths[place].segments[0].numel())
 
     @torch.no_grad()
     def answers(self, image: Tensor, size: Sequence[int]) -> list[ImagePrediction]:

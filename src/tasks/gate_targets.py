@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.metrics.budget import Budget
 from src.metrics.exit_choice import best_exit, best_price, beta_for_budget, utility
 
 Loss = Callable[[Tensor, Tensor, Sequence[int], float, float], Tensor]
@@ -123,18 +124,18 @@ class Rows(NamedTuple):
     cost: Tensor
 
 
-def in_labels(rows: Rows, exits: Sequence[int], beta: float, budget: float | None) -> Price:
+def in_labels(rows: Rows, exits: Sequence[int], beta: float, budget: Budget | None) -> Price:
     """The price of a gate whose labels contain beta: when it runs, its scores are compared as they are."""
     return Price(beta, 0.0)
 
 
-def of_predicted(rows: Rows, exits: Sequence[int], beta: float, budget: float | None) -> Price:
+def of_predicted(rows: Rows, exits: Sequence[int], beta: float, budget: Budget | None) -> Price:
     """The price of a gate that predicts quality: beta, or what meets the budget by the qualities that it predicts."""
     found = beta if budget is None else beta_for_budget(rows.scores, rows.cost, exits, budget)
     return Price(found, found)
 
 
-def of_ranked(rows: Rows, exits: Sequence[int], beta: float, budget: float | None) -> Price:
+def of_ranked(rows: Rows, exits: Sequence[int], beta: float, budget: Budget | None) -> Price:
     """The price of a gate that ranks images: that of the greatest mean utility on these rows, or that of the budget."""
     if budget is None:
         return Price(beta, best_price(rows.scores, rows.quality, exits, beta))
@@ -146,7 +147,7 @@ class Target(NamedTuple):
 
     loss: Loss
     beta_when_run: float  # multiplier on beta at inference: 0 if the labels contain beta already
-    price: Callable[[Rows, Sequence[int], float, float | None], Price] = in_labels
+    price: Callable[[Rows, Sequence[int], float, Budget | None], Price] = in_labels
     unit: Callable[[Tensor, str], Unit] = as_it_is  # from the qualities of the training rows and `task.centre`
     lines: Callable[[Scored, int], Lines] = as_they_are
     kept: tuple[str, ...] = ("scores", "cost")  # of the holdout, from which another price is found without the table

@@ -11,6 +11,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from src.metrics.budget import Times, budget_of
 from src.metrics.exit_choice import Outcome, best_exit, beta_for_budget, histogram, outcome, taken
 from src.models.gate import Gate
 from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
@@ -39,6 +40,8 @@ class GateTraining(lightning.LightningModule):
         budget_gflops: instead of beta, a mean cost from which beta is determined: with `exit` and `soft` by the
             qualities in the table, with `quality` by those predicted on the holdout. With `gain` the scores on the
             holdout determine which images go on, and the qualities in the table the beta of the scores.
+        budget_ms: the same in milliseconds. latency: the times of the parent's exits that it goes by.
+        budget_per_image: false; it is a matter of gates that run.
         temperature: of `soft`, in quality.
         centre: of `gain`: mean or median, see `centred_gains`.
     """
@@ -53,11 +56,19 @@ class GateTraining(lightning.LightningModule):
         budget_gflops: float | None = None,
         temperature: float = 0.02,
         centre: str = "mean",
+        budget_ms: float | None = None,
+        budget_per_image: bool = False,
+        latency: Times | None = None,
     ):
         super().__init__()
-        check(target, beta, budget_gflops, temperature, centre)
+        check(target, beta, temperature, centre)
+        expect_one(beta=beta or None, budget_gflops=budget_gflops, budget_ms=budget_ms)
+        if budget_per_image:
+            raise ValueError(
+                "budget_per_image=true: gates keep to it when they run, in src.evaluate and src.predict; expected false"
+            )
         self.exits, self.target, self.temperature = list(table["exits"]), target, temperature
-        self.beta, self.budget = float(beta), budget_gflops
+        self.beta, self.budget = float(beta), budget_of(budget_gflops, budget_ms, budget_per_image, latency)
         self.price = TARGETS[target].beta_when_run * self.beta  # subtracted from the scores for each layer
         widths, first_exit = dict(table["inputs"]), table.get("first_exit")
         self.gate = gate(dim=list(widths.values()), exits=self.exits, first_exit=first_exit)
@@ -232,7 +243,7 @@ def brief(value: Any) -> str:
     return value[:12] if isinstance(value, str) else str(value)
 
 
-def check(target: str, beta: float | None, budget_gflops: float | None, temperature: float, centre: str) -> None:
+def check(target: str, beta: float | None, temperature: float, centre: str) -> None:
     """Raise ValueError for a setting that is out of range."""
     problems = []
     if target not in TARGETS:
@@ -245,4 +256,3 @@ def check(target: str, beta: float | None, budget_gflops: float | None, temperat
         problems.append(f"task.centre={centre}: expected one of {', '.join(CENTRES)}")
     if problems:
         raise ValueError("; ".join(problems))
-    expect_one(beta=beta or None, budget_gflops=budget_gflops)

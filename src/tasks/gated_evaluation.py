@@ -1,6 +1,8 @@
 """A trained model whose gate chooses the exit of every image (ECO-M2F, inference), and is scored there."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from src.metrics.budget import Budget, Times, budget_of
 from src.models.gate import Gate
 from src.models.model import Model
 from src.records.scores import SHARE
@@ -29,39 +32,76 @@ class GatedEvaluation(EvaluationTask):
     Args:
         gate: a checkpoint of `GateTraining`; own: the gate that the model's weights have; null: none.
         beta: gain in quality that an encoder layer must bring, for gates of target quality or gain; null: as trained.
-        budget_gflops: instead of beta, the mean cost to keep to.
+        budget_gflops, budget_ms: instead of beta, the mean cost to keep to.
+        budget_per_image: no image may cost more; the gate chooses among the exits within the budget, by beta.
+        latency: the times of the model's exits on this machine, for `budget_ms`.
         others: as `EvaluationTask`.
     """
 
     refusal = "task=gated scores what is trained: python -m src.evaluate, not src.train"
 
     def __init__(
-        self, *, gate: str | None = None, beta: float | None = None, budget_gflops: float | None = None, **others: Any
+        self,
+        *,
+        gate: str | None = None,
+        beta: float | None = None,
+        budget_gflops: float | None = None,
+        budget_ms: float | None = None,
+        budget_per_image: bool = False,
+        latency: Times | None = None,
+        **others: Any,
     ):
+        budget = budget_of(budget_gflops, budget_ms, budget_per_image, latency)
         super().__init__(**others)
         if gate is None:
-            refuse(beta, budget_gflops, "nothing chooses an exit without gate=FILE")
+            refuse("nothing chooses an exit without gate=FILE", beta, budget)
         elif gate != OWN:
-            self.model.gate = load_gate(gate, self.model, beta, budget_gflops, self.segmentation)
+            self.model.gate = load_gate(gate, self.model, beta, budget, self.segmentation)
         elif self.model.gate is None:
             raise ValueError(f"gate={OWN}: the weights have no gate, expected the checkpoint of one")
         else:
-            refuse(beta, budget_gflops, f"gate={OWN} has a beta fixed by training")
-        self.gated, self.beta = gate is not None, beta
+            refuse(f"gate={OWN} has a beta fixed by training", beta, of_mean(budget))
+        self.gated, self.budget = gate is not None, budget
         if self.model.gate is not None and self.gated:
             self.score("gate")
             names = ("depth", *(f"{SHARE}{depth}" for depth in self.model.gate.exits))
             self.means: Any = nn.ModuleDict({name: MeanMetric() for name in names})
 
-    def rows(self, images: Tensor) -> dict[str, tuple[Any, list[int]]]:
+    def rows(self, images: Tensor, costs: Sequence[Sequence[float]]) -> dict[str, tuple[Any, list[int]]]:
         """Return the prediction of each image at the exit that the gate chose, and these depths (B,)."""
         if not self.gated:
-            return super().rows(images)
-        return {"gate": self.model.leave(images)}
+            return super().rows(images, costs)
+        return {"gate": self.leave(images, self.spent(costs))}
+
+    def leave(self, images: Tensor, spent: Sequence[Sequence[float]]) -> tuple[Any, list[int]]:
+        """Return the last prediction and the depth (B,) of each image of a preprocessed batch, by the gate.
+
+        Args:
+            spent: (B, E), what an image costs at each exit in the unit of the budget.
+
+        Raises ValueError for an image that costs more than `budget_per_image` at every exit.
+        """
+        gate = self.model.gate
+        assert gate is not None
+        if self.budget is None or not self.budget.per_image:
+            return self.model.leave(images)
+        columns = [self.cost_of.exits.index(depth) for depth in gate.exits]
+        allowed = [self.budget.affords([row[i] for i in columns], gate.exits) for row in spent]
+        return self.model.leave(images, partial(gate.choose, allowed=allowed), gate.after)
+
+    def spent(self, gflops: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Return costs (B, E) in GFLOPs in the unit of the budget; without one, as they are."""
+        costs = torch.tensor(gflops, dtype=torch.float64)
+        return (costs if self.budget is None else self.budget.costs(costs, self.cost_of.exits)).tolist()
 
     def ways(self) -> dict[str, Callable[[Tensor], Any]]:
         """Return for each exit and the gate a function from preprocessed images to predictions."""
-        return super().ways() | ({"gate": self.model.leave} if self.gated else {})
+        return super().ways() | ({"gate": self.leave_alone} if self.gated else {})
+
+    def leave_alone(self, images: Tensor) -> tuple[Any, list[int]]:
+        """Return what `leave` does, of images as large as their batch."""
+        size = images.shape[-2:]
+        return self.leave(images, self.spent([self.cost_of(size, prod(size))] * len(images)))
 
     def validation_step(self, batch: "Batch", batch_index: int) -> dict[str, Any]:
         """Score a batch; return predictions, and with a gate the GFLOPs of each image at its own size."""
@@ -97,7 +137,7 @@ def load_gate(
     file: str,
     model: Model,
     beta: float | None = None,
-    budget_gflops: float | None = None,
+    budget: Budget | None = None,
     segmentation: str = "panoptic",
 ) -> Gate:
     """Load a trained gate for a model and a kind of segmentation.
@@ -117,7 +157,7 @@ def load_gate(
         raise ValueError(f"gate={file}: it was trained for segmentation={about.segmentation}, not {segmentation}")
     if not set(gate.exits) <= set(model.exits):
         raise ValueError(f"gate={file}: it has the exits {gate.exits}, and the model exits={model.exits}")
-    gate.beta = beta_of(saved, file, beta, budget_gflops)
+    gate.beta = beta_of(saved, file, beta, budget)
     return gate.requires_grad_(False)
 
 
@@ -156,21 +196,30 @@ def check_tensors(state: Mapping[str, Tensor], gate: Gate, kept: Sequence[str]) 
         raise ValueError("a standard deviation that is not above 0")
 
 
-def beta_of(saved: SavedGate, file: str, beta: float | None, budget_gflops: float | None) -> float:
-    """Return the price of a layer, which is subtracted from the scores; beta itself if the scores are qualities."""
-    trained, target = saved.about.beta, TARGETS[saved.about.target]
+def beta_of(saved: SavedGate, file: str, beta: float | None, budget: Budget | None) -> float:
+    """Return the price of a layer, which is subtracted from the scores; beta itself if the scores are qualities.
+
+    A budget of every single image leaves the price as it is: the gate chooses among the exits within it.
+    """
+    trained, target, budget = saved.about.beta, TARGETS[saved.about.target], of_mean(budget)
     if not target.beta_when_run:
         other = None if beta == trained else beta
-        refuse(other, budget_gflops, f"beta={trained:g} is fixed by the training of gate={file}")
+        refuse(f"beta={trained:g} is fixed by the training of gate={file}", other, budget)
         return 0.0
-    expect_one(beta=beta, budget_gflops=budget_gflops)
-    if beta is None and budget_gflops is None:
+    if budget is not None:
+        expect_one(beta=beta, **{budget.setting: budget.limit})
+    if beta is None and budget is None:
         return saved.about.price
-    return target.price(saved.rows, saved.gate.exits, trained if beta is None else beta, budget_gflops).of_score
+    return target.price(saved.rows, saved.gate.exits, trained if beta is None else beta, budget).of_score
 
 
-def refuse(beta: float | None, budget_gflops: float | None, why: str) -> None:
+def of_mean(budget: Budget | None) -> Budget | None:
+    """Return a budget of the mean over images, from which a price follows; None for one of every image."""
+    return None if budget is None or budget.per_image else budget
+
+
+def refuse(why: str, beta: float | None, budget: Budget | None) -> None:
     """Raise ValueError for either that has a value."""
-    for name, value in (("beta", beta), ("budget_gflops", budget_gflops)):
+    for name, value in (("beta", beta), *([] if budget is None else [(budget.setting, budget.limit)])):
         if value is not None:
             raise ValueError(f"{name}={value:g}: {why}; expected null")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from src.metrics.budget import Times, budget_of
 from src.metrics.cost import ImageCost, Size
 from src.models.gate import Seen
 from src.models.merging import View, alone, merge_views
@@ -23,8 +24,9 @@ class PredictionTask(GatedEvaluation):
         resize: resizes an image (3, H, W) for the model, and computes the new size of an image.
         exit: the exit of every image; null: the gate or the budget chooses it, without either it is the deepest exit.
         gate, beta: as `GatedEvaluation`.
-        budget_gflops: with a gate, the mean cost; without one, the largest cost of an image, which leaves at the
-            deepest exit within it.
+        budget_gflops, budget_ms: with a gate, the mean cost; without one, the largest cost of an image, which leaves
+            at the deepest exit within it.
+        budget_per_image, latency: as `GatedEvaluation`.
         scales: of the views, relative to `resize`; the gate sees the first one.
         mirror: add a mirrored view at every scale.
         max_pixels: of a prediction, to save memory; `whole` enlarges it to the size of its image.
@@ -38,14 +40,20 @@ class PredictionTask(GatedEvaluation):
         exit: int | None = None,
         gate: str | None = None,
         budget_gflops: float | None = None,
+        budget_ms: float | None = None,
+        budget_per_image: bool = False,
+        latency: Times | None = None,
         scales: Sequence[float] = (1.0,),
         mirror: bool = False,
         max_pixels: int = 4_000_000,
         **others: Any,
     ):
         expect_one(exit=exit, gate=gate)
-        expect_one(exit=exit, budget_gflops=budget_gflops)
-        super().__init__(gate=gate, budget_gflops=None if gate is None else budget_gflops, **others)
+        expect_one(exit=exit, budget_gflops=budget_gflops, budget_ms=budget_ms)
+        budget = budget_of(budget_gflops, budget_ms, budget_per_image, latency)
+        if gate is not None:  # which keeps to the budget
+            others |= {"budget_gflops": budget_gflops, "budget_ms": budget_ms, "budget_per_image": budget_per_image}
+        super().__init__(gate=gate, latency=latency, **others)
         if exit not in (None, *self.model.exits):
             raise ValueError(f"exit={exit}: the model has the exits {self.model.exits}, expected one of them")
         if not self.evaluation.of_masks and len(scales) * (1 + mirror) > 1:
@@ -54,7 +62,7 @@ class PredictionTask(GatedEvaluation):
                 f"segmentation={self.segmentation} has none; expected one scale and mirror=false"
             )
         self.exit = self.model.exits[-1] if exit is None else exit
-        self.budget = budget_gflops if gate is None else None
+        self.budget = budget
         self.resizes = [resize.scaled(scale) for scale in scales]
         self.mirror, self.max_pixels = mirror, max_pixels
         counted = [self.exit] if self.budget is None and not self.gated else self.model.exits
@@ -72,15 +80,16 @@ class PredictionTask(GatedEvaluation):
         below the cost of the shallowest exit.
         """
         requests = [self.request(image.shape[-2:]) for image in images]
-        exits = None if self.gated else [self.within(request.costs) for request in requests]
+        exits = None if self.gated else [self.within(request.spent) for request in requests]
+        spent = [request.spent for request in requests]
         views: list[list[list[View]]] = [[] for _ in images]  # by image and scale: as it is, and mirrored
         for resize in self.resizes:
             resized = [resize.image(image) for image in images]
-            plain, exits = self.look(resized, False, exits)  # without exits, the first view's gate chooses them
+            plain, exits = self.look(resized, False, exits, spent)  # without exits, the first view's gate chooses them
             for of_image, view in zip(views, plain, strict=True):
                 of_image.append([view])
             if self.mirror:
-                mirrored, _ = self.look([image.flip(-1) for image in resized], True, exits)
+                mirrored, _ = self.look([image.flip(-1) for image in resized], True, exits, spent)
                 for of_image, view in zip(views, mirrored, strict=True):
                     of_image[-1].append(view)
         return [self.merge(*parts) for parts in zip(requests, views, exits or [], strict=True)]
@@ -88,15 +97,23 @@ class PredictionTask(GatedEvaluation):
     def request(self, size: Size) -> "Request":
         """Return the sizes and costs of an image of a size."""
         frame = bounded(size, self.max_pixels) if self.evaluation.of_masks else size
-        return Request(size, frame, self.costs(size, prod(frame)))
+        return Request(size, frame, *self.costs(size, prod(frame)))
 
-    def look(self, images: list[Tensor], mirrored: bool, exits: list[int] | None) -> tuple[list[View], list[int]]:
-        """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice."""
+    def look(
+        self, images: list[Tensor], mirrored: bool, exits: list[int] | None, spent: list[list[float]]
+    ) -> tuple[list[View], list[int]]:
+        """Return one view of each image (3, h, w) and its exit: the given one, or else the gate's choice.
+
+        Args:
+            spent: of each image at each exit, see `Request`.
+        """
         seen: dict[int, tuple[View, int]] = {}
         for places in like_sized(images, self.model.padded):
             batch = self.model.preprocess([images[place].to(self.device) for place in places])
-            fixed = None if exits is None else [exits[place] for place in places]
-            prediction, left = self.model.leave(batch, chooser(fixed))
+            if exits is None:
+                prediction, left = self.leave(batch, [spent[place] for place in places])
+            else:
+                prediction, left = self.model.leave(batch, chooser([exits[place] for place in places]))
             for row, (place, depth) in enumerate(zip(places, left, strict=True)):
                 view = View(alone(prediction, row), batch.shape[-2:], images[place].shape[-2:], mirrored)
                 seen[place] = view, depth
@@ -115,22 +132,22 @@ class PredictionTask(GatedEvaluation):
         assert answer.size is not None
         return enlarged(answer, answer.size)
 
-    def costs(self, size: Size, pixels: int) -> list[float]:
-        """Return the GFLOPs of all views of an image at every possible exit, predicted with `pixels` pixels."""
-        views = [self.cost_of(resize.resized(*size), pixels) for resize in self.resizes]
-        return [(1 + self.mirror) * sum(exits) for exits in zip(*views, strict=True)]
+    def costs(self, size: Size, pixels: int) -> tuple[list[float], list[float]]:
+        """Return what all views of an image cost at every possible exit, predicted with `pixels` pixels.
 
-    def within(self, costs: list[float]) -> int:
+        First in GFLOPs, then in the unit of the budget, in which each view counts by itself.
+        """
+        views = [self.cost_of(resize.resized(*size), pixels) for resize in self.resizes]
+        gflops, spent = ([(1 + self.mirror) * sum(exits) for exits in zip(*of_views, strict=True)]
+                         for of_views in (views, self.spent(views)))  # fmt: skip
+        return gflops, spent
+
+    def within(self, spent: list[float]) -> int:
         """Return the deepest exit within the budget; without a budget, the exit of the settings."""
         if self.budget is None:
             return self.exit
-        kept = [depth for depth, cost in zip(self.model.exits, costs, strict=True) if cost <= self.budget]
-        if not kept:
-            raise ValueError(
-                f"budget_gflops={self.budget:g}: an image costs {costs[0]:.6g} at the shallowest exit, "
-                f"{self.model.exits[0]}; expected that or more"
-            )
-        return kept[-1]
+        allowed = self.budget.affords(spent, self.model.exits)
+        return [depth for depth, may in zip(self.model.exits, allowed, strict=True) if may][-1]
 
 
 class Request(NamedTuple):
@@ -139,11 +156,12 @@ class Request(NamedTuple):
     size: Size  # (height, width) of the image
     frame: Size  # of its maps
     costs: list[float]  # GFLOPs of all its views, by exit
+    spent: list[float]  # the same in the unit of the budget
 
 
-def chooser(exits: list[int] | None) -> Callable[[Seen], list[int]] | None:
-    """Return what `Model.leave` asks for exits: these, or None for its gate."""
-    return None if exits is None else lambda seen: exits
+def chooser(exits: list[int]) -> Callable[[Seen], list[int]]:
+    """Return what `Model.leave` asks for exits: these."""
+    return lambda seen: exits
 
 
 def bounded(size: Size, max_pixels: int) -> Size:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from src.callbacks.latency import Latency, latencies
+from src.callbacks.latency import Latency
 from src.config.build import build_run
+from src.system.stopwatch import latencies
 from tests.helpers import SMALL_MODEL, TINY_SHAPES
 
 SETTINGS = ["+experiment=eco_parent_shapes", *TINY_SHAPES, *SMALL_MODEL, "image_size=[64,64]", "exits=[1,3]"]

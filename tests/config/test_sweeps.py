@@ -17,7 +17,7 @@ from hydra._internal.callbacks import Callbacks
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.command_line import PLUGINS
-from src.jobs.results import mark_pareto, objectives
+from src.jobs.results import mark_pareto, objectives, result_tables
 from src.records.run_folder import folder_name
 from tests.helpers import ROOT
 
@@ -199,6 +199,21 @@ def test_what_cannot_be_had_is_not_on_the_front() -> None:
     scores = [{"exit": who, "quality": q, "utility": q, "gflops": 1.0} for who, q in outcomes.items()]
     assert [row.get("front") for row in mark_pareto(scores)] == [True, None, None]
     assert [row.get("front") for row in mark_pareto([{"exit": "2", "ap": math.nan, "total_gflops": 1.0}])] == [None]
+
+
+def test_sizes_of_images_are_compared_by_the_cost_of_images() -> None:
+    """Which grows with them, unlike that at image_size; it is shown, too."""
+    rows = [
+        {"job": f"short={short}", "status": "done", "data.resize.short": short, "exit": "2", "pq": pq, **cost}
+        for short, pq, cost in (
+            ("64", 50.0, {"total_gflops": 9.0, "image_gflops": 1.0}),
+            ("96", 60.0, {"total_gflops": 9.0, "image_gflops": 2.0}),
+        )
+    ]
+    assert [row["front"] for row in mark_pareto(rows)] == [True, True]
+    results, front = result_tables(rows, "sizes")
+    assert "image_gflops" in [column.header for column in results.columns]
+    assert list(front.columns[-1].cells) == ["1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.metrics.budget import Budget
 from src.metrics.exit_choice import (
     best_exit,
     best_price,
@@ -107,7 +108,7 @@ def test_the_least_beta_within_budget(part: float) -> None:
     quality, cost = make_qualities(), make_costs()
     least, most = cost[:, 0].double().mean(), cost[:, -1].double().mean()
     budget = float(torch.lerp(least, most, part))
-    beta = beta_for_budget(quality, cost, DEPTHS, budget)
+    beta = beta_for_budget(quality, cost, DEPTHS, Budget(budget))
     assert mean_cost(quality, cost, DEPTHS, beta) <= budget
     assert (beta == 0) == (mean_cost(quality, cost, DEPTHS, 0) <= budget)
     if beta:
@@ -117,7 +118,7 @@ def test_the_least_beta_within_budget(part: float) -> None:
 def test_the_smallest_budget() -> None:
     """The mean cost of the shallowest exit is a budget, met with every image there."""
     quality, cost = make_qualities(), make_costs()
-    beta = beta_for_budget(quality, cost, DEPTHS, float(cost[:, 0].double().mean()))
+    beta = beta_for_budget(quality, cost, DEPTHS, Budget(float(cost[:, 0].double().mean())))
     assert best_exit(quality, DEPTHS, beta).max() == 0
     assert mean_cost(quality, cost, DEPTHS, beta * (1 - 1e-9)) > cost[:, 0].double().mean()
 
@@ -161,7 +162,8 @@ def test_any_budget_is_met_within_an_image(part: float) -> None:
     """If the price may be negative: within the budget, and the next image that would go on exceeds it."""
     quality, cost = torch.rand(64, len(DEPTHS), generator=torch.Generator().manual_seed(0)), make_costs()
     budget = float(torch.lerp(cost[:, 0].double().mean(), cost[:, -1].double().mean(), part))
-    found = mean_cost(quality, cost, DEPTHS, beta_for_budget(quality, cost, DEPTHS, budget, least=-float("inf")))
+    beta = beta_for_budget(quality, cost, DEPTHS, Budget(budget), least=-float("inf"))
+    found = mean_cost(quality, cost, DEPTHS, beta)
     assert 0 <= budget - found <= float((cost[:, -1] - cost[:, 0]).max()) / len(cost)
 
 
@@ -171,4 +173,4 @@ def test_a_budget_out_of_range(budget: float) -> None:
     cost = (10 + torch.tensor(DEPTHS)).float().expand(8, -1)
     said = rf"budget_gflops={budget:g}: expected 12 \(every image at exit 2\) to 16 \(at exit 6\)"
     with pytest.raises(ValueError, match=said):
-        beta_for_budget(make_qualities(8), cost, DEPTHS, budget)
+        beta_for_budget(make_qualities(8), cost, DEPTHS, Budget(budget))

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from src.records.flatten import flatten
+from src.records.latency_table import LatencyTable, Row, update
 from src.reporting.points import Panel, Point, panels, superseded
 from src.reporting.published import PUBLISHED, published_on
 from src.reporting.run_settings import Settings, labels
@@ -162,3 +163,17 @@ def test_published_figures_are_those_of_the_documentation() -> None:
     """To the digit, each in docs/method.md."""
     words = (Path(__file__).parents[2] / "docs/method.md").read_text().replace("/", " ").split()
     assert not [one for one in PUBLISHED if one.score not in words or (one.gflops and one.gflops not in words)]
+
+
+def test_times_of_a_table_are_drawn_beside_those_of_the_run(tmp_path: Path) -> None:
+    """A panel for each machine, and none twice; an exit takes what the table says for its cost."""
+    exits = {str(depth): {"pq": 70.0 + depth, "total_gflops": depth, "latency_ms": 3.0 * depth} for depth in (1, 2)}
+    run = write_model(tmp_path / "run", exits=exits, made_by={"device": "CPU, 2 cores"})
+    rows = [Row((96, 96), depth, 1.0, 10.0 * depth, 9.0, 11.0, 3) for depth in (1, 2)]
+    update(run / "latency.json", LatencyTable("a GPU", "torch 2.9", "float32", "2026-11-27", rows))
+    (panel,) = panels_in(tmp_path)
+    timed = panel.timed()
+    assert list(timed) == ["CPU, 2 cores", "a GPU (torch, float32)"]
+    at = {name: [point.at for point in one.points] for name, one in timed.items()}
+    assert at == {"CPU, 2 cores": [(3, 71), (6, 72)], "a GPU (torch, float32)": [(10, 71), (40, 72)]}
+    assert [point.paces() for point in timed["a GPU (torch, float32)"].points] == [[0.25], [1.0]]

@@ -12,10 +12,10 @@ from scripts.benchmarking import inference
 from scripts.benchmarking.models import found, settings
 from scripts.benchmarking.plan import OURS, THEIRS, Plan, Row, quartiles
 from scripts.benchmarking.report import Section
-from scripts.benchmarking.stopwatch import Stopwatch, take_turns
 from src.config.build import sketch
 from src.config.command_line import configure
 from src.metrics.cost import survey
+from src.system.stopwatch import Stopwatch, take_turns
 
 SMALL = ["dim=32", "num_queries=10", "model.decoder.num_layers=2", "model.pixel_decoder.encoder.dim_feedforward=64"]
 SIZE = (64, 96)

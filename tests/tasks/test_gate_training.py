@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +12,12 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from src.config.build import Experiment, build_run
+from src.config.build import CPU, Experiment, build_run
 from src.config.command_line import check
+from src.metrics.budget import Budget
 from src.metrics.exit_choice import best_exit, mean_cost
+from src.records.latency_table import LatencyTable, Row, update
+from src.system.machine import machine_of
 from src.tasks.gate_checkpoint import GateCheckpoint
 from src.tasks.gate_targets import as_they_are, centred_gains, gain_loss, least_squares, quality_loss
 from src.tasks.gated_evaluation import beta_of, read_gate
@@ -105,7 +109,7 @@ def test_a_gate_of_gain_takes_any_beta_and_budget_later(
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > costs[2] > costs[-1] == 140
     for budget in range(145, 220, 8):
-        found = mean_cost(saved.rows.scores, cost, EXITS, beta_of(saved, file, None, budget))
+        found = mean_cost(saved.rows.scores, cost, EXITS, beta_of(saved, file, None, Budget(budget)))
         assert 0 <= budget - found <= 80 / len(cost)
 
 
@@ -201,6 +205,42 @@ def test_a_budget_that_cannot_be_is_refused(configure: Configure, table: Path) -
     """With the range that can."""
     with pytest.raises(ValueError, match=r"budget_gflops=90: expected 140 .* to 220"):
         train(configure, table, "budget_gflops=90")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["exit", "gain"])
+def test_a_budget_in_milliseconds_is_kept_to(target: str, configure: Configure, table: Path, tmp_path: Path) -> None:
+    """By a table in which an exit takes 9 ms and its depth for a GFLOP."""
+    rows = [Row((64, 64), depth, 1.0, 9.0 + depth, 9.0, 30.0, 3) for depth in EXITS]
+    update(file := tmp_path / "times.json", LatencyTable(machine_of(CPU), "torch 2", "float32", "today", rows))
+    run = train(configure, table, f"task.target={target}", "budget_ms=2200", f"latency={file}")
+    task, costs = cast(Any, run.task), report(tmp_path)["outcomes"]
+    cost = task.budget.costs(task.holdout["cost"], EXITS)
+    assert float(cost[:, 0].mean()) == pytest.approx((9 + EXITS[0]) * costs[f"exit{EXITS[0]}"]["gflops"], rel=1e-4)
+    spent = float(cost.gather(1, task.holdout["choice"][:, None]).mean())
+    assert spent == pytest.approx(2200, abs=60 if target == "exit" else 30)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["budget_ms=9"],
+            "budget_ms=9: no run folder has the times of made up; expected latency=FILE, of python -m src.m",
+        ),
+        (["budget_ms=9", "latency=none.json"], "latency=none.json: no such file; python -m src.measure"),
+        (["budget_gflops=170", "budget_per_image=true"], "budget_per_image=true: gates keep to it when they run"),
+        (["budget_gflops=170", "beta=0.1"], "beta=0.1 and budget_gflops=170"),
+    ],
+)
+def test_budgets_that_a_training_refuses(
+    overrides: list[str], said: str, configure: Configure, table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In one line."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError, InstantiationException)) as error:
+        train(configure, table, *overrides)
+    assert re.search(said, str(error.value.__cause__ or error.value))
 
 
 def test_one_seed_gives_one_gate(configure: Configure, table: Path) -> None:

@@ -20,10 +20,13 @@ from torch import Tensor
 
 from src.config.build import Experiment, build_run
 from src.data.targets import Batch, collate
+from src.metrics.budget import Budget
 from src.metrics.cost import count
 from src.metrics.exit_choice import mean_cost
 from src.metrics.mean_iou import MeanIoU, semantic_map
 from src.models.gate import Gate, Seen, gate_inputs
+from src.records.latency_table import LatencyTable, Row, update
+from src.system.machine import machine_of
 from src.tasks.gate_targets import Lines, Rows
 from src.tasks.gate_training import GateTraining
 from src.tasks.gated_evaluation import load_gate
@@ -345,7 +348,7 @@ def test_a_budget_is_kept_to_on_the_holdout(made: Made, parent: Any) -> None:
     scores, cost = kept.holdout_scores, kept.holdout_cost
     least, most = float(cost[:, 0].mean()), float(cost[:, -1].mean())
     budgets = [least + share * (most - least) for share in (0.05, 0.3, 0.5, 0.7, 0.95)]
-    betas = [load_gate(str(made.file("quality")), parent, None, budget).beta for budget in budgets]
+    betas = [load_gate(str(made.file("quality")), parent, None, Budget(budget)).beta for budget in budgets]
     assert betas == sorted(betas, reverse=True)
     assert betas[0] > betas[-1]
     for budget, beta in zip(budgets, betas, strict=True):
@@ -362,7 +365,7 @@ def test_a_gate_of_gain_takes_another_beta_or_budget(made: Made, parent: Any) ->
     assert prices[0] < prices[2] < prices[-1]
     scores, cost = kept.holdout_scores, kept.holdout_cost
     for budget in torch.linspace(float(cost[:, 0].mean()), float(cost[:, -1].mean()), 12)[1:-1].tolist():
-        price = load_gate(file, parent, None, budget).beta
+        price = load_gate(file, parent, None, Budget(budget)).beta
         assert 0 <= budget - mean_cost(scores, cost, EXITS, price) <= 0.3 / NUM_HOLDOUT
     logged = scores_of(made.run(f"gate={file}", "beta=1.0"))
     assert (logged["val/depth/gate"], logged["val/beta/gate"]) == (1, pytest.approx(prices[-1]))
@@ -398,7 +401,84 @@ def test_a_budget_can_be_set_in_an_evaluation(made: Made, parent: Any) -> None:
     """The beta that it comes to is logged."""
     budget = float(made.gatings["quality"].holdout_cost[:, 1].mean())
     logged = scores_of(made.run(f"gate={made.file('quality')}", f"budget_gflops={budget}"))
-    assert logged["val/beta/gate"] == pytest.approx(load_gate(str(made.file("quality")), parent, None, budget).beta)
+    gate = load_gate(str(made.file("quality")), parent, None, Budget(budget))
+    assert logged["val/beta/gate"] == pytest.approx(gate.beta)
+
+
+def times(made: Made, *milliseconds: float) -> str:
+    """The setting of a file with the times of this machine: these at the four exits for an image of one GFLOP."""
+    rows = [Row((64, 64), depth, 1.0, ms, ms, ms, 3) for depth, ms in zip(EXITS, milliseconds, strict=True)]
+    table = LatencyTable(machine_of(torch.device("cpu")), "torch 2.0", "float32", "2026-11-27", rows)
+    update(made.folder / "times.json", table)
+    return f"latency={made.folder / 'times.json'}"
+
+
+def test_a_budget_in_milliseconds_is_one_in_gflops(made: Made) -> None:
+    """Where every exit takes as long for a GFLOP; the beta is the same."""
+    budget = float(made.gatings["quality"].holdout_cost[:, 1].mean())
+    latency, gate = times(made, *[100.0] * 4), f"gate={made.file('quality')}"
+    expected = made.run(gate, f"budget_gflops={budget}").task
+    found = made.run(gate, f"budget_ms={100 * budget}", latency).task
+    assert found.model.gate.beta == pytest.approx(expected.model.gate.beta) != 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("setting", ["budget_gflops", "budget_ms"])
+@pytest.mark.parametrize("target", ["exit", "quality", "gain"])
+def test_no_image_costs_more_than_its_budget(target: str, setting: str, made: Made) -> None:
+    """With a gate of any target, at the price of its training: the others leave where they did."""
+    free = made.gated(target)
+    batch = scenes(made.run())
+    before = validate_step(free, batch)["answers"]
+    assert len({answer.exit for answer in before}) > 1
+    deepest = max(answer.gflops for answer in before)
+    costs = free.image_costs(batch, 0)
+    limit = costs[EXITS.index(max(answer.exit for answer in before)) - 1]
+    assert limit < deepest
+    budget = [f"{setting}={limit * (100 if setting == 'budget_ms' else 1)}", "budget_per_image=true"]
+    kept = made.gated(target, *budget, times(made, *[100.0] * 4))
+    after = validate_step(kept, batch)["answers"]
+    assert kept.model.gate.beta == free.model.gate.beta
+    assert max(answer.gflops for answer in after) <= limit
+    for one, other in zip(before, after, strict=True):
+        assert other.exit == one.exit or one.gflops > limit
+    images = kept.model.preprocess(batch.images[:1])
+    with torch.no_grad():
+        _, depths = kept.ways()["gate"](images)
+    assert depths == [after[0].exit]
+
+
+def test_beta_goes_with_a_budget_of_every_image(made: Made) -> None:
+    """It chooses among the exits that an image can afford."""
+    limit = max(made.run().task.cost_of((64, 64), 64 * 64))  # type: ignore[union-attr, operator]
+    task = made.gated("quality", "beta=0.2", f"budget_gflops={limit}", "budget_per_image=true")
+    assert task.model.gate.beta == 0.2
+
+
+def test_an_image_that_can_afford_no_exit(made: Made) -> None:
+    """Is an error that says what the cheapest costs."""
+    task = made.gated("exit", "budget_ms=1e-6", "budget_per_image=true", times(made, 1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"budget_ms=1e-06: an image costs 0.0\d+ at the shallowest exit, 1"):
+        validate_step(task, scenes(made.run()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["gate={quality}", "budget_ms=9"], "budget_ms=9: no .*latency.json; python -m src.measure"),
+        (["gate={quality}", "budget_ms=9", "latency={folder}/none.json"], "none.json: no such file; python -m"),
+        (["gate={quality}", "budget_ms=9", "latency={parent}"], "parent.ckpt: cannot be read"),
+        (["gate={quality}", "budget_ms=9", "latency={folder}/other.json"], "no table of this machine .* a GPU"),
+    ],
+)
+def test_times_that_are_not_there(overrides: list[str], said: str, made: Made) -> None:
+    """One line that names the file and the command that measures."""
+    rows = [Row((64, 64), 1, 1.0, 1.0, 1.0, 1.0, 3)]
+    update(made.folder / "other.json", LatencyTable("a GPU", "torch 2.0", "float32", "2026-11-27", rows))
+    names = {name: made.file(name) for name in ("quality", "parent")}
+    with pytest.raises((ValueError, OSError), match=said) as error:
+        made.run(*(override.format(**names, folder=made.folder) for override in overrides))
+    assert "\n" not in str(error.value)
+    assert "python -m src.measure" in str(error.value)
 
 
 def test_without_a_gate_every_exit_is_scored(made: Made) -> None:
@@ -445,6 +525,12 @@ def refused(made: Made, *overrides: str) -> str:
         (["beta=0.1"], ("beta=0.1", "gate=FILE")),
         (["beta=0"], ("beta=0:", "gate=FILE")),
         (["budget_gflops=1"], ("budget_gflops=1", "gate=FILE")),
+        (["gate={quality}", "budget_gflops=1", "budget_ms=1", "{times}"], ("budget_gflops=1", "budget_ms=1", "one of")),
+        (["gate={quality}", "beta=0.1", "budget_ms=1", "{times}"], ("beta=0.1", "budget_ms=1", "one of them")),
+        (["gate={exit}", "budget_ms=1", "{times}"], ("budget_ms=1", "fixed by the training")),
+        (["gate={quality}", "budget_ms=1e-9", "{times}"], ("budget_ms=1e-09", "every image at exit 1", "at exit 4")),
+        (["budget_ms=1", "{times}"], ("budget_ms=1", "gate=FILE")),
+        (["gate={quality}", "budget_per_image=true"], ("budget_per_image=true", "budget_gflops=N or budget_ms=N")),
         (["gate={exit}", "segmentation=semantic"], ("segmentation=panoptic", "semantic")),
         (["gate=own"], ("gate=own", "no gate")),
         (["gate=own", "model/gate=linear", "model.weights=null", "beta=0.1"], ("beta=0.1", "gate=own")),
@@ -457,7 +543,8 @@ def refused(made: Made, *overrides: str) -> str:
 )
 def test_what_cannot_be_is_refused(overrides: list[str], said: tuple[str, ...], made: Made) -> None:
     """With the setting, its value and what was expected."""
-    files = {name: made.file(name) for name in ("exit", "quality", "parent", "missing")}
+    files: dict[str, object] = {name: made.file(name) for name in ("exit", "quality", "parent", "missing")}
+    files["times"] = times(made, 1, 2, 3, 4)
     message = refused(made, *(override.format(**files) for override in overrides))
     for words in said:
         assert words in message

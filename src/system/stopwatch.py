@@ -1,18 +1,22 @@
 """Times the parts of a call, and lets several calls take turns."""
 
 import random
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 Seconds = dict[str, list[float]]  # of each part, in every round
+Clock = Callable[[], float]  # seconds
+Way = TypeVar("Way")  # the name of a way to predict
+Image = TypeVar("Image")
 WARM_UP = {"cpu": 1, "cuda": 3}  # rounds that are not kept
 
 
@@ -100,3 +104,33 @@ def take_turns(
             if place >= 0:
                 seconds[name].setdefault(part, []).append(taken)
     return seconds
+
+
+def latencies(
+    ways: Mapping[Way, Callable[[Image], Any]],
+    images: Iterable[Image],
+    rounds: int,
+    context: Callable[[], AbstractContextManager[Any]],
+    clock: Clock,
+) -> dict[Way, float]:
+    """Return seconds by way: the median over rounds of the mean over images, without the round to warm up."""
+    taken: dict[Way, list[list[float]]] = {name: [[] for _ in range(rounds + 1)] for name in ways}
+    for image in images:
+        for place in range(rounds + 1):
+            for name, way in ways.items():
+                with context():
+                    started = clock()
+                    way(image)
+                    taken[name][place].append(clock() - started)
+    return {name: statistics.median(map(statistics.mean, times[1:])) for name, times in taken.items()}
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Return a clock that waits for the device and then returns seconds."""
+
+    def clock() -> float:
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return clock

@@ -1,0 +1,70 @@
+"""Milliseconds of what a run scored, from the latency.json of its model: of every table, at every exit and the gate."""
+
+import csv
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.records.latency_table import LATENCY_FILE, LatencyTable, latency_file, read
+
+Times = dict[str, dict[str, float]]  # milliseconds by table and policy
+
+
+def times_of(folder: Path, scores: Mapping[str, Mapping[str, float]], settings: Mapping[str, Any]) -> Times:
+    """Return the mean milliseconds of an image by table, as `label` has it, and policy; empty without latency.json.
+
+    An exit takes what the table says for its mean cost; a gate takes the mean over the images of exits.csv.
+    Raises ValueError for a damaged file.
+    """
+    file = file_of(folder, settings)
+    tables = [] if file is None or not file.is_file() else read(file)
+    left = exits_of(folder) if tables and "gate" in scores else []
+    found: Times = {}
+    for table in sorted(tables, key=lambda one: one.measured):  # of two with a label, the newer one counts
+        found[label(table)] = {
+            policy: time
+            for policy, row in scores.items()
+            if (time := milliseconds(table, policy, row, left)) is not None
+        }
+    return {name: times for name, times in found.items() if times}
+
+
+def label(table: LatencyTable) -> str:
+    """Return machine, runtime and precision as one text."""
+    machine, runtime, precision = table.key
+    return f"{machine} ({runtime}, {precision})"
+
+
+def file_of(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """Return the file with the times of the model that a run scored; None if there is no such place."""
+    if settings.get("latency"):
+        return Path(str(settings["latency"]))
+    if settings.get("ckpt_path"):
+        return latency_file(str(settings["ckpt_path"]))
+    return folder / LATENCY_FILE  # of a training
+
+
+def milliseconds(
+    table: LatencyTable, policy: str, row: Mapping[str, float], left: list[tuple[int, float]]
+) -> float | None:
+    """Return the mean time of a policy; None if it cannot be known.
+
+    Args:
+        left: exit and GFLOPs of the images for which a gate chose.
+    """
+    if policy == "gate":
+        if not left or not {depth for depth, _ in left} <= set(table.exits):
+            return None
+        return statistics.fmean(float(table.milliseconds(depth, gflops)) for depth, gflops in left)
+    depth, cost = int(policy.removeprefix("exit") or 0), row.get("image_gflops", row.get("total_gflops"))
+    return float(table.milliseconds(depth, cost)) if depth in table.exits and cost is not None else None
+
+
+def exits_of(folder: Path) -> list[tuple[int, float]]:
+    """Return exit and GFLOPs of every image in exits.csv; empty if there is no such file, or a damaged one."""
+    try:
+        with (folder / "exits.csv").open(newline="") as stream:
+            return [(int(row["exit"]), float(row["gflops"])) for row in csv.DictReader(stream)]
+    except (OSError, KeyError, TypeError, ValueError):
+        return []
