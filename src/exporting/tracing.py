@@ -69,8 +69,8 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
     """The ONNX model (a proto) of a part for inputs like these tensors, its inputs named as the part names them, its
     outputs with `GIVEN` after their names.
 
-    With float16, products and convolutions are in half precision, as under torch's autocast; places of samples, norms,
-    softmax, and what goes in and out stay in float32.
+    With float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
+    CPU; places of samples, their weights, and what goes in and out stay in float32.
 
     Raises ValueError for a part that torch cannot export for all sizes.
     """
