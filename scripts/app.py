@@ -3,7 +3,8 @@
 python -m scripts.app export=FOLDER                  FOLDER is what `python -m src.export` wrote
 python -m scripts.app export=FOLDER --port 7861      http://127.0.0.1:7861, for this machine alone
 
-It needs gradio (pip install '.[app]') and what the export itself needs; the page loads nothing from elsewhere.
+It needs gradio, onnxruntime, numpy and Pillow, and no torch: pip install '.[app]', or these four in an environment of
+their own, since gradio wants a Pillow older than that of constraints.txt. The page loads nothing from elsewhere.
 """
 
 import argparse

@@ -22,7 +22,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -705,18 +705,18 @@ class Router:
         image[:, : resized[0], : resized[1]] = normal.transpose(2, 0, 1)
         return image
 
-    def forward(self, images: np.ndarray, graph: dict[str, Any], choose: Callable[..., int]) -> list[Left]:
+    def forward(self, images: np.ndarray, graph: dict[str, Any], choose: Choice) -> list[Left]:
         """Return how each image (B, 3, H, W) leaves the graphs.
 
         Args:
-            choose: padded size and scores (E,) or None of an image to its exit.
+            choose: gives the exit of an image from its padded size and scores.
         """
         number, batch, size = len(images), graph["batch"], images.shape[-2:]
         state, tails, scores, shared = {"images": images}, graph.get("tails") or graph["exits"], None, 0.0
         if "tails" in graph:
             state, shared = self.run(graph["trunk"], state, batch)
             scores = state.get("scores")
-        elif self.manifest["gate"] and getattr(choose, "fixed", None) is None:
+        elif self.manifest["gate"] and choose.fixed is None:
             seen, shared = self.run(tails[str(self.manifest["exits"][0])], state, batch)
             scores = seen["scores"]
         exits = [choose(size, None if scores is None else scores[row]) for row in range(number)]
@@ -799,7 +799,8 @@ def measure(
         for size, depth in ways:
             graph = graphs.get(str(list(size))) or graphs["None"]
             image = random.standard_normal((1, 3, *size), np.float32)
-            (left,) = router.forward(image, graph, lambda *_, depth=depth: depth)
+            router.choose_by(exit=depth)
+            (left,) = router.forward(image, graph, router.choose)
             times[size, depth] += [left.ms] if turn else []
     rows = [{"size": list(size), "exit": depth, "gflops": router.costs.gflops(size)[depth]} for size, depth in ways]
     for row, found in zip(rows, times.values(), strict=True):
