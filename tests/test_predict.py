@@ -343,7 +343,8 @@ def test_a_gate_that_no_image_may_exceed(checkpoint: Path, photos: Path) -> None
     limit = sorted(answer.gflops for answer in free)[len(free) // 2]
     kept = load(checkpoint, "gate=own", f"budget_gflops={limit}", "budget_per_image=true")(files(photos))
     assert max(answer.gflops for answer in kept) <= limit < max(answer.gflops for answer in free)
-    same(*zip(*((one, other) for one, other in zip(free, kept, strict=True) if one.gflops <= limit), strict=True))
+    pairs = [(one, other) for one, other in zip(free, kept, strict=True) if one.gflops <= limit]
+    same([one for one, _ in pairs], [other for _, other in pairs])
 
 
 def test_a_large_photo_is_written_as_it_is_answered(ask: Callable[..., Path], checkpoint: Path, photos: Path) -> None:
