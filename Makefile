@@ -45,6 +45,10 @@ plan: setup ## BUDGET=budget_ms=40 RUNS="folders": what to deploy within a budge
 judge: setup ## TABLE=folder GATES="files" AGAIN=folder: do gates beat fixed exits and chance: judged/judge.md
 	$(RUN) -m src.judge $(TABLE) $(GATES) $(if $(AGAIN),--again $(AGAIN)) --out judged
 
+export: setup ## CKPT=file: a trained model as ONNX files, with what runs them, in OUT (default: exported)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[export]'
+	$(RUN) -m src.export ckpt_path=$(CKPT) out=$(or $(OUT),exported) $(ARGS)
+
 docs: setup ## the documentation as a searchable site that works offline, every link checked: build/site/index.html
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt '.[docs]'
 	$(RUN) docs/site/build.py
@@ -76,5 +80,5 @@ smoke: setup ## every experiment: one step of training and one validation on mad
 clean: ## remove the environment, runs, the demo's results and the benchmark's
 	rm -rf $(VENV) runs demo drill eco report plan judged benchmark .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report measure plan judge docs published benchmark test test-fast check format smoke clean
+.PHONY: help setup demo notebooks eco compare drill sweep-schedule sweep-beta report measure plan judge export docs published benchmark test test-fast check format smoke clean
 .DEFAULT_GOAL := help

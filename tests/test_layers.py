@@ -14,6 +14,7 @@ COMMANDS = {
     "label",
     "eco",
     "predict",
+    "export",
     "cost",
     "validate_data",
     "report",
@@ -41,6 +42,7 @@ MAY_IMPORT = {
     "prediction": {"data", "painting", "system"},
     "tasks": {"losses", "metrics", "models", "records", "weights"},
     "judging": {"exit_table", "metrics", "records", "system", "tasks"},
+    "exporting": {"metrics", "models", "records", "system", "tasks", "weights"},
     "callbacks": {"loggers", "metrics", "painting", "records", "system", "weights"},
     "loggers": {"config", "records", "system"},
     "reporting": {"metrics", "records", "system"},
@@ -51,7 +53,9 @@ MAY_IMPORT = {
 # Frameworks that a room must not know.
 UNKNOWN = {
     **dict.fromkeys(("models", "losses", "metrics", "weights"), CONFIGURATION | {"lightning", "wandb"}),
-    **dict.fromkeys(("data", "exit_table", "prediction", "tasks", "callbacks", "judging"), CONFIGURATION | {"wandb"}),
+    **dict.fromkeys(
+        ("data", "exit_table", "prediction", "tasks", "exporting", "callbacks", "judging"), CONFIGURATION | {"wandb"}
+    ),
     "loggers": CONFIGURATION,
     "reporting": {"lightning", "torch", "wandb", *CONFIGURATION},
     "records": {"lightning", "wandb", *CONFIGURATION},

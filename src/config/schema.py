@@ -13,7 +13,7 @@ from src.config.overrides import refuse_home, spell
 from src.config.rules import RULES, Rule
 from src.config.unsupported import refused
 
-ROOMS = ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers", "prediction")
+ROOMS = ("data", "models", "losses", "metrics", "tasks", "callbacks", "loggers", "prediction", "exporting")
 OF_LIGHTNING = ("callbacks", "loggers", "plugins", "profilers", "strategies", "trainer")
 TRUSTED = (  # beginnings of the classes that a config may name
     *(f"src.{room}." for room in ROOMS),

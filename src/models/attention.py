@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.sampling import Size, form_for, softmax
+from src.models.sampling_operation import counted
 
 
 def check_heads(dim: int, num_heads: int) -> None:
@@ -86,7 +87,7 @@ class DeformableAttention(nn.Module):
         projection = self.sampling_offsets
         weight, bias = projection.weight[axis::2], projection.bias[axis::2].contiguous()
         offsets = F.linear(query, weight, bias).float().unflatten(-1, (self.num_heads, -1))  # in pixels
-        length = reference.new_tensor(lengths)  # (L,)
+        length = counted(lengths, reference)  # (L,)
         centre, *extent = (reference * length[:, None]).unbind(-1)  # (..., N, L) each, in pixels
         if extent:  # an offset of the number of points is half a side of the box
             scale = extent[0] * (0.5 / self.num_points)

@@ -107,7 +107,7 @@ class Neck(nn.Module):
         """The levels one layer before so many layers, and after them; those that are projected if there is none."""
         levels, pos, inside = projected
         earlier = latest = levels
-        for _, memory in self.encoder.run(levels, pos, [len(levels[0])] * after, inside=inside):
+        for _, memory in self.encoder.run(levels, pos, [levels[0].shape[0]] * after, inside=inside):
             earlier, latest = latest, memory
         return earlier, latest
 

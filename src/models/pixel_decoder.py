@@ -74,6 +74,10 @@ class PixelDecoder(Neck):
     def project(self, features: Mapping[int, Tensor], inside: Tensor | None = None) -> Projected:
         """Levels (B, C, h, w), coarsest first, and the position of each (C, h, w)."""
         levels = [project(features[stride]) for stride, project in zip(self.strides, self.input_proj, strict=True)]
+        return self.placed(levels)
+
+    def placed(self, levels: list[Tensor]) -> Projected:
+        """Levels (B, C, h, w), coarsest first, with the position of each (C, h, w), which follows from its size."""
         pos = [
             sine_position(level) + embed[:, None, None] for level, embed in zip(levels, self.level_embed, strict=True)
         ]

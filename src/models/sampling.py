@@ -1,4 +1,4 @@
-"""Deformable sampling: weighted sums of bilinear samples of several maps, in three forms that compute the same.
+"""Deformable sampling: weighted sums of bilinear samples of several maps, in four forms that compute the same.
 
 Letters: B images, N query tokens, S sampled tokens, M heads, D channels of a head, L levels, P points.
 
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.models.gather_sampling import sample_by_gather
 from src.models.row_sampling import sample_by_rows
 from src.models.sampling_operation import Sample, Size, split
 
@@ -51,7 +52,12 @@ def sample_by_triton(value: Tensor, sizes: Sequence[Size], x: Tensor, y: Tensor,
     return sample(value, sizes, x, y, weights)
 
 
-FORMS: dict[str, Sample] = {"rows": sample_by_rows, "triton": sample_by_triton, "grid": sample_by_grid}  # fastest first
+FORMS: dict[str, Sample] = {  # fastest first; an export alone sets the last one
+    "rows": sample_by_rows,
+    "triton": sample_by_triton,
+    "grid": sample_by_grid,
+    "gather": sample_by_gather,
+}
 
 
 def form_on(device: torch.device, sampling: str) -> str:

@@ -59,6 +59,13 @@ def operation(name: str, sums: Sample, gradients: Gradients) -> Sample:
     return sample
 
 
+def counted(numbers: Sequence[int], like: Tensor) -> Tensor:
+    """Numbers (L,) of the levels in the type and on the device of a tensor; symbolic ones, in an export, stay so."""
+    if torch.compiler.is_exporting():
+        return torch.stack([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
+    return like.new_tensor(numbers)
+
+
 def split(tokens: Tensor, sizes: Sequence[Size]) -> Sequence[Tensor]:
     """Split tokens (B, S, ...) into those of each level."""
     return tokens.split([h * w for h, w in sizes], 1)

@@ -103,7 +103,7 @@ class TransformerDecoder(nn.Module):
         ]  # (B, h * w, C)
         keys = [value + sine_position(level).flatten(1).T for value, level in zip(values, levels, strict=True)]
         small = [shrunk(mask_features, level) for level in levels]
-        queries = self.query_feat.weight.expand(len(mask_features), -1, -1)  # (B, Q, C)
+        queries = self.query_feat.weight.expand(mask_features.shape[0], -1, -1)  # (B, Q, C)
         outputs = [self.read(queries)]
         for i, layer in enumerate(self.layers):
             i = i % len(levels)
