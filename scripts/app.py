@@ -36,6 +36,7 @@ class Viewer:
     def __init__(self, folder: Path, threads: int | None = None):
         self.router = Router(folder, threads=threads)
         self.exits, self.gate = self.router.manifest["exits"], self.router.manifest["gate"]
+        self.last: tuple[str, Any] = "", None  # the photo that was looked at last, and what was found in it
 
     def ways(self) -> list[str]:
         """Return how exits can be chosen: by what the gate and the measured times allow."""
@@ -71,14 +72,18 @@ class Viewer:
         }
         return known.get(way, {"budget_ms": ms})
 
-    def every_exit(self, photo: np.ndarray) -> tuple[list[tuple[Image.Image, str]], list[list[Any]]]:
-        """Return a picture with a caption of each exit, and the rows of the table."""
-        pictures, rows = [], []
-        for depth in self.exits:
-            answer = self.answer(photo, exit=depth)
-            pictures.append((self.picture(photo, answer), caption(answer)))
-            rows.append([depth, round(answer.gflops, 3), round(answer.ms, 1), count(answer), ""])
-        return pictures, rows
+    def every_exit(self, file: str) -> tuple[np.ndarray, list[tuple[Image.Image, str]], list[list[Any]]]:
+        """Return a photo, a picture with a caption of each exit, and the rows of the table; the last ones are kept."""
+        if self.last[0] != file:
+            photo, pictures, rows = read_photo(file), [], []
+            for depth in self.exits:
+                self.answer(photo, exit=depth)  # to warm up
+                answer = self.answer(photo, exit=depth)
+                pictures.append((self.picture(photo, answer), caption(answer)))
+                rows.append([depth, round(answer.gflops, 3), round(answer.ms, 1), count(answer), ""])
+            self.last = file, (photo, pictures, rows)
+        photo, pictures, rows = self.last[1]
+        return photo, pictures, [[*row] for row in rows]
 
     def answer(self, photo: np.ndarray, **settings: Any) -> Answer:
         """Return the answer for a photo (H, W, 3) uint8. Raises ValueError for a setting that cannot be met."""
@@ -115,15 +120,14 @@ def page(viewer: Viewer, gradio: Any) -> Any:
             try:
                 return call(*values)
             except ValueError as error:
-                raise gradio.Error(str(error), duration=None) from error
+                raise gradio.Error(str(error), duration=None, print_exception=False) from error
 
         return shown
 
     def look(file: str | None, *values: Any) -> tuple[Any, ...]:
         if file is None:
             return None, None, None, ""
-        photo = read_photo(file)
-        pictures, rows = viewer.every_exit(photo)
+        photo, pictures, rows = viewer.every_exit(file)
         answer = viewer.answer(photo, **viewer.settings(*values))
         rows[exits.index(answer.exit)][-1] = "chosen"
         return viewer.picture(photo, answer), pictures, rows, f"### {caption(answer)}"
@@ -135,15 +139,9 @@ def page(viewer: Viewer, gradio: Any) -> Any:
                 photo = gradio.Image(type="filepath", label="photo", sources=["upload", "clipboard"])
                 way = gradio.Radio(ways, value=ways[0], label="the exit is chosen by")
                 exit = gradio.Slider(exits[0], exits[-1], exits[-1], step=1, label="exit (encoder layers)")
-                beta = gradio.Slider(
-                    betas[0],
-                    betas[-1],
-                    betas[0],
-                    label="beta: gain in quality that a layer must bring",
-                    visible=GATE in ways,
-                )
+                beta = gradio.Slider(betas[0], betas[-1], betas[0], label="beta", visible=bool(viewer.betas()))
                 gflops, ms = (
-                    gradio.Slider(*viewer.range_of(unit), viewer.range_of(unit)[1], label=unit, visible=unit in ways)
+                    gradio.Slider(*viewer.range_of(unit), viewer.range_of(unit)[1], label=unit)
                     if unit in ways
                     else gradio.Number(0, visible=False)
                     for unit in (GFLOPS, MS)
@@ -151,17 +149,16 @@ def page(viewer: Viewer, gradio: Any) -> Any:
             with gradio.Column(scale=3):
                 said = gradio.Markdown()
                 chosen = gradio.Image(label="at the chosen exit", interactive=False)
-                gallery = gradio.Gallery(label="at every exit", columns=min(len(exits), 4), object_fit="contain")
+                gallery = gradio.Gallery(
+                    label="at every exit",
+                    columns=min(len(exits), 4),
+                    object_fit="contain",
+                    height=280 * -(-len(exits) // 4),
+                )
                 table = gradio.Dataframe(headers=HEADS, label="every exit on this photo", interactive=False)
         inputs, outputs = [photo, way, exit, beta, gflops, ms], [chosen, gallery, table, said]
-        for part, event in [
-            (photo, "change"),
-            (way, "change"),
-            *((one, "release") for one in (exit, beta, gflops, ms)),
-        ]:
-            listen = getattr(part, event, None)
-            if listen is not None:
-                listen(shown(look), inputs, outputs, concurrency_id="router", concurrency_limit=1)
+        changes = [one.change for one in inputs if isinstance(one, gradio.Slider | gradio.Image | gradio.Radio)]
+        gradio.on(changes, shown(look), inputs, outputs, trigger_mode="always_last")
     return made
 
 

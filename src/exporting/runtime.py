@@ -711,31 +711,36 @@ class Router:
         Args:
             choose: padded size and scores (E,) or None of an image to its exit.
         """
-        begin, number = time.perf_counter(), len(images)
-        state, tails, scores = {"images": images}, graph.get("tails") or graph["exits"], None
+        number, batch, size = len(images), graph["batch"], images.shape[-2:]
+        state, tails, scores, shared = {"images": images}, graph.get("tails") or graph["exits"], None, 0.0
         if "tails" in graph:
-            state = self.run(graph["trunk"], state, graph["batch"])
+            state, shared = self.run(graph["trunk"], state, batch)
             scores = state.get("scores")
         elif self.manifest["gate"] and getattr(choose, "fixed", None) is None:
-            scores = self.run(tails[str(self.manifest["exits"][0])], state, graph["batch"])["scores"]
-        exits = [choose(images.shape[-2:], None if scores is None else scores[row]) for row in range(number)]
-        shared = (time.perf_counter() - begin) / number
+            seen, shared = self.run(tails[str(self.manifest["exits"][0])], state, batch)
+            scores = seen["scores"]
+        exits = [choose(size, None if scores is None else scores[row]) for row in range(number)]
         made: dict[int, Left] = {}
         for depth in sorted(set(exits)):
-            begin, rows = time.perf_counter(), [row for row in range(number) if exits[row] == depth]
+            rows = [row for row in range(number) if exits[row] == depth]
             some = state if len(rows) == number else {name: value[rows] for name, value in state.items()}
-            found = self.run(tails[str(depth)], some, graph["batch"])
-            ms = 1e3 * (shared + (time.perf_counter() - begin) / len(rows))
+            found, ms = self.run(tails[str(depth)], some, batch)
             logits = zip(found["class_logits"], found["mask_logits"], strict=True)
-            made |= {row: Left(depth, *both, ms) for row, both in zip(rows, logits, strict=True)}
+            made |= {
+                row: Left(depth, *both, shared / number + ms / len(rows))
+                for row, both in zip(rows, logits, strict=True)
+            }
         return [made[row] for row in range(number)]
 
-    def run(self, name: str, values: dict[str, np.ndarray], batch: int | None) -> dict[str, np.ndarray]:
-        """Return the outputs of a graph by name; a batch of a fixed size is filled up with copies of the last image."""
+    def run(self, name: str, values: dict[str, np.ndarray], batch: int | None) -> tuple[dict[str, np.ndarray], float]:
+        """Return the outputs of a graph by name, and the milliseconds that it took.
+
+        A batch of a fixed size is filled up with copies of the last image.
+        """
         if name not in self.sessions:
             self.sessions[name] = self.load(name)
         session, parts = self.sessions[name], []
-        number = len(next(iter(values.values())))
+        number, begin = len(next(iter(values.values()))), time.perf_counter()
         step = batch or number
         try:
             values = {one.name: values[one.name] for one in session.get_inputs()}
@@ -749,7 +754,8 @@ class Router:
             shapes = ", ".join(f"{key} {'x'.join(map(str, value.shape))}" for key, value in values.items())
             raise ValueError(f"{self.folder / name}: does not take {shapes} ({first_line(error)})") from error
         joined = (values[0] if len(values) == 1 else np.concatenate(values) for values in zip(*parts, strict=True))
-        return dict(zip((one.name for one in session.get_outputs()), joined, strict=True))
+        outputs = dict(zip((one.name for one in session.get_outputs()), joined, strict=True))
+        return outputs, (time.perf_counter() - begin) * 1e3
 
     def load(self, name: str) -> Any:
         """Return the session of a graph. Raises ValueError if onnxruntime refuses it, as it lacks an operator say."""
