@@ -195,7 +195,7 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["budget_gflops=1e-9"], "budget_gflops=1e-09: an image costs"),
         (["budget_ms=5"], "latency.json; python -m src.measure ckpt_path=FILE writes it"),
         (["budget_ms=5", "latency=gone.json"], "latency=gone.json: no such file"),
-        (["budget_ms=5", "budget_gflops=1"], "latency.json"),
+        (["budget_ms=5", "budget_gflops=1"], "budget_gflops=1 and budget_ms=5: both"),
         (["budget_ms=0"], "budget_ms=0: expected a number above 0, or null"),
         (["exit=2", "budget_gflops=5"], "exit=2 and budget_gflops=5"),
         (["budget_per_image=true"], "budget_per_image=true: expected budget_gflops=N or budget_ms=N"),
