@@ -340,7 +340,7 @@ def test_a_budget_in_milliseconds_goes_by_the_table(checkpoint: Path, photos: Pa
 def test_a_gate_that_no_image_may_exceed(checkpoint: Path, photos: Path) -> None:
     """Its choice where an image can afford it, else one that it can."""
     free = load(checkpoint, "gate=own")(files(photos))
-    limit = sorted(answer.gflops for answer in free)[len(free) // 2]
+    limit = max(answer.gflops for answer in load(checkpoint, "exit=1")(files(photos)))  # all can leave somewhere
     kept = load(checkpoint, "gate=own", f"budget_gflops={limit}", "budget_per_image=true")(files(photos))
     assert max(answer.gflops for answer in kept) <= limit < max(answer.gflops for answer in free)
     pairs = [(one, other) for one, other in zip(free, kept, strict=True) if one.gflops <= limit]
