@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +57,10 @@ def measured_export(cfg: DictConfig) -> tuple[Path, LatencyTable]:
     """Time an export in onnxruntime and keep the times in its folder; return their file and table."""
     if cfg.ckpt_path is not None or cfg.latency is not None:
         raise ValueError(f"export={cfg.export}: keeps its times in its folder; expected neither ckpt_path nor latency")
-    runtime = import_module("src.exporting.runtime")  # here, as it needs onnxruntime
     sizes = None if cfg.sizes is None else [tuple(size) for size in cfg.sizes]
+    table = instantiate(cfg.time_export)(cfg.export, sizes, cfg.rounds)
     file = Path(cfg.export, LATENCY_FILE)
-    return file, update(file, table_of(runtime.measure(cfg.export, sizes, cfg.rounds), f"export={cfg.export}"))
+    return file, update(file, table_of(table, f"export={cfg.export}"))
 
 
 def measured_model(cfg: DictConfig) -> tuple[Path, LatencyTable]:

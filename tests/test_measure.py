@@ -12,6 +12,7 @@ from src.measure import measure
 from src.metrics.cost import count
 from src.predictor import Predictor
 from src.system.machine import machine_of
+from tests.exporting.tiny_export import write_export
 from tests.helpers import error_line
 from tests.test_predict import EXITS, SETTINGS, save
 
@@ -68,6 +69,21 @@ def test_one_size_more_is_added_elsewhere(command: Command, checkpoint: Path, tm
         command(measure, "measure", f"ckpt_path={checkpoint}", latency, more, "rounds=1", "trainer.accelerator=cpu")
     (table,) = tables(tmp_path / "mine.json")
     assert sorted({tuple(row["size"]) for row in table["rows"]}) == [(32, 64), (64, 64)]
+
+
+def test_an_export_is_timed_in_its_own_runtime(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every exit, kept in its folder; a folder that is none is refused."""
+    folder = write_export(tmp_path / "export")
+    command(measure, "measure", f"export={folder}", "rounds=2", "sizes=[[64,96]]")
+    (table,) = tables(folder / "latency.json")
+    assert table["runtime"].startswith("onnxruntime ")
+    exits = json.loads((folder / "manifest.json").read_text())["exits"]
+    assert [(row["size"], row["exit"]) for row in table["rows"]] == [([64, 96], depth) for depth in exits]
+    capsys.readouterr()
+    said = error_line(capsys, lambda: command(measure, "measure", f"export={tmp_path}"))
+    assert str(tmp_path) in said
 
 
 @pytest.mark.parametrize(
