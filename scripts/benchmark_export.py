@@ -3,8 +3,8 @@
 python -m scripts.benchmark_export exports/float exports/int8 --ckpt FILE --size 192x256 --threads 1 [--compile]
 python -m scripts.benchmark_export exports/float --photos photos/ --budgets 10 --threads 1
 
-All take turns. Times are of one image, from preprocessed pixels to logits: medians, quartiles, and ratios to torch at the
-deepest exit. Budgets lie between the times of the shallowest and the deepest exit in latency.json, which
+All take turns. Times are of one image, from preprocessed pixels to logits: medians, quartiles, and ratios to torch at
+the deepest exit. Budgets lie between the times of the shallowest and the deepest exit in latency.json, which
 `python -m src.measure export=FOLDER` writes; what is compared with a budget is the mean over photos.
 """
 
