@@ -34,6 +34,8 @@ OF_WEIGHTS = (
     "Transpose",
     "Unsqueeze",
 )
+MULTIPLYING = ("Conv", "Gemm", "MatMul")
+WEIGHTS = "weights"  # key of the names of a node's weights in its metadata
 GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")  # which would store what is quickly computed
 
 
@@ -69,14 +71,15 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
     """The ONNX model (a proto) of a part for inputs like these tensors, its inputs named as the part names them, its
     outputs with `GIVEN` after their names.
 
-    With float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
+    With int8, weights are folded into those that products read, and their names noted, as `quantising` wants it. With
+    float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
     CPU; places of samples, their weights, and what goes in and out stay in float32.
 
     Raises ValueError for a part that torch cannot export for all sizes.
     """
     from onnxscript import optimizer
 
-    half = precision == "float16"
+    half, folded = precision == "float16", precision != "float32"
     arguments = tuple(tensors[name] for name in part.inputs)
     try:
         with torch.no_grad(), quiet(), torch.autocast("cpu", torch.float16, enabled=half, cache_enabled=False):
@@ -93,7 +96,9 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
                 verbose=False,
             )
             optimizer.inline(made.model)
-            optimizer.fold_constants(made.model, **(WEIGHTS_TOO if half else {}))
+            if precision == "int8":
+                name_weights(made.model)
+            optimizer.fold_constants(made.model, **(WEIGHTS_TOO if folded else {}))
             optimizer.remove_unused_nodes(made.model)
     except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
         varies, fixed = ("sizes=null", "sizes=[[512,672]]") if shape.size is None else ("batch=null", "batch=1")
@@ -102,6 +107,23 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
             f"({str(error).strip().splitlines()[0]}); expected fixed ones, for example {fixed}"
         ) from error
     return made.model_proto
+
+
+def name_weights(model: Any) -> None:
+    """Note at each node that multiplies by weights what they are called, before they are folded into new ones."""
+    for node in model.graph:
+        if node.op_type in MULTIPLYING and (names := names_of(node.inputs[1])):
+            node.metadata_props[WEIGHTS] = ",".join(names)
+
+
+def names_of(value: Any) -> list[str]:
+    """The names of the weights that a value is computed from; none if it is also computed from something else."""
+    if value.is_initializer():
+        return [value.name]
+    node = value.producer()
+    if node is None or node.op_type not in OF_WEIGHTS or node.inputs[0] is None:
+        return []
+    return names_of(node.inputs[0])
 
 
 def computes_weights(node: Any) -> bool | None:
