@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.exporting.tracing import WEIGHTS
+from src.exporting.weights_of_products import WEIGHTS
 
 Ranges = Mapping[str, tuple[float, float]]  # smallest and largest number of a tensor
 

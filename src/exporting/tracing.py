@@ -15,27 +15,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from src.exporting.graphs import STRIDES, Part
+from src.exporting.weights_of_products import OF_WEIGHTS, prepare
 
 OPSET = 18
 DIVISOR = 32
 TRIED = (96, 160)  # height and width of the images that a graph for all sizes is traced with
 GIVEN = "_given"  # after the name of an output, since a part may take and give tensors of one name
 MOST = 1024  # times 32 pixels a side, and images of a batch
-OF_WEIGHTS = (
-    "Add",
-    "Cast",
-    "Mul",
-    "Reciprocal",
-    "Reshape",
-    "Slice",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-)
-MULTIPLYING = ("Conv", "Gemm", "MatMul")
-WEIGHTS = "weights"  # key of the names of a node's weights in its metadata
 GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")  # which would store what is quickly computed
 
 
@@ -71,9 +57,9 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
     """The ONNX model (a proto) of a part for inputs like these tensors, its inputs named as the part names them, its
     outputs with `GIVEN` after their names.
 
-    With int8, weights are folded into those that products read, and their names noted, as `quantising` wants it. With
-    float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
-    CPU; places of samples, their weights, and what goes in and out stay in float32.
+    With float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
+    CPU; places of samples, their weights, and what goes in and out stay in float32. With int8, the graph computes in
+    float32, and its weights are ready for `quantising`.
 
     Raises ValueError for a part that torch cannot export for all sizes.
     """
@@ -97,7 +83,7 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
             )
             optimizer.inline(made.model)
             if precision == "int8":
-                name_weights(made.model)
+                prepare(made.model)
             optimizer.fold_constants(made.model, **(WEIGHTS_TOO if folded else {}))
             optimizer.remove_unused_nodes(made.model)
     except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
@@ -107,23 +93,6 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
             f"({str(error).strip().splitlines()[0]}); expected fixed ones, for example {fixed}"
         ) from error
     return made.model_proto
-
-
-def name_weights(model: Any) -> None:
-    """Note at each node that multiplies by weights what they are called, before they are folded into new ones."""
-    for node in model.graph:
-        if node.op_type in MULTIPLYING and (names := names_of(node.inputs[1])):
-            node.metadata_props[WEIGHTS] = ",".join(names)
-
-
-def names_of(value: Any) -> list[str]:
-    """The names of the weights that a value is computed from; none if it is also computed from something else."""
-    if value.is_initializer():
-        return [value.name]
-    node = value.producer()
-    if node is None or node.op_type not in OF_WEIGHTS or node.inputs[0] is None:
-        return []
-    return names_of(node.inputs[0])
 
 
 def computes_weights(node: Any) -> bool | None:

@@ -12,7 +12,7 @@ from src.exporting.calibration import Watch
 from src.exporting.checking import Session
 from src.exporting.onnx_files import WeightsFile
 from src.exporting.quantising import KEPT, quantised, stays_float
-from src.exporting.tracing import WEIGHTS
+from src.exporting.weights_of_products import WEIGHTS
 
 generator = np.random.default_rng(0)
 IMAGES = generator.normal(size=(2, 8, 6, 10)).astype(np.float32)
