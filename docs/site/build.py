@@ -14,9 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build/site_pages"
 SITE = ROOT / "build/site"
-PUBLIC = ("models", "losses", "metrics", "tasks", "data", "exit_table", "prediction", "weights")
+PUBLIC = ("models", "losses", "metrics", "tasks", "data", "exit_table", "prediction", "exporting", "weights")
 MENU = {
-    "Start": ("installation", "training", "data", "weights", "prediction"),
+    "Start": ("installation", "training", "data", "weights", "prediction", "deploy"),
     "Methods": ("eco-m2f", "pro-scale", "detection", "method", "costs", "performance", "results"),
     "Runs": ("runs", "sweeps", "reports", "trainer"),
     "Develop": ("extending", "architecture", "contributing", "api/index"),

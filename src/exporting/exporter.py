@@ -22,6 +22,7 @@ from src.exporting.manifest import MANIFEST, Manifest
 from src.exporting.model_card import model_card
 from src.exporting.onnx_files import WeightsFile, write_complete
 from src.exporting.tracing import Shape, trace
+from src.models.tracing import CAN_EXPORT
 from src.system.atomic import write_json, write_text
 
 RUNTIME = Path(__file__).with_name("runtime.py")
@@ -79,6 +80,8 @@ class Exporter:
         self.folder, self.name, self.form, self.batch, self.precision = Path(out), name, form, batch, precision
         self.sizes: list[tuple[int, int]] = [] if sizes is None else [(height, width) for height, width in sizes]
         self.licence, self.gate, self.beta, self.image_size = licence, gate, beta, tuple(image_size)
+        if not CAN_EXPORT:
+            raise ValueError(f"torch {torch.__version__}: cannot export these models, expected 2.7 or later")
         if (calibration is not None) != (precision == "int8"):
             raise ValueError(
                 f"precision={precision} calibration={'null' if calibration is None else 'given'}: expected "

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from src.exporting.tracing import GIVEN
+from src.exporting.weights_of_products import WEIGHTS
 
 
 def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
@@ -35,12 +36,10 @@ def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Seq
             return taken.get(value) or (value and f"{name}/{value}")
 
         for initializer in graph.initializer:
-            added = whole.graph.initializer.add()
-            added.CopyFrom(initializer)
+            added = bare(whole.graph.initializer.add(), initializer)
             added.name = called(initializer.name)
         for node in graph.node:
-            added = whole.graph.node.add()
-            added.CopyFrom(node)
+            added = bare(whole.graph.node.add(), node)
             added.name = f"{name}/{node.name}"
             added.input[:] = map(called, node.input)
             added.output[:] = map(called, node.output)
@@ -48,10 +47,20 @@ def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Seq
             plain = value.name.removesuffix(GIVEN)
             given_last[plain], now[plain] = value, called(value.name)
     for name in inputs:
-        whole.graph.input.add().CopyFrom(taken_first[name])
+        bare(whole.graph.input.add(), taken_first[name])
     for name in outputs:
         whole.graph.node.add(op_type="Identity", name=f"{name}/given", input=[now[name]], output=[name])
-        value = whole.graph.output.add()
-        value.CopyFrom(given_last[name])
-        value.name = name
+        bare(whole.graph.output.add(), given_last[name]).name = name
     return whole
+
+
+def bare(copy: Any, original: Any) -> Any:
+    """Make a copy of a part of a graph without notes: torch's have the lines and paths of the code that was traced.
+
+    The names of weights that `weights_of_products` noted stay.
+    """
+    copy.CopyFrom(original)
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(entry for entry in original.metadata_props if entry.key == WEIGHTS)
+    copy.ClearField("doc_string")
+    return copy

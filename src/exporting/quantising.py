@@ -100,6 +100,7 @@ class Quantised:
         for node in model.graph.node:
             copied = onnx.NodeProto()
             copied.CopyFrom(node)
+            del copied.metadata_props[:]  # names of weights, which nobody needs any more
             copied.input[:] = [self.rounded[name] if name in everywhere else name for name in node.input]
             if node.output[0] in wanted:
                 self.take_rounded(copied, wanted[node.output[0]])

@@ -17,6 +17,8 @@ from timm.models.swin_transformer import SwinTransformerBlock, window_partition,
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from src.models.tracing import is_exporting
+
 Size = tuple[int, int]  # height, width
 STRIP_TOKENS = 2048  # tokens at a time on CPUs; their activations fit in caches
 
@@ -33,7 +35,7 @@ class PadFirstBlock(SwinTransformerBlock):
         height, width = x.shape[1:3]  # (B, H, W, C)
         rows, columns = (-(-side // size) for side, size in zip((height, width), self.window_size, strict=True))
         bottom, right = rows * self.window_size[0] - height, columns * self.window_size[1] - width
-        if torch.compiler.is_exporting() or bottom or right:  # in a graph for all sizes, padding may be of zero pixels
+        if is_exporting() or bottom or right:  # in a graph for all sizes, padding may be of zero pixels
             x = F.pad(x, (0, 0, 0, right, 0, bottom))
         down, across = self.shift_size
         if down or across:
@@ -120,7 +122,7 @@ class SameConv(Conv2dSame):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
+        if not is_exporting():
             return super().forward(x)
         pads: list[int] = []  # left, right, top, bottom
         for kernel, stride, dilation in zip(

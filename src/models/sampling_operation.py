@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.models.tracing import is_exporting
+
 Size = tuple[int, int]  # height, width
 Sample = Callable[[Tensor, Sequence[Size], Tensor, Tensor, Tensor], Tensor]
 Gradients = Callable[[Tensor, Sequence[Size], Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
@@ -61,7 +63,7 @@ def operation(name: str, sums: Sample, gradients: Gradients) -> Sample:
 
 def counted(numbers: Sequence[int], like: Tensor) -> Tensor:
     """Numbers (L,) of the levels in the type and on the device of a tensor; symbolic ones, in an export, stay so."""
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return torch.stack([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])
     return like.new_tensor(numbers)
 

@@ -73,6 +73,15 @@ def test_a_gate_that_looks_back_scores_as_in_torch(made: Any) -> None:
     assert by_image.std(0).min() > 100 * CLOSE  # it tells images apart
 
 
+def test_files_say_nothing_of_the_machine_that_wrote_them(made: Any) -> None:
+    """No names or paths of source files, which torch notes at every operator."""
+    _, folder, split, whole = made
+    for name in (split["trunk"], *split["tails"].values(), *whole["exits"].values()):
+        content = (folder / name).read_bytes()
+        assert b".py" not in content
+        assert str(ROOT).encode() not in content
+
+
 def test_operators_are_standard_ones(made: Any) -> None:
     """No operator of anyone's own, and no GridSample, which some runtimes get wrong."""
     _, folder, split, whole = made
