@@ -22,6 +22,7 @@ from src.exporting.manifest import MANIFEST, Manifest
 from src.exporting.model_card import model_card
 from src.exporting.onnx_files import WeightsFile, write_complete
 from src.exporting.tracing import Shape, trace
+from src.models.backbone_layers import PadFirstBlock
 from src.models.tracing import CAN_EXPORT
 from src.system.atomic import write_json, write_text
 
@@ -97,6 +98,11 @@ class Exporter:
             raise ValueError(
                 f"{task.budget.setting}={task.budget.limit:g}: expected gate=FILE, whose price it decides; without a "
                 "gate, runtime.py takes a budget when it runs"
+            )
+        if not self.sizes and any(isinstance(module, PadFirstBlock) for module in model.modules()):
+            raise ValueError(
+                "sizes=null: a Swin pads its windows by the size of the image, which torch cannot trace for all sizes; "
+                "expected fixed ones, for example sizes=[[512,672]]"
             )
         form = self.form or ("split" if len(exits) > 1 else "whole")
         shapes = [Shape(size, self.batch) for size in self.padded(model)] or [Shape(None, self.batch)]

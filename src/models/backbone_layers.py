@@ -33,9 +33,8 @@ class PadFirstBlock(SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         """Attention in windows; it copies nothing where there is nothing to pad or shift."""
         height, width = x.shape[1:3]  # (B, H, W, C)
-        rows, columns = (-(-side // size) for side, size in zip((height, width), self.window_size, strict=True))
-        bottom, right = rows * self.window_size[0] - height, columns * self.window_size[1] - width
-        if is_exporting() or bottom or right:  # in a graph for all sizes, padding may be of zero pixels
+        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
+        if bottom or right:
             x = F.pad(x, (0, 0, 0, right, 0, bottom))
         down, across = self.shift_size
         if down or across:

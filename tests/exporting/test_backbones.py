@@ -1,6 +1,7 @@
-"""Backbones as graphs for images of all sizes."""
+"""Backbones as graphs, for images of all sizes or of one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.exporting.checking import Session, noise
+from src.exporting.exporter import Exporter
 from src.exporting.graphs import Part
 from src.exporting.joining import joined
 from src.exporting.tracing import Shape, trace
@@ -23,7 +25,6 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "resnet10t": {"freeze_norm": True},
     "tf_efficientnet_lite0": {},
     "convnext_atto": {},
-    "swin_tiny_patch4_window7_224": {"output_norm": True, "options": SWIN},
 }
 
 
@@ -40,15 +41,37 @@ class Features(nn.Module):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_one_graph_takes_all_sizes(name: str, tmp_path: Path) -> None:
-    """Also sizes whose windows are padded by other numbers of pixels than those of tracing, or by none."""
+    """Other sizes and batches than those of tracing."""
+    compare(
+        Backbone(name, **BACKBONES[name]), Shape(None, None), [(1, (64, 96)), (3, (224, 128)), (2, (32, 448))], tmp_path
+    )
+
+
+def test_a_swin_takes_the_size_it_was_traced_with(tmp_path: Path) -> None:
+    """And any number of images; its windows are padded there."""
+    backbone = Backbone("swin_tiny_patch4_window7_224", output_norm=True, options=SWIN)
+    compare(backbone, Shape((64, 96), None), [(1, (64, 96)), (3, (64, 96))], tmp_path)
+
+
+def test_a_swin_for_all_sizes_is_refused(tmp_path: Path) -> None:
+    """One line says what to give instead, and nothing is written."""
+    model: Any = Features(Backbone("swin_tiny_patch4_window7_224", options=SWIN))
+    model.exits = [1]
+    with pytest.raises(ValueError, match=r"sizes=null: a Swin .* for example sizes=\[\[512,672\]\]"):
+        Exporter(str(tmp_path / "out"), "swin")(SimpleNamespace(model=model, budget=None, gated=False), "weights")
+    assert not (tmp_path / "out").exists()
+
+
+def compare(backbone: Backbone, shape: Shape, tried: list[tuple[int, tuple[int, int]]], folder: Path) -> None:
+    """Check that a graph gives what the backbone gives, for batches of images of some sizes."""
     torch.manual_seed(0)
-    module = Features(Backbone(name, **BACKBONES[name])).eval().requires_grad_(False)
-    part, shape = Part("trunk", module, ("images",), OUTPUTS), Shape(None, None)
+    module = Features(backbone).eval().requires_grad_(False)
+    part = Part("trunk", module, ("images",), OUTPUTS)
     made = trace(part, {"images": shape.images()}, shape)
-    file = tmp_path / "trunk.onnx"
+    file = folder / "trunk.onnx"
     file.write_bytes(joined([("trunk", made)], part.inputs, part.outputs).SerializeToString())
     session = Session(file)
-    for batch, size in ((1, (64, 96)), (3, (224, 128)), (2, (32, 448))):
+    for batch, size in tried:
         images = noise(batch, size)
         found = session(images=images.numpy())
         with torch.no_grad():
