@@ -33,10 +33,18 @@ def export(cfg: DictConfig) -> None:
         raise ValueError("segmentation=boxes: detectors are not exported; expected panoptic, instance or semantic")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ValueError(f"{missing[0]} is not installed: pip install '.[export]'")
-    exporter = instantiate(cfg.exporter, _convert_="all")
+    exporter = instantiate(cfg.exporter, calibration=photos_of(cfg), _convert_="all")
     take_weights(cfg, "export")
     made = exporter(build_task(cfg), cfg.model.weights, say)
     print_table(made)
+
+
+def photos_of(cfg: DictConfig) -> Any:
+    """The images that int8 is calibrated on; None without any."""
+    if cfg.calibration is None:
+        return None
+    sources = [cfg.calibration] if isinstance(cfg.calibration, str) else list(cfg.calibration)
+    return instantiate(cfg.inputs, sources=sources, _convert_="all")
 
 
 def print_table(made: Any) -> None:
@@ -46,14 +54,16 @@ def print_table(made: Any) -> None:
     files.add_column("MB", justify="right")
     for name, size in made.files.items():
         files.add_row(name, f"{size / 1e6:.2f}")
-    checks = Table(title="largest differences from torch in onnxruntime", title_justify="left")
-    for name in ("exit", "images", "class logits", "mask logits"):
+    checks = Table(title="differences from torch in onnxruntime", title_justify="left")
+    real = any(one.changed is not None for one in made.checks)  # on real images, which int8 is calibrated on
+    for name in ("exit", "images", "class logits", "mask logits", *["means", "other class"] * real):
         checks.add_column(name, justify="right")
     for one in made.checks:
         height, width = one.size
-        checks.add_row(
-            str(one.exit), f"{one.batch} x {height}x{width}", f"{one.class_logits:.1e}", f"{one.mask_logits:.1e}"
-        )
+        cells = [str(one.exit), f"{one.batch} x {height}x{width}", f"{one.class_logits:.1e}", f"{one.mask_logits:.1e}"]
+        if real:
+            cells += [f"{one.mean_class_logits:.1e} {one.mean_mask_logits:.1e}", f"{one.changed:.2%}"]
+        checks.add_row(*cells)
     for table in (files, checks):
         Console().print(table)
 

@@ -3,7 +3,7 @@
 Letters: B images, H x W their pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.exporting.calibration import Shown, strongest
 from src.exporting.graphs import ANSWERS
 from src.exporting.tracing import Shape
 from src.models.gate import Seen
 from src.models.mask2former import Mask2Former
 
-TOLERANCE = {"float32": 1e-3, "float16": 1.0}  # largest difference of a logit
+TOLERANCE = {"float32": 1e-3, "float16": 1.0, "int8": np.inf}  # largest difference of a logit; inf: it is only shown
 SIZES = ((64, 64), (256, 320))  # tried where a graph takes all
 
 
 class Check(NamedTuple):
-    """The largest differences of one exit for images of one size."""
+    """The largest differences of one exit for images of one size, or for images of a calibration."""
 
     exit: int
     size: tuple[int, int]
@@ -29,6 +30,9 @@ class Check(NamedTuple):
     class_logits: float
     mask_logits: float
     scores: float | None = None  # of the gate; None without one
+    mean_class_logits: float | None = None  # mean differences; these three on real images only
+    mean_mask_logits: float | None = None
+    changed: float | None = None  # share of pixels whose strongest class is another than torch's
 
     @property
     def largest(self) -> float:
@@ -92,6 +96,63 @@ def check(
             scores = None if wanted is None else float(np.abs(values["scores"] - wanted.numpy()).max())
             found.append(Check(exit_, size, batch, *differences, scores))
     return found
+
+
+@torch.no_grad()
+def compare(
+    model: Mask2Former,
+    exits: Sequence[int],
+    files: dict[int, list[Path]],
+    shown: Iterable[Shown],
+    gated: bool = False,
+) -> list[Check]:
+    """The differences of each exit's files from the model on real images, as `check`. `size` is that of the largest."""
+    sessions: dict[Path, Session] = {file: Session(file) for chain in files.values() for file in chain}
+    found: dict[int, list[Compared]] = {exit_: [] for exit_ in exits}
+    sizes, batch = [], 1
+    for images, (height, width) in shown:
+        expected: dict[int, Any] = model(images, exits=list(exits), last_only=True)
+        wanted = scores_of(model, images) if gated else None
+        sizes.append((images.shape[-2], images.shape[-1]))
+        batch, given = len(images), dict[Path, dict[str, np.ndarray]]()
+        for exit_ in exits:
+            values = {"images": images.numpy()}
+            for file in files[exit_]:
+                if file not in given:
+                    given[file] = sessions[file](**values)
+                values |= given[file]
+            inside = (..., slice(-(-height // 4)), slice(-(-width // 4)))
+            found[exit_].append(compared(values, expected[exit_][0], wanted, inside))
+    size = max(sizes, key=lambda one: one[0] * one[1])
+    return [Check(exit_, size, batch, *summary(of_exit)) for exit_, of_exit in found.items()]
+
+
+class Compared(NamedTuple):
+    """The differences for one image."""
+
+    largest: list[float]  # of class logits, of mask logits, of scores if there are any
+    means: list[float]  # of class logits, of mask logits
+    changed: float  # share of pixels
+
+
+def compared(values: dict[str, np.ndarray], expected: Any, scores: Tensor | None, inside: Any) -> Compared:
+    """The differences of outputs by name from torch's; `inside`: the pixels that are not padding."""
+    logits = [torch.from_numpy(values[name]) for name in ANSWERS]
+    apart = [(mine - theirs).abs() for mine, theirs in zip(logits, expected, strict=True)]
+    largest = [*apart, *([] if scores is None else [(torch.from_numpy(values["scores"]) - scores).abs()])]
+    mine, theirs = strongest(*logits)[inside], strongest(*expected)[inside]
+    return Compared(
+        [float(one.max()) for one in largest],
+        [float(one.mean()) for one in apart],
+        float((mine != theirs).float().mean()),
+    )
+
+
+def summary(images: Sequence[Compared]) -> tuple[float | None, ...]:
+    """The fields of a `Check` after the batch, over images."""
+    largest = np.max([one.largest for one in images], 0).tolist()
+    means = np.mean([one.means for one in images], 0).tolist()
+    return *largest, *[None] * (3 - len(largest)), *means, float(np.mean([one.changed for one in images]))
 
 
 def scores_of(model: Mask2Former, images: Tensor) -> Tensor:

@@ -5,14 +5,16 @@ Letters: B images, H x W their pixels.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from src.exporting.checking import TOLERANCE, Check, check, refuse_wrong
+from src.exporting.calibration import TRUNK, Calibration
+from src.exporting.checking import TOLERANCE, Check, check, compare, refuse_wrong
 from src.exporting.folder import check_target, listed, replacing
 from src.exporting.graphs import ANSWERS, LEVELS, Part, Parts, parts_of
 from src.exporting.joining import joined
@@ -26,6 +28,7 @@ from src.system.atomic import write_json, write_text
 
 RUNTIME = Path(__file__).with_name("runtime.py")
 Say = Callable[[str], None]
+Graphs = Iterable[tuple[str, Any]]  # names and protos
 
 
 class Made(NamedTuple):
@@ -46,7 +49,8 @@ class Exporter:
             where there are several exits.
         sizes: (height, width) of the images, one set of files each; null: files for all multiples of 32.
         batch: number of images; null: any.
-        precision: float32 or float16 inside; inputs and outputs are float32.
+        precision: float32, float16 or int8 inside; inputs and outputs are float32.
+        calibration: photos for int8, see `Calibration`; null for others.
         licence: of the weights, for the model card; null: that of published weights, else "not stated".
         gate, beta: of the task; the manifest gets what other values of beta come to.
         image_size: (height, width) at which costs are counted where files take all sizes.
@@ -66,6 +70,7 @@ class Exporter:
         gate: str | None = None,
         beta: float | None = None,
         image_size: Sequence[int] = (800, 1216),
+        calibration: Any = None,
     ):
         if out is None:
             raise ValueError("out=null: expected out=FOLDER, which gets the exported files")
@@ -78,6 +83,12 @@ class Exporter:
         self.licence, self.gate, self.beta, self.image_size = licence, gate, beta, tuple(image_size)
         if not CAN_EXPORT:
             raise ValueError(f"torch {torch.__version__}: cannot export these models, expected 2.7 or later")
+        if (calibration is not None) != (precision == "int8"):
+            raise ValueError(
+                f"precision={precision} calibration={'null' if calibration is None else 'given'}: expected "
+                "calibration=FOLDER, a photo or a pattern, with precision=int8, and with no other"
+            )
+        self.calibration = None if calibration is None else Calibration(calibration)
         check_target(self.folder)
 
     def __call__(self, task: Any, source: str, say: Say = print) -> Made:
@@ -100,12 +111,19 @@ class Exporter:
             with WeightsFile(folder / "weights.bin") as weights:
                 for shape in shapes:
                     traced = Traced(parts, shape, say, self.precision)
+                    change = partial(self.quantised, task=task, shape=shape, say=say)
                     graphs.append(
-                        traced.split(folder, weights, exits) if form == "split" else traced.whole(folder, exits)
+                        traced.split(folder, weights, exits, change)
+                        if form == "split"
+                        else traced.whole(folder, exits, change)
                     )
             for shape, graph in zip(shapes, graphs, strict=True):
                 say(f"checking {describe(shape)} in onnxruntime")
-                checks += check(model, exits, chains(graph, folder), shape, task.gated)
+                if self.calibration is None:
+                    checks += check(model, exits, chains(graph, folder), shape, task.gated)
+                else:
+                    shown = self.calibration.shown(task, shape)
+                    checks += compare(model, exits, chains(graph, folder), shown, task.gated)
             refuse_wrong(checks, self.precision)
             manifest = Manifest(
                 task,
@@ -127,6 +145,13 @@ class Exporter:
             write_json(content | {"files": listed(folder)}, folder / MANIFEST)
         sizes = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
         return Made(self.folder, sizes, checks, time.perf_counter() - start)
+
+    def quantised(self, graphs: Graphs, task: Any, shape: Shape, say: Say) -> Graphs:
+        """Graphs in int8 if there are images for it, else as they are."""
+        if self.calibration is None:
+            return graphs
+        say(f"calibrating {describe(shape)} on {self.calibration.number} images")
+        return self.calibration.quantise(dict(graphs), task, shape).items()
 
     def padded(self, model: Any) -> list[tuple[int, int]]:
         """The sizes of images. Raises ValueError for one that the model would pad."""
@@ -166,25 +191,26 @@ class Traced:
     def graph(self, parts: Sequence[Part], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         return joined([(part.name, self.made[part.name]) for part in parts], inputs, outputs)
 
-    def split(self, folder: Path, weights: WeightsFile, exits: Sequence[int]) -> dict[str, Any]:
-        """Write a trunk and tails. Returns their entry in the manifest."""
-        trunk, files = self.parts.trunk, {"trunk": f"trunk{self.ending}.onnx"}
+    def split(
+        self, folder: Path, weights: WeightsFile, exits: Sequence[int], change: Callable[[Graphs], Graphs] = iter
+    ) -> dict[str, Any]:
+        """Write a trunk and tails, after a `change`. Returns their entry in the manifest."""
+        trunk, files = self.parts.trunk, {TRUNK: f"trunk{self.ending}.onnx"}
         files |= {str(exit_): f"tail_{exit_}{self.ending}.onnx" for exit_ in exits}
-        graphs = {"trunk": ([trunk], trunk.inputs, trunk.outputs)}
+        graphs = {TRUNK: ([trunk], trunk.inputs, trunk.outputs)}
         graphs |= {str(exit_): (self.parts.tail(exit_), (*LEVELS, "skip"), ANSWERS) for exit_ in exits}
-        for key, graph in graphs.items():
-            model = self.graph(*graph)
+        for key, model in change((key, self.graph(*graph)) for key, graph in graphs.items()):
             weights.take(model)
             (folder / files[key]).write_bytes(model.SerializeToString())
-        return self.entry | {"trunk": files.pop("trunk"), "tails": files}
+        return self.entry | {"trunk": files.pop(TRUNK), "tails": files}
 
-    def whole(self, folder: Path, exits: Sequence[int]) -> dict[str, Any]:
-        """Write a complete file for each exit. Returns their entry in the manifest."""
+    def whole(self, folder: Path, exits: Sequence[int], change: Callable[[Graphs], Graphs] = iter) -> dict[str, Any]:
+        """Write a complete file for each exit, after a `change`. Returns their entry in the manifest."""
         files = {str(exit_): f"exit_{exit_}{self.ending}.onnx" for exit_ in exits}
         outputs = (*ANSWERS, *["scores"] * ("scores" in self.parts.trunk.outputs))
-        for exit_ in exits:
-            model = self.graph([self.parts.trunk, *self.parts.tail(exit_)], ("images",), outputs)
-            write_complete(model, folder / files[str(exit_)])
+        graphs = {str(exit_): [self.parts.trunk, *self.parts.tail(exit_)] for exit_ in exits}
+        for key, model in change((key, self.graph(parts, ("images",), outputs)) for key, parts in graphs.items()):
+            write_complete(model, folder / files[key])
         return self.entry | {"exits": files}
 
     @property

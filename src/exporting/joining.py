@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from src.exporting.tracing import GIVEN
+from src.exporting.weights_of_products import WEIGHTS
 
 
 def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Sequence[str]) -> Any:
@@ -54,8 +55,12 @@ def joined(parts: Iterable[tuple[str, Any]], inputs: Sequence[str], outputs: Seq
 
 
 def bare(copy: Any, original: Any) -> Any:
-    """Make a copy of a part of a graph without notes: torch's have the lines and paths of the code that was traced."""
+    """Make a copy of a part of a graph without notes: torch's have the lines and paths of the code that was traced.
+
+    The names of weights that `weights_of_products` noted stay.
+    """
     copy.CopyFrom(original)
-    copy.ClearField("metadata_props")
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(entry for entry in original.metadata_props if entry.key == WEIGHTS)
     copy.ClearField("doc_string")
     return copy

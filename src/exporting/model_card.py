@@ -74,20 +74,20 @@ def costs(manifest: Mapping[str, Any]) -> str:
 
 def checks(manifest: Mapping[str, Any]) -> str:
     """How far the files are from the network in torch."""
-    rows = [["exit", "images", "class logits", "mask logits"], ["---:"] * 4]
-    rows += [
-        [
-            str(one["exit"]),
-            "{} x {}x{}".format(one["batch"], *one["size"]),
-            f"{one['class_logits']:.1e}",
-            f"{one['mask_logits']:.1e}",
-        ]
-        for one in manifest["checked"]
-    ]
-    versions = manifest["versions"]
+    checked = manifest["checked"]
+    real = any(one.get("changed") is not None for one in checked)  # on real images, as int8 is
+    rows = [["exit", "images", "class logits", "mask logits", *["means", "pixels of other class"] * real]]
+    rows.append(["---:"] * len(rows[0]))
+    for one in checked:
+        cells = [str(one["exit"]), "{} x {}x{}".format(one["batch"], *one["size"])]
+        cells += [f"{one['class_logits']:.1e}", f"{one['mask_logits']:.1e}"]
+        if real:
+            cells += [f"{one['mean_class_logits']:.1e}, {one['mean_mask_logits']:.1e}", f"{one['changed']:.2%}"]
+        rows.append(cells)
+    versions, shown = manifest["versions"], "on the images of the calibration" if real else "on noise"
     return (
         f"## Largest differences from torch\n\nonnxruntime {versions['onnxruntime']} against torch "
-        f"{versions['torch']}, on noise.\n\n{table(rows)}"
+        f"{versions['torch']}, {shown}.\n\n{table(rows)}"
     )
 
 

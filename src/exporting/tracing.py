@@ -15,25 +15,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from src.exporting.graphs import STRIDES, Part
+from src.exporting.weights_of_products import OF_WEIGHTS, prepare
 
 OPSET = 18
 DIVISOR = 32
 TRIED = (96, 160)  # height and width of the images that a graph for all sizes is traced with
 GIVEN = "_given"  # after the name of an output, since a part may take and give tensors of one name
 MOST = 1024  # times 32 pixels a side, and images of a batch
-OF_WEIGHTS = (
-    "Add",
-    "Cast",
-    "Mul",
-    "Reciprocal",
-    "Reshape",
-    "Slice",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-)
 GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")  # which would store what is quickly computed
 
 
@@ -70,13 +58,14 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
     outputs with `GIVEN` after their names.
 
     With float16, products and convolutions are in half precision, and what follows them as under torch's autocast on a
-    CPU; places of samples, their weights, and what goes in and out stay in float32.
+    CPU; places of samples, their weights, and what goes in and out stay in float32. With int8, the graph computes in
+    float32, and its weights are ready for `quantising`.
 
     Raises ValueError for a part that torch cannot export for all sizes.
     """
     from onnxscript import optimizer
 
-    half = precision == "float16"
+    half, folded = precision == "float16", precision != "float32"
     arguments = tuple(tensors[name] for name in part.inputs)
     try:
         with torch.no_grad(), quiet(), torch.autocast("cpu", torch.float16, enabled=half, cache_enabled=False):
@@ -93,7 +82,9 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
                 verbose=False,
             )
             optimizer.inline(made.model)
-            optimizer.fold_constants(made.model, **(WEIGHTS_TOO if half else {}))
+            if precision == "int8":
+                prepare(made.model)
+            optimizer.fold_constants(made.model, **(WEIGHTS_TOO if folded else {}))
             optimizer.remove_unused_nodes(made.model)
     except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
         varies, fixed = ("sizes=null", "sizes=[[512,672]]") if shape.size is None else ("batch=null", "batch=1")

@@ -50,15 +50,16 @@ class Inputs:
     Args:
         sources: files of any name, shell patterns, and folders, where images and videos are recognised by suffix.
         max_photo_pixels: larger images are listed as unreadable.
+        setting: the name of the setting in error messages.
 
     Raises:
         FileNotFoundError: a source is empty or does not exist.
         ValueError: there are videos, but PyAV is not installed.
     """
 
-    def __init__(self, sources: Sequence[str], max_photo_pixels: int = MAX_PIXELS):
+    def __init__(self, sources: Sequence[str], max_photo_pixels: int = MAX_PIXELS, setting: str = "photos"):
         self.most = max_photo_pixels
-        files = [file for source in sources for file in files_of(source)]
+        files = [file for source in sources for file in files_of(source, setting)]
         self.files = list({file.resolve(): file for file in files}.values())  # each once
         self.broken: list[str] = []  # error messages of unreadable files
         stems = [file.stem for file in self.files]
@@ -91,8 +92,8 @@ class Inputs:
                 self.broken.append(str(error))
 
 
-def files_of(source: str) -> list[Path]:
-    """Return the sorted files of a path or pattern. Raises FileNotFoundError if there are none."""
+def files_of(source: str, setting: str = "photos") -> list[Path]:
+    """Return the sorted files of a path or pattern. Raises FileNotFoundError naming the setting if there are none."""
     path = Path(source)
     if path.is_dir():
         files = [
@@ -101,15 +102,15 @@ def files_of(source: str) -> list[Path]:
             if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and file.is_file()
         ]
         if not files:
-            raise FileNotFoundError(f"photos={source}: no image or video in this folder")
+            raise FileNotFoundError(f"{setting}={source}: no image or video in this folder")
         return files
     if path.exists():
         return [path]
     matches = sorted(glob(source, recursive=True)) if has_magic(source) else []
     if not matches:
         what = "nothing matches this pattern" if has_magic(source) else "no such file or folder"
-        raise FileNotFoundError(f"photos={source}: {what}, looked in {Path.cwd()}")
-    return [file for match in matches for file in files_of(match)]
+        raise FileNotFoundError(f"{setting}={source}: {what}, looked in {Path.cwd()}")
+    return [file for match in matches for file in files_of(match, setting)]
 
 
 def is_video(file: Path) -> bool:

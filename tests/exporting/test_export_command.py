@@ -99,6 +99,30 @@ def test_half_precision_and_fixed_sizes(command: Command, checkpoint: Path, tmp_
     assert 1e-6 < max(one["mask_logits"] for one in manifest["checked"]) < 0.3
 
 
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_int8(
+    form: str, command: Command, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Smaller files, differences on the calibration for each exit, and a router that answers with them."""
+    photos = [scene(number, (64, 64), tmp_path) for number in range(3)]
+    int8 = ["precision=int8", f"calibration={tmp_path}/*.png"]
+    command(export, "export", f"ckpt_path={checkpoint}", f"form={form}", "gate=own", f"out={tmp_path / 'out'}", *int8)
+    manifest = read_manifest(tmp_path / "out")
+    assert "other class" in capsys.readouterr().out
+    check_files(tmp_path / "out", manifest)
+    largest = max(entry["bytes"] for entry in manifest["files"].values())
+    state = torch.load(checkpoint, weights_only=False)["state_dict"]
+    assert largest < 0.5 * sum(value.numel() * 4 for value in state.values())
+    assert manifest["precision"] == "int8"
+    assert [one["exit"] for one in manifest["checked"]] == [1, 2]
+    for one in manifest["checked"]:
+        assert 0 <= one["changed"] < 0.5
+        assert 0 < one["mean_mask_logits"] < one["mask_logits"]
+        assert one["scores"] is not None
+    assert "of other class" in (tmp_path / "out" / "README.md").read_text()
+    assert {answer.exit for answer in Router(tmp_path / "out")(photos)} <= {1, 2}
+
+
 def weights_in(file: Path) -> int:
     """The bytes of all tensors of a graph."""
     import onnx
@@ -115,6 +139,11 @@ def weights_in(file: Path) -> int:
         (["out=new", "sizes=instances.json"], "expected a list of [height, width]"),
         (["out=new", "form=half"], "form=half: expected split or whole"),
         (["out=new", "precision=bf16"], "precision=bf16: expected float32 or float16"),
+        (["out=new", "precision=int8"], "expected calibration=FOLDER, a photo or a pattern"),
+        (["out=new", "calibration=mine"], "calibration=mine: no image or video in this folder"),
+        (["out=new", "precision=int8", "calibration=nowhere"], "calibration=nowhere: no such file or folder"),
+        (["out=new", "precision=int8", "calibration=[text.jpg]"], "text.jpg"),
+        (["out=new", "calibration=photo.png"], "precision=float32 calibration=given"),
         (["out=new", "exit=7"], "the model has the exits [1, 2]"),
         (["out=new", "gate=nowhere.ckpt"], "no such file"),
         (["out=new", "+experiment=detr_shapes"], "detectors are not exported"),
@@ -132,6 +161,8 @@ def test_bad_input_is_refused_in_one_line(
     """Before anything is traced, and nothing is left behind."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.json").write_text(json.dumps({}))
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
     before = {*tmp_path.iterdir()}
     settings = [f"ckpt_path={checkpoint}", *arguments]
     assert message in error_line(capsys, lambda: command(export, "export", *settings))
