@@ -66,7 +66,7 @@ class Viewer:
 
     def settings(self, way: str, exit: int, beta: float, gflops: float, ms: float) -> dict[str, Any]:
         """Return the settings of `Choice` for what is set on the page."""
-        known = {
+        known: dict[str, dict[str, Any]] = {
             EXIT: {"exit": exit},
             GATE: {"beta": beta if self.betas() else None},
             GFLOPS: {"budget_gflops": gflops},
@@ -107,7 +107,9 @@ def count(answer: Answer) -> int:
     """Return how many segments, instances or classes an answer has."""
     if answer.panoptic is not None:
         return len(answer.panoptic.labels)
-    return len(np.unique(answer.semantic)) if answer.instances is None else len(answer.instances.labels)
+    if answer.instances is not None:
+        return len(answer.instances.labels)
+    return 0 if answer.semantic is None else len(np.unique(answer.semantic))
 
 
 def page(viewer: Viewer, gradio: Any) -> Any:
@@ -192,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

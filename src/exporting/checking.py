@@ -89,12 +89,12 @@ def check(
             values = {"images": images.numpy()}
             for file in files[exit_]:
                 values |= sessions[file](**values)
-            differences = [
+            classes, masks = (
                 float(np.abs(values[name] - one.numpy()).max())
                 for name, one in zip(ANSWERS, expected[exit_][0], strict=True)
-            ]
+            )
             scores = None if wanted is None else float(np.abs(values["scores"] - wanted.numpy()).max())
-            found.append(Check(exit_, size, batch, *differences, scores))
+            found.append(Check(exit_, size, batch, classes, masks, scores))
     return found
 
 

@@ -46,7 +46,8 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Normalised images (B, 3, H, W) to levels, skip (B, C, H/4, W/4) and, with a gate, scores (B, E)."""
-        neck, gate, features = self.model.pixel_decoder, self.model.gate, self.model.backbone(images)
+        neck: Any = self.model.pixel_decoder
+        gate, features = self.model.gate, self.model.backbone(images)
         projected, skip = neck.project(features), neck.skip(features)
         if not self.gated or gate is None:
             return *projected.levels, skip
@@ -91,7 +92,7 @@ class Head(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Levels and skip to class logits and mask logits of the last decoder layer."""
         *levels, skip = tensors
-        neck = self.model.pixel_decoder
+        neck: Any = self.model.pixel_decoder
         (prediction,) = self.model.decoder(*neck.finish(neck.placed(levels), skip), last_only=True)
         return tuple(prediction)
 

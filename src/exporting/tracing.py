@@ -72,7 +72,7 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
             program = torch.export.export(
                 InFloat(part.module), arguments, dynamic_shapes=(tuple(shape.dims(part.inputs)),), strict=False
             )
-            made = torch.onnx.export(
+            made: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
