@@ -8,7 +8,6 @@ their own, since gradio wants a Pillow older than that of constraints.txt. The p
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
