@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from src.exporting.calibration import Watch
 from src.exporting.checking import Session
 from src.exporting.onnx_files import WeightsFile
-from src.exporting.quantising import KEPT, quantised, stays_float
+from src.exporting.quantising import KEPT, products, quantised, stays_float
 from src.exporting.weights_of_products import WEIGHTS
 
 generator = np.random.default_rng(0)
@@ -85,6 +85,15 @@ def test_a_name_is_kept_as_a_whole() -> None:
     assert not stays_float(node)
     del node.metadata_props[:]
     assert stays_float(node)
+
+
+@pytest.mark.parametrize(("channels", "rounded"), [(1, False), (3, False), (4, True)])
+def test_convolutions_of_few_channels_stay_float(channels: int, rounded: bool) -> None:
+    """A depthwise one, and one that reads RGB."""
+    model = graph()
+    (tensor,) = (one for one in model.graph.initializer if one.name == "conv")
+    tensor.CopyFrom(numpy_helper.from_array(CONV[:, :channels].copy(), "conv"))
+    assert ("convolved" in {one.node.output[0] for one in products(model)}) == rounded
 
 
 def test_int8_weights_are_a_quarter_and_shared(tmp_path: Path) -> None:
