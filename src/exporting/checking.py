@@ -148,7 +148,7 @@ def compared(values: dict[str, np.ndarray], expected: Any, scores: Tensor | None
     )
 
 
-def summary(images: Sequence[Compared]) -> tuple[float | None, ...]:
+def summary(images: Sequence[Compared]) -> tuple[Any, ...]:
     """The fields of a `Check` after the batch, over images."""
     largest = np.max([one.largest for one in images], 0).tolist()
     means = np.mean([one.means for one in images], 0).tolist()
