@@ -119,6 +119,7 @@ def budget_rows(args: argparse.Namespace) -> Iterator[Row]:
     files = list(islice(files_of(args.photos), args.images))
     for folder in args.exports:
         router = Router(folder, threads=args.threads)
+        router.costs.look_up()
         costs = [router.costs.ms(router.fit(read_photo(file).shape[:2])[1]) for file in files]
         least, most = (statistics.mean(pick(cost.values()) for cost in costs) for pick in (min, max))
         budgets = np.linspace(least, most, args.budgets + 2)[1:-1].tolist()
