@@ -1,0 +1,78 @@
+"""Scripts that score exports and time them, on made exports."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts import benchmark_export
+from scripts.score_export import scored
+from src.data.scenes import Scenes
+from src.data.targets import Category, Sample, Truth
+from src.exporting.runtime import Router, keep, measure
+from tests.exporting.tiny_export import EXITS, write_export
+
+NAMES = ("cat", "sky", "dog", "sea")
+
+
+class Answered(Scenes):
+    """Photos whose truth is what an export finds in them at one exit."""
+
+    def __init__(self, folder: Path, depth: int, names: tuple[str, ...] = NAMES):
+        self.categories = [Category(10 + i, name, i % 2 == 0, (0, 0, 0)) for i, name in enumerate(names)]
+        self.photos = np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), np.uint8)
+        self.answers = Router(folder, exit=depth, threads=1)(list(self.photos))
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        found = self.answers[index].panoptic
+        assert found is not None
+        number = len(found.labels)
+        truth = Truth(
+            torch.from_numpy(found.ids)[None],
+            torch.from_numpy(found.labels),
+            torch.zeros(number, dtype=torch.bool),
+            torch.from_numpy(np.bincount(found.ids.ravel(), minlength=number + 1)[1:].astype(np.float32)),
+        )
+        return Sample(torch.from_numpy(self.photos[index]).permute(2, 0, 1), truth, index, str(index))
+
+
+def test_an_exit_scores_as_what_it_finds(tmp_path: Path) -> None:
+    """Where the truth is what exit 2 finds, it alone is perfect; the gate has a row too, and costs are its own."""
+    folder = write_export(tmp_path / "tiny")
+    rows = {row["left at"]: row for row in scored(folder, Answered(folder, 2), None, 1)}
+    assert list(rows) == ["exit1", "exit2", "exit3", "gate"]
+    assert rows["exit2"]["pq"] == pytest.approx(100)
+    assert rows["exit1"]["pq"] < 99
+    assert rows["exit1"]["GFLOPs"] < rows["exit2"]["GFLOPs"] < rows["exit3"]["GFLOPs"]
+    assert {row["images"] for row in rows.values()} == {4}
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
+    """The error names both."""
+    folder = write_export(tmp_path / "tiny")
+    with pytest.raises(ValueError, match=r"has the classes \['cat', .*expected the same"):
+        list(scored(folder, Answered(folder, 2, ("a", "b", "c", "d")), None, 1))
+
+
+def test_every_exit_is_timed_and_every_budget_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each exit; with times of this machine, one for each budget between the cheapest and dearest exit."""
+    folder = write_export(tmp_path / "tiny")
+    benchmark_export.main([str(folder), "--size", "64x96", "--rounds", "2"])
+    assert capsys.readouterr().out.count("onnxruntime, float32 (tiny)") == len(EXITS)
+    keep(measure(folder, None, 2, 1), folder)
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(tmp_path / "photo.png")
+    benchmark_export.main(
+        [str(folder), "--photos", str(tmp_path / "photo.png"), "--budgets", "3", "--csv", str(tmp_path / "b.csv")]
+    )
+    assert len((tmp_path / "b.csv").read_text().splitlines()) == 4
+
+
+def test_budgets_without_photos_are_refused(tmp_path: Path) -> None:
+    """One line says what is missing."""
+    with pytest.raises(SystemExit, match="expected --photos FOLDER"):
+        benchmark_export.main([str(write_export(tmp_path / "tiny")), "--budgets", "3"])
