@@ -121,7 +121,8 @@ def budget_rows(args: argparse.Namespace) -> Iterator[Row]:
         router = Router(folder, threads=args.threads)
         router.costs.look_up()
         costs = [router.costs.ms(router.fit(read_photo(file).shape[:2])[1]) for file in files]
-        least, most = (statistics.mean(pick(cost.values()) for cost in costs) for pick in (min, max))
+        ends = router.manifest["exits"][0], router.manifest["exits"][-1]
+        least, most = (statistics.mean(cost[depth] for cost in costs) for depth in ends)
         budgets = np.linspace(least, most, args.budgets + 2)[1:-1].tolist()
         choices = {}
         for budget in budgets:

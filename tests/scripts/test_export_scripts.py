@@ -64,7 +64,10 @@ def test_every_exit_is_timed_and_every_budget_tried(tmp_path: Path, capsys: pyte
     folder = write_export(tmp_path / "tiny")
     benchmark_export.main([str(folder), "--size", "64x96", "--rounds", "2"])
     assert capsys.readouterr().out.count("onnxruntime, float32 (tiny)") == len(EXITS)
-    keep(measure(folder, None, 2, 1), folder)
+    table = measure(folder, None, 2, 1)
+    for row in table["rows"]:
+        row["ms"] = 10.0 * row["gflops"]  # of graphs as small as these times are noise
+    keep(table, folder)
     Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(tmp_path / "photo.png")
     benchmark_export.main(
         [str(folder), "--photos", str(tmp_path / "photo.png"), "--budgets", "3", "--csv", str(tmp_path / "b.csv")]
