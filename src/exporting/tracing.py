@@ -83,6 +83,7 @@ def trace(part: Part, tensors: Mapping[str, Tensor], shape: Shape, precision: st
             )
             optimizer.inline(made.model)
             if precision == "int8":
+                optimizer.fold_constants(made.model, should_fold=lambda node: False)  # makes splits of sequences
                 prepare(made.model)
             optimizer.fold_constants(made.model, **(WEIGHTS_TOO if folded else {}))
             optimizer.remove_unused_nodes(made.model)

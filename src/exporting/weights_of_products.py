@@ -46,15 +46,27 @@ def name_of(value: Any) -> str | None:
 def split_weights(graph: Any) -> None:
     """Each part of a weight becomes a weight (of query, key and value)."""
     for node in list(graph):
-        sizes = [value.shape for value in node.outputs]
-        if node.op_type != "Split" or not node.inputs[0].is_initializer() or None in sizes:
+        if node.op_type != "Split" or not node.inputs[0].is_initializer():
             continue
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-        ends = np.cumsum([int(size[axis]) for size in sizes])[:-1]
+        ends = ends_of(node, node.inputs[0].shape[axis])
+        if ends is None:
+            continue
         parts = np.split(array_of(node.inputs[0]), ends, axis)
         for number, (value, part) in enumerate(zip(node.outputs, parts, strict=True)):
             value.replace_all_uses_with(weight(graph, f"{node.inputs[0].name}.{number}", part))
         graph.remove(node, safe=True)
+
+
+def ends_of(node: Any, length: int) -> Any:
+    """Where the parts of a split end, without the last; None if that is not known."""
+    from onnx_ir import convenience
+
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        step = -(-length // len(node.outputs))
+        return step * np.arange(1, len(node.outputs))
+    sizes = convenience.get_const_tensor(node.inputs[1])
+    return None if sizes is None else np.cumsum(sizes.numpy())[:-1]
 
 
 def multiply_norms(graph: Any) -> None:
