@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scripts.tables import markdown
+from scripts.tables import of_rows
 from src.config.errors import MISTAKES, reason
 from src.exporting.runtime import Router, files_of, read_photo, size_of
 from src.predictor import Predictor
@@ -31,6 +31,13 @@ from src.system.stopwatch import Stopwatch, take_turns
 
 Row = dict[str, Any]
 CPU, WARM_UP, PART = torch.device("cpu"), 2, "network"
+
+
+class Contestant(NamedTuple):
+    """One exit, computed in one way."""
+
+    way: str
+    exit: int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_csv(rows, args.csv)
     except MISTAKES as error:
         sys.exit(f"error: {reason(error)}")
-    print(markdown([*rows[0]], [[spell(value) for value in row.values()] for row in rows]))
+    print(of_rows(rows))
     print(f"\n{machine_of(CPU)}, torch {torch.__version__}")
 
 
@@ -68,12 +75,11 @@ def exit_rows(args: argparse.Namespace) -> Iterator[Row]:
         for part in (in_torch(args), *(in_onnxruntime(folder, args) for folder in args.exports))
         for name, call in part
     }
-    seconds = take_turns(
-        {"  ".join(name): call for name, call in calls.items()}, stopwatch, args.rounds, WARM_UP, "timing"
-    )
-    times = {name: [1000 * one for one in seconds["  ".join(name)][PART]] for name in calls}
-    whole = max((name for name in calls if name[0] == next(iter(calls))[0]), key=lambda name: int(name[1]))
-    for (way, depth), taken in sorted(times.items(), key=lambda one: int(one[0][1])):
+    seconds = take_turns(calls, stopwatch, args.rounds, WARM_UP, "timing")
+    times = {name: [1000 * one for one in parts[PART]] for name, parts in seconds.items()}
+    first = next(iter(calls)).way
+    whole = max((name for name in calls if name.way == first), key=lambda name: name.exit)
+    for (way, depth), taken in sorted(times.items(), key=lambda one: one[0].exit):
         low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
         ratio = statistics.median(a / b for a, b in zip(taken, times[whole], strict=True))
         yield {"exit": depth, "way": way, "ms": middle, "quartiles": f"{low:.4g} to {high:.4g}", "ratio": ratio}
@@ -86,7 +92,7 @@ def once(call: Callable[[], Any], stopwatch: Stopwatch) -> None:
         call()
 
 
-def in_torch(args: argparse.Namespace) -> Iterator[tuple[tuple[str, str], Callable[[], Any]]]:
+def in_torch(args: argparse.Namespace) -> Iterator[tuple[Contestant, Callable[[], Any]]]:
     """Yield the calls of every exit in torch, eager and compiled."""
     if args.ckpt is None:
         return
@@ -94,19 +100,19 @@ def in_torch(args: argparse.Namespace) -> Iterator[tuple[tuple[str, str], Callab
     images, model = pixels(Router(args.exports[0]), args.size), predictor.task.model
     for depth in model.exits:
         call = partial(model, exits=[depth], last_only=True)
-        yield ("torch", str(depth)), partial(call, images)
+        yield Contestant("torch", depth), partial(call, images)
         if args.compile:
-            yield ("torch, compiled", str(depth)), partial(torch.compile(call), images)
+            yield Contestant("torch, compiled", depth), partial(torch.compile(call), images)
 
 
-def in_onnxruntime(folder: Path, args: argparse.Namespace) -> Iterator[tuple[tuple[str, str], Callable[[], Any]]]:
+def in_onnxruntime(folder: Path, args: argparse.Namespace) -> Iterator[tuple[Contestant, Callable[[], Any]]]:
     """Yield the calls of every exit of an export."""
     router = Router(folder, threads=args.threads)
     images, graph = pixels(router, args.size).numpy(), router.fit(args.size)[2]
     for depth in router.manifest["exits"]:
         router.choose_by(exit=depth)
         way = f"onnxruntime, {router.manifest['precision']} ({folder.name})"
-        yield (way, str(depth)), partial(router.forward, images, graph, router.choose)
+        yield Contestant(way, depth), partial(router.forward, images, graph, router.choose)
 
 
 def pixels(router: Router, size: Sequence[int]) -> Tensor:
@@ -139,10 +145,6 @@ def budget_rows(args: argparse.Namespace) -> Iterator[Row]:
             mean = statistics.mean(answer.ms for answer in kept)
             depth = statistics.mean(answer.exit for answer in kept)
             yield {"export": folder.name, "budget_ms": budget, "ms": mean, "ratio": mean / budget, "mean exit": depth}
-
-
-def spell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from scripts.latency import timed, ways_of
-from scripts.tables import markdown, mean_and_deviation
+from scripts.tables import mean_and_deviation
 from src.config.command_line import configure
 from src.jobs.results import scores_of
 from src.jobs.running import Job, run_all
 from src.prediction.inputs import Inputs
 from src.predictor import Predictor
 from src.records.csv_file import write_csv
+from src.records.markdown import markdown_table
 from src.records.run_folder import folder_name
 from src.system.atomic import write_text
 from src.system.cpus import processors
@@ -211,7 +212,7 @@ def results_table(rows: Sequence[Row], latencies: Mapping[str, float]) -> str:
             ]
         )
     header = ["model", "left at", "mIoU", "each seed", "pixel decoder GFLOPs", "GFLOPs", "latency"]
-    return markdown(header, lines) + "\n"
+    return markdown_table(header, lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from scripts.tables import markdown
 from src.config.build import build_run
 from src.config.command_line import configure, quote_path
 from src.config.saved_settings import saved_overrides
@@ -27,6 +26,7 @@ from src.jobs.running import Job, run_all
 from src.models.postprocess import Frame
 from src.painting import Layer, paint, photo_of, predicted_layer, side_by_side, true_segments
 from src.records.csv_file import write_csv
+from src.records.markdown import markdown_table
 from src.system.atomic import atomic_write, write_text
 
 MODELS = {"Mask2Former": "mask2former_shapes", "PRO-SCALE": "proscale_shapes", "ECO-M2F": "eco_parent_shapes"}
@@ -109,7 +109,7 @@ def tabulate(folder: Path, models: Mapping[str, Any], seconds: Mapping[Exit, flo
             cost = [f"{scores[key]:.4f}" for key in ("encoder_gflops", "total_gflops")]
             rows.append([name, schedule, depth, *quality, *cost, f"{seconds[name, int(depth)]:.4f}"])
     write_csv([dict(zip(header, row, strict=True)) for row in rows], folder / "table.csv")
-    write_text(markdown(header, rows) + "\n", folder / "table.md")
+    write_text(markdown_table(header, rows) + "\n", folder / "table.md")
     table = Table(*header, box=SIMPLE, caption="held-out scenes; seconds: medians, one thread, the exits taking turns")
     table.columns[0].min_width = max(map(len, models))
     for row in rows:

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.drill_results import results_of_jobs, results_of_run
-from scripts.tables import markdown
 from src.jobs.running import die_with_parent
 from src.records.csv_file import write_csv
+from src.records.markdown import markdown_table
 from src.system.atomic import disk_of, write_text
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
@@ -104,7 +104,7 @@ def main() -> None:
             rows += drill(scene, place, max(round(share * arguments.kills), 1), seconds, chance)
     write_csv(rows, Path("drill/kills.csv"))
     cells = [[str(value).replace("|", " ") for value in row.values()] for row in rows]
-    write_text(markdown(list(rows[0]), cells) + "\n", Path("drill/kills.md"))
+    write_text(markdown_table(list(rows[0]), cells) + "\n", Path("drill/kills.md"))
     table = Table(*rows[0], title="kills and results")
     table.columns[-2].overflow = "fold"
     for row in rows:

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from scripts.tables import markdown as table
 from scripts.tables import mean_and_deviation
+from src.records.markdown import markdown_table
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -62,9 +62,9 @@ def by_beta(rows: Sequence[Row], model: str) -> str:
     return "\n\n".join(
         [
             f"**{model}**, utility: PQ of an image less beta for every layer, in points",
-            table(["beta", "best fixed exit", *policies], utilities),
+            markdown_table(["beta", "best fixed exit", *policies], utilities),
             f"**{model}**, how far from chance with the same exits (0) to the oracle (100)",
-            table(["beta", *policies], shares),
+            markdown_table(["beta", *policies], shares),
         ]
     )
 
@@ -78,7 +78,7 @@ def points(rows: Sequence[Row]) -> str:
         quality = mean_and_deviation([100 * row.quality for row in seeds])
         depth = mean_and_deviation([row.depth for row in seeds])
         lines.append([*key, quality, depth, f"{statistics.mean(row.gflops for row in seeds):.4f}"])
-    return table(["model", "exits", "beta", "PQ of an image", "layers", "GFLOPs"], lines)
+    return markdown_table(["model", "exits", "beta", "PQ of an image", "layers", "GFLOPs"], lines)
 
 
 def share(choices: dict[str, Row], policy: str) -> float:

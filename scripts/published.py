@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scripts.tables import markdown
 from src.config.build import sketch
 from src.config.command_line import configure
 from src.metrics.cost import Cost, Size, survey
+from src.records.markdown import markdown_table
 
 RUN, ECO = "released code, run", "ECO-M2F's code"
 ABSTRACT, TABLE_3 = "PRO-SCALE, abstract", "PRO-SCALE, table 3"  # the table as its reviews quote it
@@ -108,7 +108,7 @@ def main() -> None:
     rows = [row.cells() for row in [*parts(costs), *papers(costs), *savings(costs)]]
     header = ["model", "part", "theirs", "where it stands", "ours", "difference"]
     if arguments.markdown:
-        print(markdown(header, rows))
+        print(markdown_table(header, rows))
         return
     table = Table(box=SIMPLE, title="GMAC, published or of released code beside ours")
     for name in header:

@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.progress import track
 
-from scripts.tables import markdown
+from scripts.tables import of_rows
 from src.config.command_line import configure, quote_path
 from src.config.errors import MISTAKES, reason
 from src.config.saved_settings import with_saved
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_csv(rows, args.csv)
     except MISTAKES as error:
         sys.exit(f"error: {reason(error)}")
-    print(markdown([*rows[0]], [[spell(value) for value in row.values()] for row in rows]))
+    print(of_rows(rows))
 
 
 def scenes_of(settings: Sequence[str]) -> Scenes:
@@ -97,10 +97,6 @@ def as_tensors(answer: Answer) -> ImagePrediction:
         None if instances is None else Instances(*map(tensor, instances)),
         None if semantic is None else tensor(np.ascontiguousarray(semantic)),
     )
-
-
-def spell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
 """Markdown tables of results, and means over seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from src.records.markdown import markdown_table
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table without a newline at the end."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of the same names as a table in Markdown."""
+    return markdown_table([*rows[0]], [[spell(value) for value in row.values()] for row in rows])
+
+
+def spell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:

@@ -76,9 +76,9 @@ def measured_model(cfg: DictConfig) -> tuple[Path, LatencyTable]:
         for schedule, task in tasks_of(others, predictor)
         for one in contestants_of(cfg, schedule, task, predictor, stopwatch)
     ]
-    calls = {str(number): one.call for number, one in enumerate(found)}
+    calls = {number: one.call for number, one in enumerate(found)}
     seconds = take_turns(calls, stopwatch, cfg.rounds, WARM_UP, "timing")
-    timed = [(one.schedule, row_of(one, seconds[str(number)][PART])) for number, one in enumerate(found)]
+    timed = [(one.schedule, row_of(one, seconds[number][PART])) for number, one in enumerate(found)]
     table = LatencyTable(
         machine_of(predictor.fabric.device),
         f"torch {torch.__version__}",

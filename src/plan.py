@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from src.records.markdown import markdown_table
 from src.reporting.plan import Budget, candidates, choose, command, machine_of, rows
 from src.reporting.runs import find
 from src.system.atomic import write_json, write_text
@@ -137,15 +138,9 @@ def print_table(shown: Sequence[Mapping[str, Any]], title: str) -> None:
 
 def markdown(shown: Sequence[Mapping[str, Any]], title: str, choice: str, exports: str) -> str:
     """Return the plan as a page."""
-    names = header(shown[0])
     lines = [f"# {title}", "", f"Choice: {choice}", "", "```bash", exports, "```", ""]
     lines += ["", "`*` is on the Pareto set: nothing as cheap is as good.", ""]
-    lines += [
-        f"| {' | '.join(names)} |",
-        f"|{' --- |' * len(names)}",
-        *(f"| {' | '.join(cells(row))} |" for row in shown),
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, markdown_table(header(shown[0]), [*map(cells, shown)])]) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from src.exporting.runtime import this_machine
 from src.measure import measure
 from src.metrics.cost import count
 from src.predictor import Predictor
@@ -113,3 +114,9 @@ def test_mistakes_end_in_one_line(
     given = [argument.format(file=tmp_path / "file.json") for argument in arguments]
     first = [] if any(one.startswith("ckpt_path") for one in given) else [f"ckpt_path={checkpoint}"]
     assert said in error_line(capsys, lambda: command(measure, "measure", *first, *given))
+
+
+def test_an_export_and_torch_call_a_machine_the_same() -> None:
+    """Their programs share no code; tables of one machine would else stand under two names."""
+    threads = torch.get_num_threads()
+    assert this_machine(threads) == machine_of(torch.device("cpu"))

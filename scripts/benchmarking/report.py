@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.benchmarking.memory import Memory
 from scripts.benchmarking.plan import OURS, POST, THEIRS, Quartiles, Row, quartiles
-from scripts.tables import markdown
+from src.records.markdown import markdown_table
 from src.system.atomic import atomic_write, write_json, write_text
 
 PIXEL_DECODER = ["encoder", "rest of pixel decoder"]
@@ -53,7 +53,7 @@ class Section:
         header = ["", "ms / image", f"time / {first}", "images / s"]
         header += ["GMAC", f"GMAC / {first}", "time ratio / GMAC ratio"] * counted
         header += ["ms / image with post-processing", f"time / {first}"] * posts
-        return markdown(header, [self.total_cells(row, counted, posts) for row in self.rows.values()])
+        return markdown_table(header, [self.total_cells(row, counted, posts) for row in self.rows.values()])
 
     def total_cells(self, row: Row, counted: bool, posts: bool) -> list[str]:
         """Return the cells of a row of `totals`."""
@@ -84,7 +84,7 @@ class Section:
                 time, cost = row.time_ratio(other, parts), row.cost_ratio(other, parts)
                 cells += [f"{time.median:.3f}", f"{cost:.3f}", f"{time.median / cost:.2f}"]
             rows.append(cells)
-        return "Ratios of single parts, within our own models:\n\n" + markdown(header, rows)
+        return "Ratios of single parts, within our own models:\n\n" + markdown_table(header, rows)
 
     def parts(self) -> str:
         """Return milliseconds by part."""
@@ -95,7 +95,7 @@ class Section:
         for row in self.rows.values():
             times = [f"{1000 * quartiles(row.per_image([n])).median:.4g}" if n in row.seconds else "" for n in names]
             rows.append([label(row), *times])
-        return "ms by part:\n\n" + markdown(["", *names], rows)
+        return "ms by part:\n\n" + markdown_table(["", *names], rows)
 
 
 def label(row: Row) -> str:
@@ -112,7 +112,7 @@ def spread(values: Quartiles, scale: float = 1) -> str:
 def memory_text(peaks: Mapping[str, Sequence[Memory]]) -> str:
     """Return the tables of peak memory by part."""
     header = ["", "MiB before the first pass", "MiB at most", "difference"]
-    tables = [f"{part}:\n\n" + markdown(header, [one.cells() for one in some]) for part, some in peaks.items()]
+    tables = [f"{part}:\n\n" + markdown_table(header, [one.cells() for one in some]) for part, some in peaks.items()]
     return "\n\n".join(["## Memory, each in a process of its own", *tables]) if peaks else ""
 
 

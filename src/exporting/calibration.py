@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.exporting.quantising import quantised, watched
+from src.exporting.session import Session
 from src.exporting.tracing import Shape
 
 TRUNK = "trunk"  # the graph whose outputs the others take
@@ -73,7 +74,6 @@ class Watch:
 
     def __init__(self, graph: Any):
         import onnx
-        import onnxruntime
 
         model = onnx.ModelProto()
         model.CopyFrom(graph)
@@ -86,20 +86,16 @@ class Watch:
                 model.graph.output.append(
                     onnx.helper.make_tensor_value_info(f"{name}/{kind}", onnx.TensorProto.FLOAT, [])
                 )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = Session(model.SerializeToString())
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of the graph for inputs by name."""
-        given = self.session.run(None, {one.name: values[one.name] for one in self.session.get_inputs()})
-        limits = iter(given[len(self.outputs) :])
-        for name, low, high in zip(self.names, limits, limits, strict=True):
+        given = self.session(**values)
+        for name in self.names:
+            low, high = (float(given[f"{name}/{kind}"]) for kind in ("ReduceMin", "ReduceMax"))
             before = self.ranges.get(name, (0.0, 0.0))
-            self.ranges[name] = (min(before[0], float(low)), max(before[1], float(high)))
-        return dict(zip(self.outputs, given, strict=False))
+            self.ranges[name] = (min(before[0], low), max(before[1], high))
+        return {name: given[name] for name in self.outputs}
 
 
 def strongest(class_logits: Tensor, mask_logits: Tensor) -> Tensor:

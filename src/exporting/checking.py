@@ -3,7 +3,7 @@
 Letters: B images, H x W their pixels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from src.exporting.calibration import Shown, strongest
 from src.exporting.graphs import ANSWERS
+from src.exporting.session import Session
 from src.exporting.tracing import Shape
 from src.models.gate import Seen
 from src.models.mask2former import Mask2Former
@@ -40,22 +41,6 @@ class Check(NamedTuple):
         return float(np.max([self.class_logits, self.mask_logits, self.scores or 0.0]))
 
 
-class Session:
-    """An ONNX file in onnxruntime, on a CPU."""
-
-    def __init__(self, file: Path):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self.names = [one.name for one in self.session.get_outputs()]
-
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        taken = {one.name: inputs[one.name] for one in self.session.get_inputs()}
-        return dict(zip(self.names, self.session.run(None, taken), strict=True))
-
-
 def tried(shape: Shape) -> list[tuple[int, tuple[int, int]]]:
     """The numbers of images and the sizes that graphs of a shape are checked with."""
     sizes = SIZES if shape.size is None else [shape.size]
@@ -71,24 +56,41 @@ def noise(batch: int, size: Sequence[int], seed: int = 0) -> Tensor:
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") + 0.3 * fine
 
 
+class Chains:
+    """The files of each exit, which run one after the other; exits may share the first ones."""
+
+    def __init__(self, files: Mapping[int, Sequence[Path]]):
+        self.files = files
+        self.sessions = {file: Session(file) for chain in files.values() for file in chain}
+
+    def __call__(self, images: Tensor) -> dict[int, dict[str, np.ndarray]]:
+        """All outputs by name of the files of each exit, for normalised images (B, 3, H, W). No file runs twice."""
+        given: dict[Path, dict[str, np.ndarray]] = {}
+        found = {}
+        for exit_, chain in self.files.items():
+            values = {"images": images.numpy()}
+            for file in chain:
+                if file not in given:
+                    given[file] = self.sessions[file](**values)
+                values |= given[file]
+            found[exit_] = values
+        return found
+
+
 @torch.no_grad()
 def check(
-    model: Mask2Former, exits: Sequence[int], files: dict[int, list[Path]], shape: Shape, gated: bool = False
+    model: Mask2Former, exits: Sequence[int], files: Mapping[int, Sequence[Path]], shape: Shape, gated: bool = False
 ) -> list[Check]:
     """The differences of each exit's files, which run one after the other, from the model, in all sizes tried.
 
     `gated`: the files give scores of the model's gate, too.
     """
-    sessions: dict[Path, Session] = {file: Session(file) for chain in files.values() for file in chain}
-    found = []
+    chains, found = Chains(files), []
     for batch, size in tried(shape):
         images = noise(batch, size)
         expected: dict[int, Any] = model(images, exits=list(exits), last_only=True)
         wanted = scores_of(model, images) if gated else None
-        for exit_ in exits:
-            values = {"images": images.numpy()}
-            for file in files[exit_]:
-                values |= sessions[file](**values)
+        for exit_, values in chains(images).items():
             classes, masks = (
                 float(np.abs(values[name] - one.numpy()).max())
                 for name, one in zip(ANSWERS, expected[exit_][0], strict=True)
@@ -102,26 +104,20 @@ def check(
 def compare(
     model: Mask2Former,
     exits: Sequence[int],
-    files: dict[int, list[Path]],
+    files: Mapping[int, Sequence[Path]],
     shown: Iterable[Shown],
     gated: bool = False,
 ) -> list[Check]:
     """The differences of each exit's files from the model on real images, as `check`. `size` is that of the largest."""
-    sessions: dict[Path, Session] = {file: Session(file) for chain in files.values() for file in chain}
+    chains = Chains(files)
     found: dict[int, list[Compared]] = {exit_: [] for exit_ in exits}
     sizes, batch = [], 1
     for images, (height, width) in shown:
         expected: dict[int, Any] = model(images, exits=list(exits), last_only=True)
         wanted = scores_of(model, images) if gated else None
         sizes.append((images.shape[-2], images.shape[-1]))
-        batch, given = len(images), dict[Path, dict[str, np.ndarray]]()
-        for exit_ in exits:
-            values = {"images": images.numpy()}
-            for file in files[exit_]:
-                if file not in given:
-                    given[file] = sessions[file](**values)
-                values |= given[file]
-            inside = (..., slice(-(-height // 4)), slice(-(-width // 4)))
+        batch, inside = len(images), (..., slice(-(-height // 4)), slice(-(-width // 4)))
+        for exit_, values in chains(images).items():
             found[exit_].append(compared(values, expected[exit_][0], wanted, inside))
     size = max(sizes, key=lambda one: one[0] * one[1])
     return [Check(exit_, size, batch, *summary(of_exit)) for exit_, of_exit in found.items()]

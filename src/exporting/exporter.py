@@ -138,8 +138,7 @@ class Exporter:
                 self.beta,
                 self.image_size,
             )
-            if RUNTIME.is_file():
-                shutil.copyfile(RUNTIME, folder / "runtime.py")
+            shutil.copyfile(RUNTIME, folder / RUNTIME.name)
             content = manifest.content()
             write_text(model_card(content), folder / "README.md")
             write_json(content | {"files": listed(folder)}, folder / MANIFEST)

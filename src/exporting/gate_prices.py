@@ -14,19 +14,8 @@ from src.tasks.gate_targets import TARGETS, Rows, Target
 from src.tasks.gated_evaluation import OWN, read_gate
 
 STEPS = 64  # prices in the table, beside those of betas
-BETAS = (
-    0.0,
-    1e-4,
-    2e-4,
-    5e-4,
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-)  # whose prices are listed, beside the trained one
+# Betas whose prices are listed, beside the trained one.
+BETAS = (0.0, 1e-4, 2e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 def gate_entry(source: str | None, model: Mask2Former, beta: float | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from src.records.markdown import markdown_table
+
 SHOWN = 200  # classes that the card names
 
 
@@ -67,17 +69,16 @@ def how_to_run(manifest: Mapping[str, Any]) -> str:
 def costs(manifest: Mapping[str, Any]) -> str:
     """A row for each exit, a column for each size."""
     sizes = manifest["costs"]
-    rows = [["exit", *("{}x{}".format(*one["size"]) for one in sizes)], ["---:"] * (1 + len(sizes))]
-    rows += [[str(exit_), *(f"{one['gflops'][str(exit_)]:.4g}" for one in sizes)] for exit_ in manifest["exits"]]
-    return "## Cost in GMAC (1e9 multiply-adds)\n\n" + table(rows)
+    header = ["exit", *("{}x{}".format(*one["size"]) for one in sizes)]
+    rows = [[str(exit_), *(f"{one['gflops'][str(exit_)]:.4g}" for one in sizes)] for exit_ in manifest["exits"]]
+    return "## Cost in GMAC (1e9 multiply-adds)\n\n" + numbers(header, rows)
 
 
 def checks(manifest: Mapping[str, Any]) -> str:
     """How far the files are from the network in torch."""
     checked = manifest["checked"]
     real = any(one.get("changed") is not None for one in checked)  # on real images, as int8 is
-    rows = [["exit", "images", "class logits", "mask logits", *["means", "pixels of other class"] * real]]
-    rows.append(["---:"] * len(rows[0]))
+    header, rows = ["exit", "images", "class logits", "mask logits", *["means", "pixels of other class"] * real], []
     for one in checked:
         cells = [str(one["exit"]), "{} x {}x{}".format(one["batch"], *one["size"])]
         cells += [f"{one['class_logits']:.1e}", f"{one['mask_logits']:.1e}"]
@@ -87,7 +88,7 @@ def checks(manifest: Mapping[str, Any]) -> str:
     versions, shown = manifest["versions"], "on the images of the calibration" if real else "on noise"
     return (
         f"## Largest differences from torch\n\nonnxruntime {versions['onnxruntime']} against torch "
-        f"{versions['torch']}, {shown}.\n\n{table(rows)}"
+        f"{versions['torch']}, {shown}.\n\n{numbers(header, rows)}"
     )
 
 
@@ -107,5 +108,6 @@ def licence(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def table(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def numbers(header: list[str], rows: list[list[str]]) -> str:
+    """A table whose columns are numbers."""
+    return markdown_table(header, rows, ["---:"] * len(header))

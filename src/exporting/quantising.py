@@ -143,8 +143,8 @@ class Quantised:
     def round(self, name: str) -> str:
         """The name of the rounded form of a tensor, which is added if it is not there yet."""
         if name not in self.rounded:
-            scale, zero = (self.constant(f"{name}/{what}", value) for what, value in
-                           zip(("scale", "zero"), self.scales[name], strict=True))  # fmt: skip
+            step, nothing = self.scales[name]
+            scale, zero = self.constant(f"{name}/scale", step), self.constant(f"{name}/zero", nothing)
             steps, self.rounded[name] = f"{name}/steps", f"{name}/rounded"
             make = self.helper.make_node
             self.graph.node.append(make("QuantizeLinear", [name, scale, zero], [steps], steps))

@@ -7,19 +7,11 @@ from typing import Any
 
 import numpy as np
 
+# Operators that compute weights from weights.
 OF_WEIGHTS = (
-    "Add",
-    "Cast",
-    "Mul",
-    "Reciprocal",
-    "Reshape",
-    "Slice",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-)  # operators that compute weights from weights
+    *("Add", "Cast", "Mul", "Reciprocal", "Reshape", "Slice"),
+    *("Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+)
 MULTIPLYING = ("Conv", "Gemm", "MatMul")
 WEIGHTS = "weights"  # key of the names of a node's weights in its metadata
 

@@ -8,6 +8,7 @@ from src.judging.session import Answered, Answers
 from src.metrics.bootstrap import Estimate
 from src.metrics.judgement import Judgement
 from src.metrics.verdict import spell
+from src.records.markdown import markdown_table
 
 UNKNOWN = "unknown"
 SIDE_BY_SIDE = 3  # judgements of a table on the terminal
@@ -83,23 +84,23 @@ def markdown(answers: Answers) -> str:
         f"- **{subject(one)}: {one.judgement.verdict.answer}.** {one.judgement.verdict.why}" for one in answers.answers
     ]
     lines += [f"- {remark}" for remark in answers.remarks]
-    lines += ["", *markdown_table(header(answers), [cells(one, shown(answers)) for one in answers.answers])]
+    lines += ["", numbers(header(answers), [cells(one, shown(answers)) for one in answers.answers])]
     lines += ["", f"{CAPTION}; {question.resamples} resamples, seed {question.seed}, worth {question.worth:g}."]
     if question.again is None:
         lines += ["", "The noise ceiling is unknown without a second measurement: the oracle's lead is an upper bound."]
     for one in answers.answers:
-        lines += ["", f"## {subject(one)}", "", *policies(one.judgement)]
+        lines += ["", f"## {subject(one)}", "", policies(one.judgement)]
     lines += ["", "![quality against GFLOPs](judge.png)", ""]
     return "\n".join(lines)
 
 
-def policies(judged: Judgement) -> list[str]:
+def policies(judged: Judgement) -> str:
     """Return the results of all policies as Markdown."""
     rows = [
         [name, spell(one["quality"]), spell(one["utility"]), spell(one["gflops"], ".5g"), share(judged, name)]
         for name, one in judged.policies.items()
     ]
-    return markdown_table(["policy", "quality", "utility", "GFLOPs", "the gate's share"], rows)
+    return numbers(["policy", "quality", "utility", "GFLOPs", "the gate's share"], rows)
 
 
 def share(judged: Judgement, policy: str) -> str:
@@ -108,10 +109,9 @@ def share(judged: Judgement, policy: str) -> str:
     return f"{100 * judged.taken[int(depth)]:.1f} %" if policy.startswith("exit") and judged.taken else ""
 
 
-def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; all columns but the first are numbers."""
-    rule = ["---", *["---:"] * (len(names) - 1)]
-    return [f"| {' | '.join(one)} |" for one in (names, rule, *rows)]
+def numbers(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; all columns but the first are numbers."""
+    return markdown_table(names, rows, ["---", *["---:"] * (len(names) - 1)])
 
 
 def interval(one: Estimate) -> tuple[float, float]:

@@ -85,9 +85,8 @@ class Backbone(nn.Module):
             raise ValueError(f"frozen_stages={stages}: expected 0 to {len(STRIDES)}, one for each stride of {STRIDES}")
         if stages:
             ends = self.body.feature_info.module_name()[self.picked[stages - 1]].replace(".", "_") + "_"
-            names = [
-                name.replace(".", "_") for name, _ in self.body.named_parameters()
-            ]  # in the order in which they run
+            # in the order in which they run
+            names = [name.replace(".", "_") for name, _ in self.body.named_parameters()]
             count = max(place for place, name in enumerate(names, 1) if name.startswith(ends))
             for parameter in islice(self.body.parameters(), count):
                 parameter.requires_grad_(False)

@@ -85,14 +85,14 @@ class Stopwatch:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], None]], stopwatch: Stopwatch, rounds: int, warm_up: int, title: str
-) -> dict[str, Seconds]:
+    calls: Mapping[Way, Callable[[], None]], stopwatch: Stopwatch, rounds: int, warm_up: int, title: str
+) -> dict[Way, Seconds]:
     """Return the seconds of each call by part, one number for each round.
 
     In a round every call has one turn, in an order that changes: load of other programs affects all alike, and numbers
     of one round can be compared.
     """
-    seconds: dict[str, Seconds] = {name: {} for name in calls}
+    seconds: dict[Way, Seconds] = {name: {} for name in calls}
     chance = random.Random(0)
     turns = [
         (place, name) for place in range(-warm_up, rounds) for name in chance.sample(list(calls), len(calls))

@@ -138,9 +138,11 @@ class PredictionTask(GatedEvaluation):
         First in GFLOPs, then in the unit of the budget, in which each view counts by itself.
         """
         views = [self.cost_of(resize.resized(*size), pixels) for resize in self.resizes]
-        gflops, spent = ([(1 + self.mirror) * sum(exits) for exits in zip(*of_views, strict=True)]
-                         for of_views in (views, self.spent(views)))  # fmt: skip
-        return gflops, spent
+        return self.summed(views), self.summed(self.spent(views))
+
+    def summed(self, views: Sequence[Sequence[float]]) -> list[float]:
+        """Return the sum over the scales of what one view costs at each exit; mirrored views cost the same again."""
+        return [(1 + self.mirror) * sum(exits) for exits in zip(*views, strict=True)]
 
     def within(self, spent: list[float]) -> int:
         """Return the deepest exit within the budget; without a budget, the exit of the settings."""

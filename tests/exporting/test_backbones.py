@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.exporting.checking import Session, noise
+from src.exporting.checking import noise
 from src.exporting.exporter import Exporter
 from src.exporting.graphs import Part
 from src.exporting.joining import joined
+from src.exporting.session import Session
 from src.exporting.tracing import Shape, trace
 from src.models.backbone import Backbone
 

@@ -10,10 +10,11 @@ import onnx
 import pytest
 import torch
 
-from src.exporting.checking import Check, Session, check, noise, refuse_wrong, scores_of
+from src.exporting.checking import Check, check, noise, refuse_wrong, scores_of
 from src.exporting.exporter import Traced, chains
 from src.exporting.graphs import ANSWERS, LEVELS, parts_of
 from src.exporting.onnx_files import WeightsFile
+from src.exporting.session import Session
 from src.exporting.tracing import Shape
 from tests.exporting.made_up import look_back, model_of
 from tests.helpers import ROOT

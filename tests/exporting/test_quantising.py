@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from src.exporting.calibration import Watch
-from src.exporting.checking import Session
 from src.exporting.onnx_files import WeightsFile
 from src.exporting.quantising import KEPT, products, quantised, stays_float
+from src.exporting.session import Session
 from src.exporting.weights_of_products import WEIGHTS
 
 generator = np.random.default_rng(0)
