@@ -24,8 +24,8 @@ from src.config.command_line import CONF, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides
 from src.predictor import Predictor
-from src.records.latency_table import LATENCY_FILE, LatencyTable, Row, latency_file, read, table_of, update
-from src.system.machine import PRECISIONS, machine_of
+from src.records.latency_table import LATENCY_FILE, PRECISIONS, LatencyTable, Row, latency_file, read, table_of, update
+from src.system.machine import machine_of
 from src.system.stopwatch import Stopwatch, take_turns
 
 WARM_UP = 3  # rounds that are not kept

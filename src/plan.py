@@ -20,7 +20,8 @@ SETTINGS = ("budget_ms", "budget_gflops", "machine", "out")
 EPILOG = """
 RUNS are run folders, sweep folders, or folders above them, of trainings and evaluations: one for each model, gate and
 input size to choose from, scored on the same images. Times come from the latency.json of src.measure in the run folder
-of a checkpoint; a gate's from exits.csv.
+of a checkpoint; a gate's from exits.csv. Exports take part once they are scored: python -m scripts.score_export
+FOLDER ckpt_path=FILE --out runs/exports, and python -m src.measure export=FOLDER.
 
   python -m src.plan runs budget_ms=40                       the best in 40 ms per image, on average
   python -m src.plan runs eco budget_gflops=60 out=plan      without times; writes plan/plan.md and plan/plan.json
@@ -30,8 +31,8 @@ of a checkpoint; a gate's from exits.csv.
   machine=NAME                      whose times count, or a part of its name; not needed if there is one
   out=FOLDER                        gets plan.md and plan.json
 
-Prints all candidates, marks the Pareto set, and ends with the command that exports the choice. Exits with status 2 if
-nothing is within the budget.
+Prints all candidates, marks the Pareto set, and ends with the command that exports the choice, or that runs it if it is
+an export. Exits with status 2 if nothing is within the budget.
 """
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m src.plan",
         usage="%(prog)s RUNS... budget_ms=N",
-        description="Choose what to deploy: model, schedule, exit or gate, and input size.",
+        description="Choose what to deploy: model, schedule, exit or gate, input size and precision.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

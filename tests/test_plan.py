@@ -92,7 +92,7 @@ def test_the_best_within_the_budget(
     assert typed[:3] == ["python", "-m", "src.export"]
     assert {word.format(runs=runs) for word in words} <= set(typed)
     assert not [word for word in typed if "experiment" in word]  # the checkpoint has its own
-    assert content["machine"] == f"{MACHINE} (torch, float32)"
+    assert content["machine"] == MACHINE
     assert content["command"] in capsys.readouterr().out
     assert content["command"] in (tmp_path / "plan/plan.md").read_text()
 

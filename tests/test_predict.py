@@ -335,6 +335,8 @@ def test_a_budget_in_milliseconds_goes_by_the_table(checkpoint: Path, photos: Pa
         answers = load(checkpoint, f"budget_ms={100 * budget}", f"latency={file}", *more)(files(photos))
         assert len({answer.exit for answer in answers}) > 1
         same(answers, expected)
+        assert [answer.ms for answer in answers] == pytest.approx([100 * answer.gflops for answer in answers])
+        assert {answer.ms for answer in expected} == {None}
 
 
 def test_a_gate_that_no_image_may_exceed(checkpoint: Path, photos: Path) -> None:

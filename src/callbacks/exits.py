@@ -10,7 +10,7 @@ from src.records.csv_file import write_csv
 
 
 class ExitList(Callback):
-    """Writes id, name, exit and GFLOPs of every image for which a gate chose the exit.
+    """Writes id, name, exit, GFLOPs and, with a budget of milliseconds, ms of every image whose exit a gate chose.
 
     Args:
         file: a CSV file.
@@ -18,12 +18,13 @@ class ExitList(Callback):
 
     def __init__(self, file: str):
         self.file = Path(file)
-        self.rows: list[tuple[int, str, int, float]] = []
+        self.rows: list[tuple[int, str, int, float, float | None]] = []
 
     def on_validation_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep the rows of one batch; without a gate there are none."""
-        exits = [answer.exit for answer in outputs["answers"]]
-        self.rows += zip(batch.image_ids, batch.names, exits, outputs.get("gflops", []), strict=False)
+        if "gflops" in outputs:
+            of_images = zip(batch.image_ids, batch.names, outputs["answers"], strict=True)
+            self.rows += [(id_, name, answer.exit, answer.gflops, answer.ms) for id_, name, answer in of_images]
 
     def on_validation_end(self, trainer: Trainer, task: Any) -> None:
         """Write the rows of all processes."""
@@ -34,5 +35,5 @@ class ExitList(Callback):
         rows = sorted(row for part in parts for row in part)
         self.rows = []
         if rows and trainer.is_global_zero:
-            names = ("image_id", "name", "exit", "gflops")
+            names = ("image_id", "name", "exit", "gflops", "ms")
             write_csv([dict(zip(names, row, strict=True)) for row in rows], self.file)

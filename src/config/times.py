@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from src.records.latency_table import MEASURES, find, latency_file, read
-from src.system.machine import PRECISIONS, machine_of
+from src.records.latency_table import MEASURES, PRECISIONS, find, latency_file, read
+from src.system.machine import machine_of
 
 
 def times_for(cfg: DictConfig, device: torch.device, precision: str, parent: str | None = None) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Budget(NamedTuple):
         columns = [self.times.milliseconds(depth, gflops[:, i].cpu().numpy()) for i, depth in enumerate(exits)]
         return torch.stack([torch.from_numpy(column) for column in columns], 1).to(gflops.device)
 
+    def milliseconds(self, exit: int, gflops: float) -> float | None:
+        """Return the time of an image at an exit; None if the unit is GFLOPs."""
+        return None if self.times is None else float(self.times.milliseconds(exit, gflops))
+
     def affords(self, costs: Sequence[float], exits: Sequence[int]) -> list[bool]:
         """Return for each exit whether an image may take it, by its costs (E,) in the budget's unit.
 

@@ -50,7 +50,7 @@ class PredictionWriter:
     def __enter__(self) -> "PredictionWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.exits = self.growing("exits.csv", newline="")
-        self.row(("image_id", "name", "file", "exit", "gflops"))
+        self.row(("image_id", "name", "file", "exit", "gflops", "ms"))
         return self
 
     def __exit__(self, *raised: Any) -> None:
@@ -83,7 +83,7 @@ class PredictionWriter:
             results = self.listing("boxes.json", "[", "]")
             for entry in boxes(shot.image_id, answer.boxes, self.categories):
                 results.append(entry)
-        self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops))
+        self.row((shot.image_id, shot.name, shot.file, answer.exit, answer.gflops, answer.ms))
 
     def row(self, values: Sequence[object]) -> None:
         """Append a row to exits.csv."""

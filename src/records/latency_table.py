@@ -20,6 +20,7 @@ from src.system.atomic import write_json
 
 LATENCY_FILE, VERSION = "latency.json", 1
 MEASURES = "python -m src.measure ckpt_path=FILE"
+PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # as Lightning spells them
 KINDS = ("machine", "runtime", "precision", "measured")  # texts that say what a table is of
 
 

@@ -1,4 +1,4 @@
-"""Milliseconds of what a run scored, from the latency.json of its model: of every table, at every exit and the gate."""
+"""Milliseconds of what a run scored, by machine, from the latency.json of its model: at every exit and of the gate."""
 
 import csv
 import statistics
@@ -6,34 +6,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.records.latency_table import LATENCY_FILE, LatencyTable, latency_file, read
+from src.records.latency_table import LATENCY_FILE, PRECISIONS, LatencyTable, latency_file, read
 
-Times = dict[str, dict[str, float]]  # milliseconds by table and policy
+Times = dict[str, dict[str, float]]  # milliseconds by machine and policy
 
 
 def times_of(folder: Path, scores: Mapping[str, Mapping[str, float]], settings: Mapping[str, Any]) -> Times:
-    """Return the mean milliseconds of an image by table, as `label` has it, and policy; empty without latency.json.
+    """Return the mean milliseconds of an image by machine and policy; empty without latency.json.
 
-    An exit takes what the table says for its mean cost; a gate takes the mean over the images of exits.csv.
+    An exit takes what the table says for its mean cost; a gate takes the mean over the images of exits.csv. Of a
+    machine's tables the newest in the precision that the run was scored in counts.
     Raises ValueError for a damaged file.
     """
     file = file_of(folder, settings)
     tables = [] if file is None or not file.is_file() else read(file)
+    precision = precision_of(settings)
+    tables = [table for table in tables if precision in (None, table.precision)]
     left = exits_of(folder) if tables and "gate" in scores else []
     found: Times = {}
-    for table in sorted(tables, key=lambda one: one.measured):  # of two with a label, the newer one counts
-        found[label(table)] = {
+    for table in sorted(tables, key=lambda one: one.measured):
+        found[table.machine] = {
             policy: time
             for policy, row in scores.items()
             if (time := milliseconds(table, policy, row, left)) is not None
         }
-    return {name: times for name, times in found.items() if times}
+    return {machine: times for machine, times in found.items() if times}
 
 
-def label(table: LatencyTable) -> str:
-    """Return machine, runtime and precision as one text."""
-    machine, runtime, precision = table.key
-    return f"{machine} ({runtime}, {precision})"
+def precision_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the precision that a run was scored in: of an export or as Lightning was told; None if it chose itself."""
+    return settings.get("precision") or PRECISIONS.get(str(settings.get("trainer.precision")))
 
 
 def file_of(folder: Path, settings: Mapping[str, Any]) -> Path | None:

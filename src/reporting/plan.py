@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.records.scores import SCORES_FILE, pareto_front
+from src.reporting.latency import precision_of
 from src.reporting.points import ATTAINABLE, measure, panels
 from src.reporting.runs import Run
 
@@ -38,11 +39,22 @@ class Candidate(NamedTuple):
         return float(beta) if self.policy == "gate" and beta is not None else None
 
     @property
+    def depth(self) -> str:
+        """The depth of a fixed exit."""
+        return self.policy.removeprefix("exit")
+
+    @property
     def left_at(self) -> str:
         """Where images leave, in words."""
         if self.policy != "gate":
-            return f"exit {self.policy.removeprefix('exit')}"
+            return f"exit {self.depth}"
         return "gate" if self.beta is None else f"gate, beta {self.beta:g}"
+
+    @property
+    def runs_in(self) -> str:
+        """What runs it, and in which precision; only the former where torch chose the precision itself."""
+        values = self.run.settings.values
+        return ", ".join(filter(None, ("onnxruntime" if values.get("export") else "torch", precision_of(values))))
 
     @property
     def schedule(self) -> str:
@@ -130,8 +142,13 @@ def choose(found: Sequence[Candidate], budget: Budget) -> Candidate:
 
 
 def command(one: Candidate, budget: Budget) -> str:
-    """Return the command line that exports a candidate."""
+    """Return the command line that exports a candidate, or that runs it if it is an export."""
     values, given = one.run.settings.values, one.run.settings.overrides
+    if exported := values.get("export"):
+        choice = (
+            f"--{budget.setting.replace('_', '-')}={budget.limit:g}" if one.policy == "gate" else f"--exit={one.depth}"
+        )
+        return shlex.join(["python", f"{exported}/runtime.py", "photos", choice])
     if scored := values.get("ckpt_path"):
         words = [f"ckpt_path={scored}", *(override for override in given if override.lstrip("+").startswith(RESIZE))]
     elif trained := checkpoint_in(one.run.folder):
@@ -141,7 +158,7 @@ def command(one: Candidate, budget: Budget) -> str:
     if one.policy == "gate":
         words += [f"gate={values.get('gate')}", f"{budget.setting}={budget.limit:g}"]
     else:
-        words.append(f"exits=[{one.policy.removeprefix('exit')}]")
+        words.append(f"exits=[{one.depth}]")
     return shlex.join(["python", "-m", "src.export", *words, "out=export"])
 
 
@@ -159,6 +176,7 @@ def rows(found: Sequence[Candidate], quality: str, budget: Budget, chosen: Candi
         {
             "run": str(one.run.folder),
             "schedule": one.schedule,
+            "runs in": one.runs_in,
             "short, long side": one.size,
             "leaves at": one.left_at,
             quality: one.quality,

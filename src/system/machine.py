@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # as Lightning spells them
-
 
 def machine_of(device: torch.device) -> str:
     """Return, for example, "x86_64, AMD EPYC 7B13, 2 threads", or the name of the GPU; never a host name."""

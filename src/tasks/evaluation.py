@@ -25,6 +25,7 @@ class ImagePrediction(NamedTuple):
     semantic: Tensor | None = None  # (H, W) class index
     exit: int | None = None  # number of encoder layers
     gflops: float | None = None  # cost in GMAC
+    ms: float | None = None  # what the measured times say for this cost; known with `budget_ms`
     size: tuple[int, int] | None = None  # (height, width) of the image; the maps may be smaller
     boxes: Boxes | None = None  # in pixels of the image
 

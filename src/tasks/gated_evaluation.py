@@ -15,6 +15,7 @@ from src.models.gate import Gate
 from src.models.model import Model
 from src.records.scores import SHARE
 from src.tasks.base import EvaluationTask
+from src.tasks.evaluation import ImagePrediction
 from src.tasks.gate_checkpoint import GateCheckpoint, expect_one
 from src.tasks.gate_targets import TARGETS, Lines, Rows
 from src.weights.checkpoint import fingerprint
@@ -112,7 +113,14 @@ class GatedEvaluation(EvaluationTask):
         for name, mean in self.means.items():
             of_images = exits if name == "depth" else [float(name == f"{SHARE}{depth}") for depth in exits]
             mean.update(torch.tensor(of_images, dtype=torch.float32, device=self.device))
-        return {**outputs, "gflops": [answer.gflops for answer in outputs["answers"]]}
+        answers = [self.timed(answer) for answer in outputs["answers"]]
+        return {"answers": answers, "gflops": [answer.gflops for answer in answers]}
+
+    def timed(self, answer: ImagePrediction) -> ImagePrediction:
+        """Return a prediction with its milliseconds, if there is a budget of these."""
+        if self.budget is None or answer.exit is None or answer.gflops is None:
+            return answer
+        return answer._replace(ms=self.budget.milliseconds(answer.exit, answer.gflops))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/pq/gate`, and with it the mean depth and the share of images at every exit."""

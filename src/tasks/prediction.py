@@ -125,7 +125,8 @@ class PredictionTask(GatedEvaluation):
         prediction, frame = merge_views(views, request.frame)
         height, width = request.size
         cost = request.costs[self.cost_of.exits.index(depth)]
-        return self.evaluation.answer(prediction, 0, frame)._replace(exit=depth, gflops=cost, size=(height, width))
+        answer = self.evaluation.answer(prediction, 0, frame)
+        return self.timed(answer._replace(exit=depth, gflops=cost, size=(height, width)))
 
     def whole(self, answer: ImagePrediction) -> ImagePrediction:
         """Enlarge a prediction to the size of its image."""

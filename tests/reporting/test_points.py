@@ -173,7 +173,21 @@ def test_times_of_a_table_are_drawn_beside_those_of_the_run(tmp_path: Path) -> N
     update(run / "latency.json", LatencyTable("a GPU", "torch 2.9", "float32", "2026-11-27", rows))
     (panel,) = panels_in(tmp_path)
     timed = panel.timed()
-    assert list(timed) == ["CPU, 2 cores", "a GPU (torch, float32)"]
+    assert list(timed) == ["CPU, 2 cores", "a GPU"]
     at = {name: [point.at for point in one.points] for name, one in timed.items()}
-    assert at == {"CPU, 2 cores": [(3, 71), (6, 72)], "a GPU (torch, float32)": [(10, 71), (40, 72)]}
-    assert [point.paces() for point in timed["a GPU (torch, float32)"].points] == [[0.25], [1.0]]
+    assert at == {"CPU, 2 cores": [(3, 71), (6, 72)], "a GPU": [(10, 71), (40, 72)]}
+    assert [point.paces() for point in timed["a GPU"].points] == [[0.25], [1.0]]
+
+
+def test_times_are_those_of_the_precision_that_was_scored(tmp_path: Path) -> None:
+    """A run in bfloat16 has the times of bfloat16, though those of float32 are newer; without any it has none."""
+    for name, precision in (("float", "32-true"), ("half", "bf16-mixed"), ("other", "16-mixed")):
+        run = write_model(tmp_path / name)
+        with (run / ".hydra/config.yaml").open("a") as config:
+            config.write(f"trainer:\n  precision: {precision}\n")
+        for kind, ms, day in (("bfloat16", 5.0, "2026-11-26"), ("float32", 9.0, "2026-11-27")):
+            rows = [Row((96, 96), depth, 1.0, ms, ms, ms, 3) for depth in (1, 2)]
+            update(run / "latency.json", LatencyTable("a GPU", "torch 2.9", kind, day, rows))
+    runs, _ = find([tmp_path])
+    times = {run.folder.name: run.times.get("a GPU", {}).get("exit2") for run in runs}
+    assert times == {"float": pytest.approx(9.0), "half": pytest.approx(5.0), "other": None}

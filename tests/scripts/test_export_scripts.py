@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from scripts import benchmark_export
+from scripts.score_export import keep as keep_scores
 from scripts.score_export import scored
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample, Truth
 from src.exporting.runtime import Router, keep, measure
+from src.reporting.plan import Budget, candidates, choose, command, machine_of
+from src.reporting.runs import find
 from tests.exporting.tiny_export import EXITS, write_export
 
 NAMES = ("cat", "sky", "dog", "sea")
@@ -44,12 +48,32 @@ class Answered(Scenes):
 def test_an_exit_scores_as_what_it_finds(tmp_path: Path) -> None:
     """Where the truth is what exit 2 finds, it alone is perfect; the gate has a row too, and costs are its own."""
     folder = write_export(tmp_path / "tiny")
-    rows = {row["left at"]: row for row in scored(folder, Answered(folder, 2), None, 1)}
+    rows = {policy.name: policy.row(folder) for policy in scored(folder, Answered(folder, 2), None, 1)}
     assert list(rows) == ["exit1", "exit2", "exit3", "gate"]
     assert rows["exit2"]["pq"] == pytest.approx(100)
     assert rows["exit1"]["pq"] < 99
     assert rows["exit1"]["GFLOPs"] < rows["exit2"]["GFLOPs"] < rows["exit3"]["GFLOPs"]
     assert {row["images"] for row in rows.values()} == {4}
+
+
+def test_a_scored_export_is_planned_and_reported_like_a_run(tmp_path: Path) -> None:
+    """By its own times and precision; what is chosen is run, since it is exported already."""
+    folder = write_export(tmp_path / "tiny")
+    policies = list(scored(folder, Answered(folder, 2), None, 1))
+    cfg = OmegaConf.create({"name": "tiny", "data": {"val": {"_target_": "src.data.shapes.Shapes"}}, "trainer": {}})
+    keep_scores(policies, tmp_path / "runs/tiny", folder, cfg, ["data=shapes"], 4)
+    keep(measure(folder, None, 2, 1), folder)
+    runs, skipped = find([tmp_path / "runs"])
+    assert not skipped
+    assert {*runs[0].scores} == {"exit1", "exit2", "exit3", "gate"}
+    assert "4 of its batches" in runs[0].settings.data_set()
+    _, found = candidates(runs, machine_of(runs, None))
+    chosen = choose(found, Budget("budget_gflops", 1e9))
+    assert (chosen.left_at, chosen.runs_in, chosen.quality) == ("exit 2", "onnxruntime, float32", pytest.approx(100))
+    assert all(one.ms is not None for one in found)
+    assert command(chosen, Budget("budget_ms", 9)) == f"python {folder}/runtime.py photos --exit=2"
+    gate = next(one for one in found if one.policy == "gate")
+    assert command(gate, Budget("budget_ms", 9)) == f"python {folder}/runtime.py photos --budget-ms=9"
 
 
 def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
