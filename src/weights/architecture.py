@@ -55,7 +55,7 @@ class Architecture(NamedTuple):
         return "transformers" if self.method == "Mask2Former" else None
 
     def settings(self) -> dict[str, Any]:
-        """Overrides that configure this model (see `is_choice`)."""
+        """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
         settings = {
             "model": "mask2former",
             "model/backbone": self.backbone,
@@ -63,7 +63,6 @@ class Architecture(NamedTuple):
             "model/recalibration": "linear" if self.recalibrated else "none",
             "model/gate": "none" if self.exits is None else "linear",
             "schedule": self.schedule,
-            "exits": self.exits,
             "dim": self.dim,
             "num_queries": self.num_queries,
             "model.pixel_decoder.encoder.dim_feedforward": self.encoder_feedforward,
@@ -72,6 +71,8 @@ class Architecture(NamedTuple):
         }
         if self.recalibrated:
             settings["model.pixel_decoder.encoder.recalibrate.legacy_layout"] = self.legacy_layout
+        if self.exits is not None:
+            settings["exits"] = self.exits
         return settings
 
     def __str__(self) -> str:

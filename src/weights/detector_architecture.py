@@ -64,20 +64,21 @@ class DetectorArchitecture(NamedTuple):
         return {"DETR": "detr", "Deformable DETR": "deformable_detr"}.get(self.family) if plain else None
 
     def settings(self) -> dict[str, Any]:
-        """Overrides that configure this model (see `is_choice`)."""
+        """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
         settings = {
             "model": MODELS[self.family],
             "model/backbone": self.backbone,
             "model/gate": "none" if self.exits is None else "linear",
             "segmentation": "boxes",
             "schedule": self.schedule,
-            "exits": self.exits,
             "dim": self.dim,
             "num_queries": self.num_queries,
             "model.pixel_decoder.encoder.dim_feedforward": self.encoder_feedforward,
             "model.decoder.num_layers": self.decoder_layers,
             "model.decoder.dim_feedforward": self.decoder_feedforward,
         }
+        if self.exits is not None:
+            settings["exits"] = self.exits
         if self.queries is not None:
             settings |= {"model/queries": self.queries, "model.decoder.refine": self.refined}
         if self.family == "DINO":

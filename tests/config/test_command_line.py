@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from src.config.build import build_run
 from src.config.checkpoints import find_checkpoint
-from src.config.command_line import check, quote_path, run
+from src.config.command_line import check, configure, quote_path, run
 from src.config.errors import report_errors
 from src.config.saved_settings import saved_overrides
 from src.data.export import export_coco
@@ -504,6 +504,14 @@ def test_what_was_asked_for_must_agree_with_the_weights(
 ) -> None:
     """A setting that an experiment or the command line changed is not changed back behind one's back."""
     assert message in error_line(capsys, lambda: check([asked, f"model.weights={proscale}"]))
+
+
+@pytest.mark.parametrize("asked", [["+experiment=eco_parent_coco"], ["exits=[2,4,6]"]])
+def test_weights_without_a_gate_leave_the_exits_to_the_experiment(asked: list[str], tmp_path: Path) -> None:
+    """A parent that starts from a published Mask2Former has the exits of its experiment, not the last one alone."""
+    torch.save({"model": weights(published.mask2former_resnet50())}, tmp_path / "zoo.pth")
+    started = [*asked, f"model.weights={tmp_path / 'zoo.pth'}"]
+    assert configure(started).exits == configure(asked).exits is not None
 
 
 def test_a_checkpoint_gives_settings_and_no_flags(tmp_path: Path) -> None:
