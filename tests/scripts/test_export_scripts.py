@@ -1,6 +1,8 @@
 """Scripts that score exports and time them, on made exports."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from scripts import benchmark_export
+from scripts import benchmark_export, same_logits
 from scripts.score_export import keep as keep_scores
 from scripts.score_export import scored
 from src.data.scenes import Scenes
@@ -74,6 +76,38 @@ def test_a_scored_export_is_planned_and_reported_like_a_run(tmp_path: Path) -> N
     assert command(chosen, Budget("budget_ms", 9)) == f"python {folder}/runtime.py photos --exit=2"
     gate = next(one for one in found if one.policy == "gate")
     assert command(gate, Budget("budget_ms", 9)) == f"python {folder}/runtime.py photos --budget-ms=9"
+
+
+class Echo:
+    """A model in torch that gives what an export does, and at one exit something else."""
+
+    def __init__(self, folder: Path, wrong: int | None):
+        self.router, self.wrong, self.task = Router(folder, threads=1), wrong, SimpleNamespace(model=self)
+
+    def __call__(self, images: torch.Tensor, exits: list[int], last_only: bool) -> dict[int, Any]:
+        graph, found = self.router.manifest["graphs"][0], {}
+        for depth in exits:
+            (left,) = self.router.forward(images.numpy(), graph, same_logits.InTurn([depth]))
+            logits = [torch.from_numpy(one)[None] for one in left[1:3]]
+            found[depth] = [(logits[0], logits[1] + 5.0 * (depth == self.wrong))]
+        return found
+
+
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_an_exit_that_differs_from_torch_is_found(form: str, tmp_path: Path) -> None:
+    """Alone and in batches of mixed exits; the others are the same to the last bit."""
+    folder = write_export(tmp_path / "tiny", form)
+    for place, photo in enumerate(np.random.default_rng(0).integers(0, 255, (8, 64, 96, 3), np.uint8)):
+        Image.fromarray(photo).save(tmp_path / f"{place}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    rows = list(same_logits.compared(folder, Echo(folder, wrong=2), files))  # type: ignore[arg-type]
+    assert {row["batch"] for row in rows} == {"1", "4, mixed exits"}
+    assert {row["exit"] for row in rows if row["batch"] == "1"} == {*EXITS}
+    assert sum(row["photos"] for row in rows if row["batch"] != "1") == len(files)
+    for row in rows:
+        wrong = row["exit"] == 2
+        assert (row["mask"] > 1) == (row["other pixels"] > 0) == wrong
+        assert row["above 1e-3"] == (row["photos"] if wrong else 0)
 
 
 def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
