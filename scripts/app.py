@@ -8,7 +8,8 @@ their own, since gradio wants a Pillow older than that of constraints.txt. The p
 """
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,10 +59,10 @@ class Viewer:
         return sorted(one["beta"] for one in prices if one["beta"] is not None)
 
     def range_of(self, unit: str) -> tuple[float, float]:
-        """Return the least and the largest cost of an image among the sizes of the manifest."""
+        """Return the least and the largest cost of an image of the manifest's sizes, outwards to three digits."""
         costs = self.router.costs.ms if unit == MS else self.router.costs.gflops
         every = [cost for one in self.router.manifest["costs"] for cost in costs(one["size"]).values()]
-        return min(every), max(every)
+        return rounded(min(every), math.floor), rounded(max(every), math.ceil)
 
     def settings(self, way: str, exit: int, beta: float, gflops: float, ms: float) -> dict[str, Any]:
         """Return the settings of `Choice` for what is set on the page."""
@@ -79,7 +80,7 @@ class Viewer:
             for depth in self.exits:
                 self.answer(photo, exit=depth)  # to warm up
                 answer = self.answer(photo, exit=depth)
-                pictures.append((self.picture(photo, answer), caption(answer)))
+                pictures.append((self.picture(photo, answer), f"exit {depth}, {answer.ms:.1f} ms"))
                 rows.append([depth, round(answer.gflops, 3), round(answer.ms, 1), count(answer), ""])
             self.last = file, (photo, pictures, rows)
         photo, pictures, rows = self.last[1]
@@ -96,6 +97,12 @@ class Viewer:
         small = Image.fromarray(photo)
         small.thumbnail((SIDE, SIDE))
         return paint(small, answer, self.router.manifest["classes"])
+
+
+def rounded(value: float, direction: Callable[[float], float]) -> float:
+    """Return a number above 0 with three significant digits, rounded by math.floor or math.ceil."""
+    digits = 2 - math.floor(math.log10(value))
+    return round(direction(value * 10**digits) / 10**digits, digits)
 
 
 def caption(answer: Answer) -> str:
@@ -155,7 +162,7 @@ def page(viewer: Viewer, gradio: Any) -> Any:
                     label="at every exit",
                     columns=min(len(exits), 4),
                     object_fit="contain",
-                    height=280 * -(-len(exits) // 4),
+                    height=240 * -(-len(exits) // 4),
                 )
                 table = gradio.Dataframe(headers=HEADS, label="every exit on this photo", interactive=False)
         inputs, outputs = [photo, way, exit, beta, gflops, ms], [chosen, gallery, table, said]
