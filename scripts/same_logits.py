@@ -113,7 +113,9 @@ def prepared(router: Router, predictor: Predictor, file: Path) -> Photo:
     made: dict[int, Any] = predictor.task.model(
         torch.from_numpy(image)[None], exits=router.manifest["exits"], last_only=True
     )
-    expected = {depth: Left(depth, *(one[0].numpy() for one in last), 0.0) for depth, (last,) in made.items()}
+    expected = {
+        depth: Left(depth, classes[0].numpy(), masks[0].numpy(), 0.0) for depth, ((classes, masks),) in made.items()
+    }
     return Photo(image, graph, Frame(padded, resized, bounded(pixels.shape[:2])), expected)
 
 
@@ -129,9 +131,11 @@ def note(
 def difference(router: Router, photo: Photo, left: Left) -> Difference:
     """Return how far the outputs for a photo are from torch's; both are post-processed alike."""
     wanted = photo.expected[left.exit]
-    apart = (np.abs(getattr(left, name) - getattr(wanted, name)).max() for name in ("class_logits", "mask_logits"))
+    classes, masks = (
+        float(np.abs(getattr(left, name) - getattr(wanted, name)).max()) for name in ("class_logits", "mask_logits")
+    )
     mine, theirs = (map_of(router.postprocess(*logits[1:3], photo.frame)) for logits in (left, wanted))
-    return Difference(*map(float, apart), float((mine != theirs).mean()))
+    return Difference(classes, masks, float((mine != theirs).mean()))
 
 
 def map_of(answer: dict[str, Any]) -> np.ndarray:

@@ -56,7 +56,7 @@ class Architecture(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
-        settings = {
+        settings: dict[str, Any] = {
             "model": "mask2former",
             "model/backbone": self.backbone,
             "model/pixel_embedding": "light" if self.light else "conv",

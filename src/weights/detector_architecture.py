@@ -65,7 +65,7 @@ class DetectorArchitecture(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
-        settings = {
+        settings: dict[str, Any] = {
             "model": MODELS[self.family],
             "model/backbone": self.backbone,
             "model/gate": "none" if self.exits is None else "linear",
