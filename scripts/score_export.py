@@ -80,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = [word for word in args.exports if "=" in word]
     rows = []
     try:
+        if args.out and len({folder.name for folder in folders}) < len(folders):
+            raise ValueError(
+                f"{', '.join(map(str, folders))}: --out has a folder by each name; expected different names"
+            )
         cfg = settings_of(settings)
         scenes = instantiate(cfg.data, batch_size=1, _convert_="all").val_scenes
         for folder in folders:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from scripts import benchmark_export, same_logits
 from scripts.score_export import keep as keep_scores
+from scripts.score_export import main as score_export
 from scripts.score_export import scored
 from src.data.scenes import Scenes
 from src.data.targets import Category, Sample, Truth
@@ -108,6 +109,13 @@ def test_an_exit_that_differs_from_torch_is_found(form: str, tmp_path: Path) -> 
         wrong = row["exit"] == 2
         assert (row["mask"] > 1) == (row["other pixels"] > 0) == wrong
         assert row["above 1e-3"] == (row["photos"] if wrong else 0)
+
+
+def test_exports_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    """They are refused before anything is scored."""
+    folders = [str(write_export(tmp_path / place / "tiny")) for place in ("a", "b")]
+    with pytest.raises(SystemExit, match="--out has a folder by each name"):
+        score_export([*folders, "data=shapes", "--out", str(tmp_path / "runs")])
 
 
 def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
