@@ -44,7 +44,7 @@ def log(folder: Path) -> None:
 def list_exits(folder: Path) -> None:
     trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True)
     exits = ExitList(str(folder / "exits.csv"))
-    exits.rows = [(number, "name" * 100, 1, 1.0) for number in range(100)]
+    exits.rows = [(number, "name" * 100, 1, 1.0, None) for number in range(100)]
     exits.on_validation_end(trainer, None)
 
 
