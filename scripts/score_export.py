@@ -11,6 +11,7 @@ that python -m src.measure export=EXPORT keeps.
 """
 
 import argparse
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from src.config.command_line import configure, quote_path
 from src.config.errors import MISTAKES, reason
 from src.config.saved_settings import with_saved
 from src.data.scenes import Scenes
-from src.exporting.runtime import Answer, Router
+from src.exporting.runtime import Answer, Router, read_manifest
 from src.models.postprocess import Instances, Panoptic, Postprocess
 from src.records.csv_file import write_csv
 from src.records.latency_table import LATENCY_FILE
@@ -136,13 +137,13 @@ def keep(
     policies: Sequence[Policy], out: Path, export: Path, cfg: DictConfig, typed: Sequence[str], count: int | None
 ) -> None:
     """Write the run folder of a scored export: scores.json, its settings and, with a gate, exits.csv."""
-    precision = Router(export).manifest["precision"]
+    precision = read_manifest(export)["precision"]
     own = {"export": str(export), "precision": precision, "latency": str(export / LATENCY_FILE)}
     part = {} if count is None else {"trainer": {"limit_val_batches": count}}  # batches of one image
     settings = OmegaConf.merge(OmegaConf.to_container(cfg, resolve=False), own, part)
     write_text(OmegaConf.to_yaml(settings), out / ".hydra/config.yaml")
     write_text(OmegaConf.to_yaml(list(typed)), out / ".hydra/overrides.yaml")
-    write_text(f"scripts.score_export {export} {' '.join(typed)}", out / "begun")
+    write_text(shlex.join(["scripts.score_export", str(export), *typed]), out / "begun")
     by_name = {policy.name: policy for policy in policies}
     gate = by_name.pop("gate", None)
     if gate is not None:

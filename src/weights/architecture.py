@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from src.weights.backbones import KNOWN, backbone_of, num_indices
 from src.weights.detector_architecture import DetectorArchitecture, is_detector, recognise_detector
-from src.weights.encoders import check_positive, exits_of, schedule_of
+from src.weights.encoders import check_positive, exits_of, gate_settings, schedule_of
 from src.weights.rows import State
 
 NON_COMMERCIAL = "NEC Laboratories' licence: non-commercial evaluation and research only, no redistribution"
@@ -55,13 +55,13 @@ class Architecture(NamedTuple):
         return "transformers" if self.method == "Mask2Former" else None
 
     def settings(self) -> dict[str, Any]:
-        """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
+        """Overrides that configure this model (see `is_choice`)."""
         settings: dict[str, Any] = {
             "model": "mask2former",
             "model/backbone": self.backbone,
             "model/pixel_embedding": "light" if self.light else "conv",
             "model/recalibration": "linear" if self.recalibrated else "none",
-            "model/gate": "none" if self.exits is None else "linear",
+            **gate_settings(self.exits),
             "schedule": self.schedule,
             "dim": self.dim,
             "num_queries": self.num_queries,
@@ -71,8 +71,6 @@ class Architecture(NamedTuple):
         }
         if self.recalibrated:
             settings["model.pixel_decoder.encoder.recalibrate.legacy_layout"] = self.legacy_layout
-        if self.exits is not None:
-            settings["exits"] = self.exits
         return settings
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from src.weights.backbones import KNOWN, backbone_of, num_indices
-from src.weights.encoders import LAYERS, check_positive, exits_of, schedule_of
+from src.weights.encoders import LAYERS, check_positive, exits_of, gate_settings, schedule_of
 from src.weights.rows import State
 
 APACHE = "Apache License 2.0"  # of DETR's, Deformable DETR's and DINO's code and weights
@@ -64,11 +64,11 @@ class DetectorArchitecture(NamedTuple):
         return {"DETR": "detr", "Deformable DETR": "deformable_detr"}.get(self.family) if plain else None
 
     def settings(self) -> dict[str, Any]:
-        """Overrides that configure this model (see `is_choice`). Without a gate its exits are anybody's choice."""
+        """Overrides that configure this model (see `is_choice`)."""
         settings: dict[str, Any] = {
             "model": MODELS[self.family],
             "model/backbone": self.backbone,
-            "model/gate": "none" if self.exits is None else "linear",
+            **gate_settings(self.exits),
             "segmentation": "boxes",
             "schedule": self.schedule,
             "dim": self.dim,
@@ -77,8 +77,6 @@ class DetectorArchitecture(NamedTuple):
             "model.decoder.num_layers": self.decoder_layers,
             "model.decoder.dim_feedforward": self.decoder_feedforward,
         }
-        if self.exits is not None:
-            settings["exits"] = self.exits
         if self.queries is not None:
             settings |= {"model/queries": self.queries, "model.decoder.refine": self.refined}
         if self.family == "DINO":

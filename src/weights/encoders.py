@@ -1,5 +1,7 @@
 """Encoders, recognised by the names and shapes of their weights."""
 
+from typing import Any
+
 from src.weights.backbones import num_indices
 from src.weights.rows import State
 
@@ -28,6 +30,11 @@ def exits_of(state: State, depth: int) -> list[int] | None:
     if count > depth:
         raise ValueError(f"its gate has {count} exits and its encoder {depth} layers")
     return list(range(depth - count + 1, depth + 1)) or None
+
+
+def gate_settings(exits: list[int] | None) -> dict[str, Any]:
+    """Overrides for a gate with these exits. Without a gate, weights say nothing of exits: they are set elsewhere."""
+    return {"model/gate": "none"} if exits is None else {"model/gate": "linear", "exits": exits}
 
 
 def check_positive(numbers: dict[str, object]) -> None:
