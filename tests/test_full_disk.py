@@ -90,3 +90,8 @@ def test_a_picture_that_does_not_fit_names_the_disk(suffix: str, small_disk: Pat
     fill(small_disk)
     with pytest.raises(OSError, match=f"the disk {small_disk} is full"), atomic_write(file) as part:
         noise.save(part)
+
+
+def test_passing_tests_leave_no_files(pytestconfig: pytest.Config) -> None:
+    """All tests together write 22 GB, more than the disks of many machines have left."""
+    assert pytestconfig.getini("tmp_path_retention_policy") == "failed"
