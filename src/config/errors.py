@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.memory import memory_reason
-from src.config.overrides import name_of
+from src.config.overrides import name_of, parsed
 from src.config.schema import parameters_of, suggest
 from src.config.unsupported import instead
 from src.system.atomic import FULL, explain_full_disk
@@ -103,27 +103,51 @@ def explain(error: Exception, overrides: list[str], primary: str = "config") -> 
 
 
 def explain_key(key: str, overrides: list[str], primary: str) -> str:
-    """Return why there is no such setting: it needs a plus, is given otherwise, or is misspelt."""
+    """Return why there is no such setting: it needs a plus, is given otherwise, or is misspelt.
+
+    If there is, the fault is an entry of the value, as in `trainer={max_step: 3}`.
+    """
     if key.startswith("model/") and GlobalHydra.instance().config_loader().get_group_options(key):
         given = next((one for one in overrides if name_of(one) in ("variant", key)), key)
         part = key.removeprefix("model/")
         return f"{given}: this model has no {part} to choose; expected model=mask2former, or a setting of this model"
+    others = [override for override in overrides if name_of(override) != key]
     try:
-        cfg = compose(primary, [override for override in overrides if name_of(override) != key])
+        cfg = compose(primary, others)
     except Exception:  # something else is wrong too; it is reported next time
         cfg = compose(primary)
+    for value in (parsed(override).value() for override in overrides if name_of(override) == key):
+        for entry in entries_beyond(value, OmegaConf.select(cfg, key)):
+            return explain_key(f"{key}.{entry}", others, primary)
     parent, _, name = key.rpartition(".")
-    try:
-        target = OmegaConf.select(cfg, f"{parent}._target_") if parent else None
-        parameters = parameters_of(target, parent, cfg.allow) if target else {}
-    except (ValueError, OmegaConfBaseException):
-        parameters = {}
-    if parent and (other := instead(cfg, parent, OmegaConf.select(cfg, parent)).get(name)):
+    group, parameters = OmegaConf.select(cfg, parent) if parent else None, taken_by(cfg, parent)
+    above, _, argument = parent.rpartition(".")
+    if isinstance(group, DictConfig) and "_target_" not in group and argument in taken_by(cfg, above):
+        return f"{parent} has no {name!r}{suggest(name, group)}; to add it, write +{key}=..."
+    if parent and (other := instead(cfg, parent, group).get(name)):
         return f"{key}: not taken here; use {other.use}"
     if name in parameters:
-        return f"{key!r} is not in the configuration; {target} takes it all the same: write +{key}=..."
+        return f"{key!r} is not in the configuration; {group._target_} takes it all the same: write +{key}=..."
     names = [*settings_below(OmegaConf.to_container(cfg)), *(f"{parent}.{one}" for one in parameters)]
     return f"no setting {key!r}{suggest(key, names)}; `--cfg job` shows all"
+
+
+def entries_beyond(value: Any, group: Any) -> Iterator[str]:
+    """Yield the dotted names of a value's entries that a group of settings does not have."""
+    for name, child in value.items() if isinstance(value, dict) and isinstance(group, DictConfig) else ():
+        if name not in group:
+            yield name
+        else:
+            yield from (f"{name}.{entry}" for entry in entries_beyond(child, group[name]))
+
+
+def taken_by(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """Return the parameters of what a group of settings makes, by name; none if it makes nothing, or nothing known."""
+    try:
+        target = OmegaConf.select(cfg, f"{group}._target_") if group else None
+        return dict(parameters_of(target, group, cfg.allow)) if target else {}
+    except (ValueError, OmegaConfBaseException):
+        return {}
 
 
 def settings_below(node: Any, path: str = "") -> Iterator[str]:
