@@ -23,7 +23,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Backbone(nn.Module):
-    """The stride 4 to 32 feature maps of a timm model.
+    """The stride 4 to 32 feature maps of a timm model, or those up to a finer stride if `options` ends it there.
 
     Args:
         name: a timm model name whose features come at strides 4, 8, 16 and 32.
@@ -34,7 +34,8 @@ class Backbone(nn.Module):
         frozen_stages: stages that are not trained, with the stem before them (DETR's ResNets: 1, up to stride 4). Their
             batch norms are constants only with `freeze_norm`.
         mean, std: of RGB in 0..255; null: what timm's weights were trained with.
-        options: further arguments of the timm model, for example `drop_path_rate`.
+        options: further arguments of the timm model, for example `drop_path_rate`, or `out_indices` without the last
+            stage, which most models then do not have.
 
     Raises:
         ValueError: no such timm model, one without those strides, or more frozen stages than it has.
@@ -57,13 +58,13 @@ class Backbone(nn.Module):
         self.name = name
         self.body: Any = create_body(name, pretrained, options or {})
         strides = self.body.feature_info.reduction()
-        if not set(STRIDES) <= set(strides):
-            raise ValueError(
-                f"backbone {name!r} has features at strides {strides}, expected {list(STRIDES)} among them"
-            )
-        self.picked = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]  # the last of a stride
+        self.strides = [stride for stride in STRIDES if stride in strides]
+        whole = STRIDES[: max(len(self.strides), 1)] if "out_indices" in (options or {}) else STRIDES
+        if tuple(self.strides) != whole:
+            raise ValueError(f"backbone {name!r} has features at strides {strides}, expected {list(whole)} among them")
+        self.picked = [len(strides) - 1 - strides[::-1].index(stride) for stride in self.strides]  # the last of each
         self.channels = {
-            stride: self.body.feature_info.channels()[i] for stride, i in zip(STRIDES, self.picked, strict=True)
+            stride: self.body.feature_info.channels()[i] for stride, i in zip(self.strides, self.picked, strict=True)
         }
         self.channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
         self.norms = nn.ModuleList(
@@ -81,8 +82,8 @@ class Backbone(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Do not train the first stages, each of which ends with a feature map, nor what comes before them."""
-        if not 0 <= stages <= len(STRIDES):
-            raise ValueError(f"frozen_stages={stages}: expected 0 to {len(STRIDES)}, one for each stride of {STRIDES}")
+        if not 0 <= stages <= (most := len(self.strides)):
+            raise ValueError(f"frozen_stages={stages}: expected 0 to {most}, one for each stride of {self.strides}")
         if stages:
             ends = self.body.feature_info.module_name()[self.picked[stages - 1]].replace(".", "_") + "_"
             # in the order in which they run
@@ -101,7 +102,7 @@ class Backbone(nn.Module):
             size = "x".join(map(str, images.shape[-2:]))
             raise ValueError(f"backbone {self.name!r} takes no images of {size} ({error}); see its options") from error
         features = {}
-        for stride, i, norm in zip(STRIDES, self.picked, self.norms, strict=True):
+        for stride, i, norm in zip(self.strides, self.picked, self.norms, strict=True):
             feature = outputs[i] if self.channels_last else outputs[i].permute(0, 2, 3, 1)  # (B, h, w, C)
             features[stride] = norm(feature).permute(0, 3, 1, 2)
         return features

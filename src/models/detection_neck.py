@@ -45,6 +45,11 @@ class DetectionNeck(Neck):
         possible = sorted([*channels, 2 * coarsest], reverse=True)
         if not strides or list(strides) != [stride for stride in possible if stride in strides]:
             raise ValueError(f"strides={list(strides)}: expected some of {possible}, coarsest first")
+        if max(strides) < coarsest:
+            raise ValueError(
+                f"strides={list(strides)}: the backbone's stride {coarsest} would be computed for nothing; expected it "
+                "among them, or model.backbone.options.out_indices without its last stage"
+            )
         num_levels = encoder.active_at(encoder.depth)
         if num_levels > len(strides):
             raise ValueError(f"strides={list(strides)}: the encoder has {num_levels} active levels, expected as many")

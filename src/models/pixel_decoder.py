@@ -50,6 +50,8 @@ class PixelDecoder(Neck):
         encoder: runs on strides 32, 16, 8.
         pixel_embedding: smooths the stride 4 map.
         mixed_precision: False, as published, computes in float32 also under autocast.
+
+    Raises ValueError for a backbone that lacks a stride.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class PixelDecoder(Neck):
         mixed_precision: bool = False,
     ):
         check_groups(dim)
+        if lacking := [stride for stride in (*STRIDES, 4) if stride not in channels]:
+            raise ValueError(f"the backbone has no features at strides {lacking}, which the pixel decoder reads")
         super().__init__(STRIDES, dim, mixed_precision)
         self.input_proj = nn.ModuleList(projection(channels[stride], dim) for stride in self.strides)
         self.level_embed = nn.Parameter(torch.randn(len(self.strides), dim), requires_grad=encoder.reads_positions)

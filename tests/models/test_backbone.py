@@ -52,6 +52,29 @@ def test_frozen_stages_are_what_the_first_map_depends_on(name: str) -> None:
     assert not all(frozen)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_a_last_stage_that_is_left_out_is_not_built(name: str) -> None:
+    """`out_indices` ends the backbone at stride 16: the other maps are the same, and no parameter is left over."""
+    options = SWIN if "swin" in name else {}
+    whole = Backbone(name, options=options).eval()
+    short = Backbone(name, options={**options, "out_indices": whole.picked[:-1]}).eval()
+    short.load_state_dict({key: whole.state_dict()[key] for key in short.state_dict()})
+    images = torch.randn(1, 3, 64, 64)
+    features, expected = short(images), whole(images)
+    assert list(features) == [4, 8, 16]
+    for stride, feature in features.items():
+        assert torch.equal(feature, expected[stride])
+    used = torch.autograd.grad(sum(map(torch.sum, features.values())), list(short.parameters()), allow_unused=True)
+    assert all(gradient is not None for gradient in used)
+
+
+@pytest.mark.parametrize("kept", [[], [2, 3], [0]])
+def test_a_backbone_without_its_first_maps_is_refused(kept: list[int]) -> None:
+    """Only the last stages may be left out."""
+    with pytest.raises(ValueError, match=r"'resnet10t'.*expected \["):
+        Backbone("resnet10t", options={"out_indices": kept})
+
+
 def test_more_frozen_stages_than_there_are_are_refused() -> None:
     """The error says how many there may be."""
     with pytest.raises(ValueError, match=r"frozen_stages=5: expected 0 to 4"):
