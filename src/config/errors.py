@@ -126,7 +126,7 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         return f"{parent} has no {name!r}{suggest(name, group)}; to add it, write +{key}=..."
     if parent and (other := instead(cfg, parent, group).get(name)):
         return f"{key}: not taken here; use {other.use}"
-    if name in parameters:
+    if group is not None and name in parameters:
         return f"{key!r} is not in the configuration; {group._target_} takes it all the same: write +{key}=..."
     names = [*settings_below(OmegaConf.to_container(cfg)), *(f"{parent}.{one}" for one in parameters)]
     return f"no setting {key!r}{suggest(key, names)}; `--cfg job` shows all"
