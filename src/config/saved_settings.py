@@ -113,7 +113,8 @@ def taken_up(kept: Mapping[str, Any], left_out: tuple[str, ...], arguments: list
     folders = [] if names_search_path(arguments) else remembered(kept["overrides"], source)
     search = folders or [one for one in arguments if names_search_path([one])]
     saved = without_other_data(saved, arguments, search, source)
-    own = [name_of(one).replace("/", ".") for one in arguments]
+    typed = [one for one in arguments if "=" in one or one.startswith("~")]  # a flag's value is none
+    own = [name_of(one).replace("/", ".") for one in typed]
     allowed = ["allow=[]"] if folders and "allow" not in own else []
     if not kept.get("config"):
         return [*folders, *saved, *allowed, *arguments]
@@ -197,8 +198,11 @@ def optional(name: str, settings: Mapping[str, Any]) -> bool:
     *above, key = name.split(".")
     node: Any = settings
     for part in above:
-        node = node.get(part) if isinstance(node, dict) else None
-    if not above or not isinstance(node, dict):
+        if isinstance(node, dict) and part not in node:  # the whole group is new
+            key = part
+            break
+        node = node[part] if isinstance(node, dict) else None
+    if node is settings or not isinstance(node, dict):
         return False
     if "_target_" not in node:
         return True

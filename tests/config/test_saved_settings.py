@@ -228,6 +228,19 @@ def test_a_setting_that_files_have_only_now_is_left_out(
     assert "trained without are used: task.mine was not there and is 2 now" in said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--package", "task.optimizer"]])
+def test_a_group_that_files_have_only_now_is_left_out(flags: list[str], conf: Path, tmp_path: Path) -> None:
+    """A training from before there were rates by name goes on without them; what a flag shows does not matter."""
+    settings, empty = conf / "task" / "segmentation.yaml", "\n  lr_multipliers: {}"
+    edit(settings, empty, "\n  #")
+    file = trained(tmp_path / "run", "+experiment=mask2former_coco")
+    edit(settings, "\n  #", "\n  lr_multipliers: {encoder: 0.1}\n  #")
+    overrides = [one for one in resumed([f"ckpt_path={file}", *flags]) if one not in flags]
+    cfg = compose_as_typed([*overrides, "paths.run=x"])
+    assert cfg.task.optimizer.lr_multipliers == {}
+
+
 def test_settings_of_another_data_set_are_left_out(
     conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
