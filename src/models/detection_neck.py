@@ -3,6 +3,7 @@
 Letters: B images, C channels, h x w the pixels of a level.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -46,9 +47,10 @@ class DetectionNeck(Neck):
         if not strides or list(strides) != [stride for stride in possible if stride in strides]:
             raise ValueError(f"strides={list(strides)}: expected some of {possible}, coarsest first")
         if max(strides) < coarsest:
-            raise ValueError(
-                f"strides={list(strides)}: the backbone's stride {coarsest} would be computed for nothing; expected it "
-                "among them, or model.backbone.options.out_indices without its last stage"
+            warnings.warn(
+                f"strides={list(strides)}: the backbone's stride {coarsest} is computed for nothing, and not trained; "
+                "leave its last stage out by model.backbone.options.out_indices",
+                stacklevel=2,
             )
         num_levels = encoder.active_at(encoder.depth)
         if num_levels > len(strides):

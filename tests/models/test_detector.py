@@ -1,5 +1,6 @@
 """A detector with a decoder that gives back what it reads: necks, padding, exits, gates."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -152,15 +153,23 @@ def test_a_gate_sees_no_more_than_there_is(inputs: list[str], missing: str) -> N
         ([8, 16], r"strides=\[8, 16\]: expected some of \[64, 32, 16, 8, 4\], coarsest first"),
         ([128, 64], r"strides=\[128, 64\]: expected some of"),
         ([], r"strides=\[\]: expected some of"),
-        ([16, 8], r"strides=\[16, 8\]: the backbone's stride 32 would be computed for nothing; expected it among"),
         ([32, 16], r"strides=\[32, 16\]: the encoder has 4 active levels"),
     ],
 )
 def test_wrong_strides(strides: list[int], message: str) -> None:
-    """Others than there are, in another order, too few for the encoder, or a stage that nothing reads."""
+    """Others than there are, in another order, or too few for the encoder."""
     encoder = Encoder([0, 0, 0, 1], DIM, 4, num_levels=4)
     with pytest.raises(ValueError, match=message):
         DetectionNeck({4: 4, 8: 8, 16: 16, 32: 32}, encoder, DIM, strides)
+
+
+def test_a_stage_that_nothing_reads_is_named() -> None:
+    """It costs time and does not learn; a backbone that ends before it does without."""
+    encoder = Encoder([0, 1], DIM, 4, num_levels=2)
+    with pytest.warns(UserWarning, match=r"strides=\[16, 8\]: the backbone's stride 32 is computed for nothing"):
+        DetectionNeck({4: 4, 8: 8, 16: 16, 32: 32}, encoder, DIM, [16, 8])
+    with warnings.catch_warnings(action="error"):
+        DetectionNeck({4: 4, 8: 8, 16: 16}, encoder, DIM, [16, 8])
 
 
 def test_every_weight_learns(images: Tensor) -> None:
