@@ -24,10 +24,8 @@ from torchmetrics.functional.classification import binary_auroc
 
 from scripts.tables import of_rows
 from src.config.build import data_of
-from src.config.command_line import configure, quote_path
 from src.config.errors import MISTAKES, reason
-from src.config.saved_settings import with_saved
-from src.predictor import Predictor
+from src.predictor import Predictor, settings_of
 from src.records.csv_file import write_csv
 
 RIDGE = 30.0  # strength, for channels of mean 0 and deviation 1
@@ -57,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def probed(weights: str, settings: Sequence[str], num_train: int, num_val: int) -> list[dict[str, Any]]:
     """Return a row for each part of the model. Raises ValueError if no class is there to tell apart."""
-    name = "ckpt_path" if Path(weights).suffix == ".ckpt" else "model.weights"
-    typed = with_saved([f"{name}={weights}", "paths.run=.", *settings])
-    cfg = configure([*map(quote_path, typed)], "predict")
+    cfg = settings_of(weights, *settings)
     predictor, data = Predictor(cfg), data_of(cfg)
     parts, classes = described(predictor, data, data.train_scenes, num_train, "training images")
     held_out, truth = described(predictor, data, data.val_scenes, num_val, "validation images")

@@ -53,9 +53,7 @@ class Predictor:
             settings: overrides as of `python -m src.predict`, for example `exit=2`, or for published weights
                 `+experiment=mask2former_coco`, `categories=coco_panoptic`.
         """
-        name = "ckpt_path" if Path(source).suffix == ".ckpt" else "model.weights"
-        typed = with_saved([f"{name}={source}", "paths.run=.", *settings])
-        return cls(configure([*map(quote_path, typed)], "predict"))
+        return cls(settings_of(source, *settings))
 
     def __call__(self, images: Sequence[Any]) -> list[Any]:
         """Return the prediction of each image: panoptic segments, instances, semantic map (H, W) or boxes, exit, GMAC.
@@ -103,3 +101,10 @@ class Predictor:
             ) from error
         for (key, photo), answer in zip(batch, made, strict=True):
             yield key, photo, self.task.whole(answer) if whole else answer
+
+
+def settings_of(source: str | Path, *settings: str) -> DictConfig:
+    """Return the settings of `python -m src.predict` for a checkpoint of ours or published weights, see `Predictor`."""
+    name = "ckpt_path" if Path(source).suffix == ".ckpt" else "model.weights"
+    typed = with_saved([f"{name}={source}", "paths.run=.", *settings])
+    return configure([*map(quote_path, typed)], "predict")

@@ -120,8 +120,9 @@ def explain_key(key: str, overrides: list[str], primary: str) -> str:
         for entry in entries_beyond(value, OmegaConf.select(cfg, key)):
             return explain_key(f"{key}.{entry}", others, primary)
     parent, _, name = key.rpartition(".")
-    group, parameters = OmegaConf.select(cfg, parent) if parent else None, taken_by(cfg, parent)
     above, _, argument = parent.rpartition(".")
+    group = OmegaConf.select(cfg, parent) if parent else None
+    parameters = taken_by(cfg, parent)
     if isinstance(group, DictConfig) and "_target_" not in group and argument in taken_by(cfg, above):
         return f"{parent} has no {name!r}{suggest(name, group)}; to add it, write +{key}=..."
     if parent and (other := instead(cfg, parent, group).get(name)):

@@ -195,13 +195,11 @@ def optional(name: str, settings: Mapping[str, Any]) -> bool:
 
     A later version of ours may add a setting that a class needs, or that others refer to.
     """
-    *above, key = name.split(".")
     node: Any = settings
-    for part in above:
-        if isinstance(node, dict) and part not in node:  # the whole group is new
-            key = part
+    for key in name.split("."):
+        if not isinstance(node, dict) or key not in node:  # the first part that is missing: all of it is new
             break
-        node = node[part] if isinstance(node, dict) else None
+        node = node[key]
     if node is settings or not isinstance(node, dict):
         return False
     if "_target_" not in node:
