@@ -70,7 +70,8 @@ RULES = {
     "label_noise": SHARE,
     "dropout": number(" from 0 to below 1", lambda value: 0 <= value < 1),
     **dict.fromkeys(("class_weight", "mask_weight", "dice_weight", "no_object_weight", "weight_decay"), NOT_NEGATIVE),
-    **dict.fromkeys(("backbone_lr_multiplier", "distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
+    **dict.fromkeys(("backbone_lr_multiplier", "encoder_lr_multiplier"), NOT_NEGATIVE),
+    **dict.fromkeys(("distil", "box_weight", "giou_weight", "box_noise"), NOT_NEGATIVE),
     **dict.fromkeys(("temperature", "lr"), POSITIVE),
     **dict.fromkeys(("budget_gflops", "budget_ms", "gradient_clip_val"), POSITIVE.or_null()),
     **dict.fromkeys(

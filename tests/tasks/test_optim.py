@@ -79,6 +79,34 @@ def test_recipes_of_detectors_decay_all_and_slow_some(model: Mask2Former) -> Non
     assert rates["backbone.norms.3.bias"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("variant", "slow", "fast"),
+    [
+        ("mask2former", ["self_attn.value_proj", "linear1", "norm2"], []),
+        ("proscale", ["self_attn.value_proj", "recalibrate.excite"], []),
+        ("lite", ["self_attn.value_proj"], []),
+        ("hybrid", ["attend.linear1"], ["top_down.0.short", "lateral.0", "bottom_up.1"]),
+        ("fpn", [], ["smooth.0", "smooth.2"]),
+    ],
+)
+def test_the_encoders_rate_is_that_of_its_attention(
+    variant: str, slow: list[str], fast: list[str], configure: Callable[..., DictConfig]
+) -> None:
+    """Convolutions across levels keep the rate of other new layers, and so does everything outside the encoder."""
+    cfg = configure("+experiment=mask2former_animals", f"variant={variant}", "lr=2", "model.backbone.pretrained=false")
+    model = instantiate(cfg.model, _convert_="all")(num_classes=4)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = instantiate(cfg.task.optimizer)(model).param_groups
+    rates = {names[p]: round(group["lr"], 6) for group in groups for p in group["params"]}
+    inside = {name: rate for name, rate in rates.items() if "pixel_decoder.encoder." in name}
+    for parts, rate in ((slow, 0.2), (fast, 2.0)):
+        for part in parts:
+            assert {one for name, one in inside.items() if part in name} == {rate}, part
+    assert slow or set(inside.values()) == {2.0}
+    assert fast or set(inside.values()) == {0.2}
+    assert {rate for name, rate in rates.items() if "backbone." not in name and name not in inside} == {2.0}
+
+
 def test_every_trainable_parameter_is_in_one_group(model: Mask2Former, rates: Rates) -> None:
     """None is missing, none is twice, none is frozen."""
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
