@@ -22,8 +22,9 @@ from rich.markdown import Markdown
 from scripts.latency import timed, ways_of
 from scripts.tables import mean_and_deviation
 from src.config.command_line import configure
+from src.jobs.job import Job
 from src.jobs.results import scores_of
-from src.jobs.running import Job, run_all
+from src.jobs.running import run_all
 from src.prediction.inputs import Inputs
 from src.predictor import Predictor
 from src.records.csv_file import write_csv

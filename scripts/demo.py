@@ -21,8 +21,9 @@ from rich.table import Table
 from src.config.build import build_run
 from src.config.command_line import configure, quote_path
 from src.config.saved_settings import saved_overrides
+from src.jobs.job import Job
 from src.jobs.results import scores_of
-from src.jobs.running import Job, run_all
+from src.jobs.running import run_all
 from src.models.postprocess import Frame
 from src.painting import Layer, paint, photo_of, predicted_layer, side_by_side, true_segments
 from src.records.csv_file import write_csv

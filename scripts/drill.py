@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.drill_results import results_of_jobs, results_of_run
-from src.jobs.running import die_with_parent
+from src.jobs.job import die_with_parent
 from src.records.csv_file import write_csv
 from src.records.markdown import markdown_table
 from src.system.atomic import disk_of, write_text

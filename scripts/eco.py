@@ -21,7 +21,8 @@ from scripts.eco_pictures import draw_curve, draw_leavers
 from scripts.eco_table import Row, markdown
 from src.config.command_line import configure
 from src.exit_table.table import ExitTable, read_table
-from src.jobs.running import Job, run_all, run_job
+from src.jobs.job import Job, run_job
+from src.jobs.running import run_all
 from src.metrics.exit_choice import best_exit, outcome, taken
 from src.records.csv_file import write_csv
 from src.system.atomic import write_text

@@ -21,8 +21,9 @@ from src.config.errors import report_errors
 from src.config.overrides import expand_home, name_of, quote, spell
 from src.config.saved_settings import saved_overrides
 from src.config.search_path import search_path
+from src.jobs.job import Job, run_job
 from src.jobs.results import failure_table, mark_pareto, result_tables, rows_of
-from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
+from src.jobs.running import run_all, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
 from src.judging.files import write_answers
 from src.judging.gates import takes_any_beta

@@ -12,7 +12,7 @@ import torch
 from src import eco
 from src.config.command_line import run
 from src.eco import Step
-from src.jobs.running import Job
+from src.jobs.job import Job
 from src.records.run_folder import finish, locked
 from tests.helpers import SMALL_MODEL, TINY_SHAPES, launch
 from tests.tables import write_gate, write_table

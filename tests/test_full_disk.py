@@ -13,7 +13,7 @@ from PIL import Image
 from src.callbacks.exits import ExitList
 from src.callbacks.last_checkpoint import AtomicCheckpointIO
 from src.data.export import save_colors
-from src.jobs.running import Job
+from src.jobs.job import Job
 from src.loggers.csv import RunLog
 from src.prediction.writer import PredictionWriter
 from src.records import run_folder

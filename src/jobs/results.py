@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from src.jobs.running import NOT_RUN, Job
+from src.jobs.job import Job
+from src.jobs.running import NOT_RUN
 from src.records.scores import GATE_FILE, QUALITIES, SCORES_FILE, pareto_front, policies_of
 
 MEASURES = (*QUALITIES, "quality")  # the first one that a row has is its quality

@@ -5,7 +5,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config.differences import differences, listed
 from src.config.saved_settings import HOW
-from src.jobs.running import Job
+from src.jobs.job import Job
 from src.system.terminal import fail
 
 

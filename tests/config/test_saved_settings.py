@@ -179,7 +179,7 @@ def test_a_sweep_does_not_mix_settings(
     configure: Callable[..., DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A job that has results is not taken for one of today's settings; one that has none begins anew."""
-    from src.jobs.running import Job
+    from src.jobs.job import Job
     from src.records.run_folder import finish
 
     job = Job("a", ["src.train", "x"], tmp_path)

@@ -148,7 +148,7 @@ def test_two_sweeps_do_not_share_a_folder(pretend: Path, capsys: pytest.CaptureF
 def test_jobs_end_with_a_sweep_that_is_killed(pretend: Path) -> None:
     """By kill -9 too; the same sweep then ends as an unbroken one, and what was finished did not run twice."""
     script = f"import sys; sys.path[:0] = ['{ROOT}']\n"
-    script += "from pathlib import Path; from src.jobs.running import Job, run_all\n"
+    script += "from pathlib import Path; from src.jobs.job import Job; from src.jobs.running import run_all\n"
     script += f"place = Path('{pretend}')\n"
     script += "jobs = [Job(x, ['pretend', f'x={x}', f'hydra.run.dir={place / x}', f'+sleep={s}'], place / x)"
     script += " for x, s in (('a', 0), ('bb', 2))]\nprint(run_all(jobs, 1))"

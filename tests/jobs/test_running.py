@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.jobs.running import Job, failure_reason, run_all
+from src.jobs.job import Job, failure_reason
+from src.jobs.running import run_all
 from src.system.cpus import processors
 
 FINISH = "from src.records.run_folder import finish; "  # what a command says when it has come to its end
@@ -92,7 +93,7 @@ def test_a_job_that_is_requeued_goes_on(log: Path) -> None:
     (log.parent / "show.py").write_text(
         f"import sys; print(*sys.argv[1:]); len(sys.argv) < 3 and sys.exit(1); {finish}"
     )
-    call = f"from pathlib import Path; from src.jobs.running import Job, Requeueable; Requeueable({one!r})()"
+    call = f"from pathlib import Path; from src.jobs.job import Job, Requeueable; Requeueable({one!r})()"
     call = call.replace("PosixPath", "Path")
     said = []
     for status in (1, 0):
@@ -114,7 +115,7 @@ def test_the_signals_to_requeue_are_for_one(log: Path) -> None:
     )
     one = Job("a", ["ask"], log.parent / "a")
     call = "import signal; signal.signal(signal.SIGUSR2, print); from pathlib import Path\n"
-    call += f"from src.jobs.running import Job, Requeueable; Requeueable({one!r})()".replace("PosixPath", "Path")
+    call += f"from src.jobs.job import Job, Requeueable; Requeueable({one!r})()".replace("PosixPath", "Path")
     shown = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True).stdout
     assert shown == "1 <built-in function print> 1\n".replace("1", str(signal.SIG_IGN))
 

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from src.config.command_line import CONF, PLUGINS, check
-from src.jobs.running import Job, Requeueable
+from src.jobs.job import Job, Requeueable
 from src.records.run_folder import finish
 from src.system.signals import signals
 from tests.helpers import error_line

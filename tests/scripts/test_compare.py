@@ -8,7 +8,7 @@ import pytest
 
 from scripts import compare
 from src.config.command_line import configure
-from src.jobs.running import Job
+from src.jobs.job import Job
 
 SCORES = {"encoder_gflops": 1.0, "total_gflops": 2.0, "image_gflops": 2.5}
 

@@ -20,8 +20,9 @@ from rich.console import Console
 from src.config.overrides import name_of, parsed
 from src.config.rules import RULES
 from src.config.search_path import search_path
+from src.jobs.job import Job, run_job
 from src.jobs.results import failure_table, mark_pareto, objectives, result_tables, rows_of, scores_of
-from src.jobs.running import Job, run_all, run_job, visible_gpus, wants_several
+from src.jobs.running import run_all, visible_gpus, wants_several
 from src.jobs.unchanged import check_unchanged
 from src.records.csv_file import write_csv
 from src.records.run_folder import digest, folder_name, locked

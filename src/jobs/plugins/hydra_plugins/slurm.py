@@ -15,7 +15,8 @@ from typing import Any
 from hydra_plugins.processes import ProcessLauncher
 from rich.console import Console
 
-from src.jobs.running import Job, Requeueable, failure_reason, not_done
+from src.jobs.job import Job, Requeueable, failure_reason
+from src.jobs.running import not_done
 from src.system.atomic import write_text
 from src.system.signals import Interrupted
 from src.system.terminal import fail
