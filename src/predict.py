@@ -5,6 +5,7 @@ Settings are those of the training; command-line overrides take precedence.
 
 import os
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 
 import hydra
@@ -29,6 +30,7 @@ def predict(cfg: DictConfig) -> None:
         raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
     inputs = instantiate(cfg.inputs, _convert_="all")
     predictor = Predictor(cfg)
+    check_outputs(cfg.outputs, predictor)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not cfg.trainer.enable_progress_bar
     with (
@@ -45,6 +47,16 @@ def predict(cfg: DictConfig) -> None:
         for why in inputs.broken:
             print(f"skipped {why}", file=sys.stderr)
         fail(f"{len(inputs.broken)} of {len(inputs.files)} files skipped; the rest is in {cfg.paths.run}", 1)
+
+
+def check_outputs(outputs: Sequence[str] | None, predictor: Predictor) -> None:
+    """Raise ValueError for outputs that the model does not predict."""
+    possible = ("overlays", *predictor.predicts)
+    if missing := [one for one in outputs or () if one not in possible]:
+        raise ValueError(
+            f"outputs=[{','.join(outputs or ())}]: the model predicts no {missing[0]} with "
+            f"segmentation={predictor.segmentation}; expected some of {', '.join(possible)}, or null for all of these"
+        )
 
 
 def gathered(arguments: list[str]) -> list[str]:

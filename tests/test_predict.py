@@ -202,6 +202,11 @@ def test_what_is_broken_is_named_and_the_rest_is_done(
         (["budget_per_image=perhaps"], "budget_per_image=perhaps: expected true or false"),
         (["scales=[0]"], "scales=[0]: expected a list of numbers above 0"),
         (["outputs=[masks]"], "expected some of overlays, panoptic"),
+        (
+            ["outputs=[semantic,boxes]"],
+            "outputs=[semantic,boxes]: the model predicts no boxes with segmentation=panoptic; expected some of "
+            "overlays, panoptic, instances, semantic, or null",
+        ),
         (["categories=coco"], "/coco. Expected ade20k, camvid, cityscapes, coco_instances"),
         (["categories=coco_panoptic"], "categories=coco_panoptic: has 133, expected 8"),
         (["ckpt_path=gone.ckpt"], "ckpt_path=gone.ckpt: no such file"),

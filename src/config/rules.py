@@ -115,7 +115,7 @@ RULES = {
     "scales": list_of(POSITIVE, "a list of numbers above 0, for example [0.5, 1.0, 1.5]"),
     "inputs": distinct(list_of(TEXT, "a list of gate inputs, none twice, for example [mean32, std32]")),
     "photos": list_of(text("", "(?s).*"), "a list of files, folders or patterns", least=0),
-    "outputs": list_of(one_of(*OUTPUTS), f"some of {', '.join(OUTPUTS)}", least=0),
+    "outputs": list_of(one_of(*OUTPUTS), f"some of {', '.join(OUTPUTS)}", least=0).or_null(),
     "image_suffixes": list_of(TEXT, "a list of how names end, for example [.jpg, .png]"),
     "mask_suffix": text("how names end, for example .png"),
     "strides": distinct(list_of(whole(4), "a list of strides of levels, coarsest first, for example [64, 32, 16, 8]")),

@@ -37,11 +37,12 @@ class PredictionWriter:
         folder: receives overlays/NAME.jpg (.mp4 for a video); panoptic/NAME.png, where R + 256 G + 65536 B is the
             number of the segment, and panoptic.json; instances.json or boxes.json in COCO's results format;
             semantic/NAME.png with category ids; and exits.csv.
-        outputs: a subset of KINDS; outputs that a model does not predict are left out.
+        outputs: a subset of KINDS, None: all; outputs that a model does not predict are left out.
     """
 
-    def __init__(self, folder: str, outputs: Sequence[str], categories: Sequence[Category]):
-        self.folder, self.outputs, self.categories = Path(folder), list(outputs), list(categories)
+    def __init__(self, folder: str, outputs: Sequence[str] | None, categories: Sequence[Category]):
+        self.folder, self.categories = Path(folder), list(categories)
+        self.outputs = KINDS if outputs is None else outputs
         self.open = ExitStack()
         self.recording = ExitStack()  # the overlay video being written
         self.video: str | None = None

@@ -74,6 +74,11 @@ class Evaluation(nn.Module):
         return all(one.of_masks for one in self.measures.values())
 
     @property
+    def predicts(self) -> list[str]:
+        """The fields of `ImagePrediction` that are answered."""
+        return [one.field for one in self.measures.values()]
+
+    @property
     def names(self) -> list[str]:
         """The names of all scores, in the order of `compute`."""
         return [name for metric in self.metrics.values() for name in metric.names]
