@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import hydra
 from hydra.utils import instantiate
@@ -30,7 +31,7 @@ def predict(cfg: DictConfig) -> None:
         raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
     inputs = instantiate(cfg.inputs, _convert_="all")
     predictor = Predictor(cfg)
-    check_outputs(cfg.outputs, predictor)
+    check_outputs(cfg.outputs, predictor.task)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not cfg.trainer.enable_progress_bar
     with (
@@ -49,13 +50,13 @@ def predict(cfg: DictConfig) -> None:
         fail(f"{len(inputs.broken)} of {len(inputs.files)} files skipped; the rest is in {cfg.paths.run}", 1)
 
 
-def check_outputs(outputs: Sequence[str] | None, predictor: Predictor) -> None:
+def check_outputs(outputs: Sequence[str] | None, task: Any) -> None:
     """Raise ValueError for outputs that the model does not predict."""
-    possible = ("overlays", *predictor.predicts)
+    possible = ("overlays", *task.evaluation.predicts)
     if missing := [one for one in outputs or () if one not in possible]:
         raise ValueError(
             f"outputs=[{','.join(outputs or ())}]: the model predicts no {missing[0]} with "
-            f"segmentation={predictor.segmentation}; expected some of {', '.join(possible)}, or null for all of these"
+            f"segmentation={task.segmentation}; expected some of {', '.join(possible)}, or null for all of these"
         )
 
 

@@ -44,8 +44,6 @@ class Predictor:
         self.read = instantiate(cfg.read)
         self.task = build_task(cfg, self.fabric.device, precision).eval().to(self.fabric.device)
         self.categories = self.task.categories
-        self.segmentation: str = cfg.segmentation
-        self.predicts: list[str] = self.task.evaluation.predicts
 
     @classmethod
     def load(cls, source: str | Path, *settings: str) -> "Predictor":
