@@ -10,7 +10,7 @@ from rich.console import Console
 
 from src.judging.files import write_answers
 from src.judging.session import Answers, Question, answer
-from src.judging.tables import CAPTION, rich_tables, verdicts
+from src.judging.tables import caption, rich_tables, verdicts
 from src.system.terminal import fail
 
 EPILOG = """
@@ -51,6 +51,10 @@ def main() -> None:
     parser.add_argument("--resamples", metavar="R", default=2000, type=whole(100), help="of the images; default: 2000")
     parser.add_argument("--seed", metavar="S", default=0, type=whole(0), help="of the resamples; default: 0")
     parser.add_argument(
+        "--block", metavar="N", default=1, type=whole(1),
+        help="resample N neighbouring images at a time: for frames of videos, which are not independent; default: 1",
+    )  # fmt: skip
+    parser.add_argument(
         "--out",
         metavar="OUT",
         type=Path,
@@ -76,7 +80,7 @@ def show(answers: Answers) -> None:
     for remark in answers.remarks:
         print(remark, file=sys.stderr)
     Console().print(*rich_tables(answers), sep="\n")
-    print(CAPTION)
+    print(caption(answers))
     if answers.question.again is None:
         print("without --again the noise ceiling is unknown, and the oracle's lead is an upper bound only")
     print(*verdicts(answers), sep="\n")

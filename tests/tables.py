@@ -20,16 +20,20 @@ def write_table(
     num_images: int = 2000,
     dim: int = 8,
     num_empty: int = 7,
+    repeats: int = 1,
     inputs: Sequence[str] = ("mean32",),
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A table in two shards: an image needs the more layers the larger its first input; some have no quality."""
+    """A table in two shards: an image needs the more layers the larger its first input; some have no quality.
+
+    With `repeats` each image comes several times in a row, as frames of a video do.
+    """
     chance = torch.Generator().manual_seed(0)
-    x = torch.rand(num_images, dim, generator=chance) * 3 + 5
+    x = (torch.rand(num_images, dim, generator=chance) * 3 + 5).repeat_interleave(repeats, 0)
     need = (x[:, :1] - 5) / 3 * 5 + 1.5  # layers, 1.5 to 6.5
     depths = torch.tensor(EXITS)
     quality = (0.8 - 0.1 * (need - depths).clamp(min=0) + 0.005 * torch.rand(need.shape, generator=chance)).clamp(0, 1)
-    quality[torch.randperm(num_images, generator=chance)[:num_empty]] = torch.nan
+    quality[torch.randperm(len(x), generator=chance)[:num_empty]] = torch.nan
     return write(folder, quality, {name: x * (place + 1) for place, name in enumerate(inputs)}, settings)
 
 

@@ -80,6 +80,23 @@ def test_answers_repeat(files: Files) -> None:
     assert one.figures["lead"] != other.figures["lead"]
 
 
+def test_frames_of_a_video(files: Files, run: Callable[..., None], tmp_path: Path, capsys: Capture) -> None:
+    """Images that repeat are remarked upon, unless blocks of them are resampled; intervals are then wider."""
+    video = write_table(tmp_path / "video", num_images=40, repeats=10, num_empty=0)
+    run(video, "--beta", "0.02", "--out", tmp_path / "one")
+    assert "neighbouring images profit from the same exits (correlation 0.8" in capsys.readouterr().err
+    run(video, "--beta", "0.02", "--block", 10, "--out", tmp_path / "ten")
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "95 % intervals over blocks of 10 images" in shown.out
+    contents = [json.loads((tmp_path / name / "judge.json").read_text()) for name in ("one", "ten")]
+    assert [content["block"] for content in contents] == [1, 10]
+    (_, low, high), (_, low_ten, high_ten) = (content["answers"][0]["figures"]["oracle_lead"] for content in contents)
+    assert high_ten - low_ten > 2 * (high - low)
+    run(files.others, "--beta", "0.02")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_table_alone(files: Files, run: Callable[..., None], capsys: Capture) -> None:
     """What a gate could earn at each beta; without a second measurement the ceiling is unknown."""
     run(files.others, "--beta", "0", "0.02")
@@ -209,6 +226,10 @@ REFUSED: dict[str, tuple[Callable[[Files, Path], list[object]], str]] = {
     ),
     "beta of a fixed gate": (lambda files, tmp: [files.others, files.gate, "--beta", 0.1], "--beta 0.1: fixed by"),
     "negative beta": (lambda files, tmp: [files.others, "--beta", "nan"], "nan: expected a number, 0 or more"),
+    "long blocks": (
+        lambda files, tmp: [files.others, "--block", 79],
+        "--block 79: 393 images to judge on are fewer than 5 such blocks, expected 78 or less",
+    ),
     "no worth": (lambda files, tmp: [files.others, "--worth", 0], "0: expected a number, above 0"),
     "other images again": (
         lambda files, tmp: [

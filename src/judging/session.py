@@ -1,5 +1,6 @@
 """Judge gates on an exit table, from their files to answers that can be written down."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,12 @@ from torch import Tensor
 
 from src.exit_table.table import ExitTable, read_table
 from src.judging.gates import Candidate, check_match, read_candidates, route, unseen
+from src.metrics.bootstrap import likeness_of_neighbours
 from src.metrics.judgement import FEWEST, Judgement, Rows, Trial, judge, plain
 
 BETAS = (0.0, 0.001, 0.003, 0.01)  # of a table without gates
+FEWEST_BLOCKS = 5
+ALIKE = 4  # standard deviations of the correlation of neighbours that are independent
 
 
 class Question(NamedTuple):
@@ -24,6 +28,7 @@ class Question(NamedTuple):
     worth: float = 0.002
     resamples: int = 2000
     seed: int = 0
+    block: int = 1  # neighbouring images that a resample draws together
 
 
 class Answered(NamedTuple):
@@ -51,17 +56,17 @@ def answer(question: Question) -> Answers:
         raise ValueError(f"table {folder}: the single exit {table.info.exits[0]} leaves nothing to choose")
     again = None if question.again is None else second_measurement(question.again, table, folder)
     gates = read_candidates(question.gates)
-    quality = table.info.quality
+    quality, remarks = table.info.quality, alike(table, question.block)
     if gates and question.betas and not any(gate.any_beta or gate.saved.about.quality != quality for gate in gates):
         raise ValueError(
             f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
             "trained with task.target=quality or gain"
         )
     if not gates:
-        rows = rows_of(table, table.labelled, again, folder)
+        rows = rows_of(table, table.labelled, again, question)
         judged = [judge(rows, trial(question, beta)) for beta in question.betas or BETAS]
-        return Answers(question, table, [Answered("", None, one) for one in judged], [])
-    answers, remarks = [], []
+        return Answers(question, table, [Answered("", None, one) for one in judged], remarks)
+    answers = []
     for gate in gates:
         check_match(gate, table, folder, question.betas)
         new, remark = unseen(gate, table, folder)
@@ -74,7 +79,7 @@ def judge_gate(
     gate: Candidate, table: ExitTable, kept: Tensor, again: Tensor | None, question: Question
 ) -> list[Answered]:
     """Judge a gate at each of its betas, on some rows (N,) bool."""
-    rows, inputs = rows_of(table, kept, again, question.table), table.rows(kept)
+    rows, inputs = rows_of(table, kept, again, question), table.rows(kept)
     betas, about = gate.betas(question.betas, table.info.quality), gate.saved.about
     same = about.quality == table.info.quality
     names = {beta: gate.name if len(betas) == 1 else f"{gate.name}, beta {beta:g}" for beta in betas}
@@ -85,13 +90,34 @@ def judge_gate(
 
 
 def trial(question: Question, beta: float) -> Trial:
-    return Trial(beta, question.worth, question.resamples, question.seed)
+    return Trial(beta, question.worth, question.resamples, question.seed, question.block)
 
 
-def rows_of(table: ExitTable, kept: Tensor, again: Tensor | None, folder: Path) -> Rows:
+def alike(table: ExitTable, block: int) -> list[str]:
+    """Return a remark if images are resampled one by one though neighbours are alike, as frames of a video are."""
+    quality = table.quality[table.labelled]
+    if block > 1 or len(quality) < FEWEST:
+        return []
+    likeness = likeness_of_neighbours(quality)
+    if likeness < ALIKE / math.sqrt(len(quality)):
+        return []
+    return [
+        f"neighbouring images profit from the same exits (correlation {likeness:.2f}); if they are frames of videos, "
+        "these intervals are too narrow: expected --block N, the number of frames that a scene lasts"
+    ]
+
+
+def rows_of(table: ExitTable, kept: Tensor, again: Tensor | None, question: Question) -> Rows:
     """Select rows (N,) bool to judge on. Raises ValueError if they are too few."""
     if (count := int(kept.sum())) < FEWEST:
-        raise ValueError(f"table {folder}: {count} images with a quality to judge on, expected {FEWEST} or more")
+        raise ValueError(
+            f"table {question.table}: {count} images with a quality to judge on, expected {FEWEST} or more"
+        )
+    if question.block > count // FEWEST_BLOCKS:
+        raise ValueError(
+            f"--block {question.block}: {count} images to judge on are fewer than {FEWEST_BLOCKS} such blocks, "
+            f"expected {count // FEWEST_BLOCKS} or less"
+        )
     return Rows(table.quality[kept], table.cost[kept], table.info.exits, None if again is None else again[kept])
 
 
@@ -148,6 +174,7 @@ def content(answers: Answers) -> dict[str, Any]:
         "worth": question.worth,
         "resamples": question.resamples,
         "seed": question.seed,
+        "block": question.block,
         "remarks": answers.remarks,
         "answers": [
             {"name": one.name, "gate": None if one.file is None else str(one.file), **plain(one.judgement)}

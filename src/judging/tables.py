@@ -12,7 +12,6 @@ from src.records.markdown import markdown_table
 
 UNKNOWN = "unknown"
 SIDE_BY_SIDE = 3  # judgements of a table on the terminal
-CAPTION = "brackets: 95 % intervals over images; leads and headroom in utility, lead over the hull in quality"
 FIGURES = {  # titles of the figures that some judgement has
     "lead": "lead over best exit",
     "lead_over_chance": "lead over chance",
@@ -23,6 +22,13 @@ FIGURES = {  # titles of the figures that some judgement has
     "efficacy": "efficacy",
     "auroc": "AUROC",
 }
+
+
+def caption(answers: Answers) -> str:
+    """Return what the brackets are."""
+    block = answers.question.block
+    images = "images" if block == 1 else f"blocks of {block} images"
+    return f"brackets: 95 % intervals over {images}; leads and headroom in utility, lead over the hull in quality"
 
 
 def header(answers: Answers) -> list[str]:
@@ -85,7 +91,10 @@ def markdown(answers: Answers) -> str:
     ]
     lines += [f"- {remark}" for remark in answers.remarks]
     lines += ["", numbers(header(answers), [cells(one, shown(answers)) for one in answers.answers])]
-    lines += ["", f"{CAPTION}; {question.resamples} resamples, seed {question.seed}, worth {question.worth:g}."]
+    lines += [
+        "",
+        f"{caption(answers)}; {question.resamples} resamples, seed {question.seed}, worth {question.worth:g}.",
+    ]
     if question.again is None:
         lines += ["", "The noise ceiling is unknown without a second measurement: the oracle's lead is an upper bound."]
     for one in answers.answers:

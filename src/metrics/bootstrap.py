@@ -3,6 +3,7 @@
 Letters: N images, R rows of weights, the first of which is the sample itself.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,18 +22,28 @@ class Estimate(NamedTuple):
     high: float
 
 
-def resamples(num_images: int, count: int, seed: int) -> Iterator[Tensor]:
+def resamples(num_images: int, count: int, seed: int, block: int = 1) -> Iterator[Tensor]:
     """Yield weights (R, N) float64 that sum to 1 in each row: of the sample itself, then of `count` resamples.
 
-    A resample draws N of N images with replacement. The weights depend on the arguments only.
+    A resample draws N of N images with replacement, `block` neighbours at a time, where the last image is followed by
+    the first (circular block bootstrap, Politis and Romano 1992). The weights depend on the arguments only.
     """
     generator = torch.Generator().manual_seed(seed)
     yield torch.full((1, num_images), 1 / num_images, dtype=torch.float64)
     for part in torch.arange(count).split(max(ELEMENTS // num_images, 1)):
-        drawn = torch.randint(num_images, (len(part), num_images), generator=generator)
+        starts = torch.randint(num_images, (len(part), math.ceil(num_images / block)), generator=generator)
+        drawn = (starts[..., None] + torch.arange(block)).flatten(1)[:, :num_images] % num_images
         drawn += num_images * torch.arange(len(part))[:, None]
         times = torch.bincount(drawn.flatten(), minlength=len(part) * num_images)
         yield times.view(len(part), num_images).double() / num_images
+
+
+def likeness_of_neighbours(values: Tensor) -> float:
+    """Return the correlation of rows (N, E) with the next row, each without the mean over its columns and over rows."""
+    values = values.double()
+    values = values - values.mean(1, keepdim=True)
+    values = values - values.mean(0)
+    return float((values[1:] * values[:-1]).sum() / values.square().sum().clamp(min=torch.finfo(values.dtype).tiny))
 
 
 def estimate(values: Tensor) -> Estimate:

@@ -46,6 +46,7 @@ class Trial(NamedTuple):
     worth: float = 0.002  # least lead in utility that would be worth a gate
     resamples: int = 2000
     seed: int = 0
+    block: int = 1  # neighbouring images that a resample draws together
 
 
 class Judgement(NamedTuple):
@@ -64,7 +65,7 @@ class Judgement(NamedTuple):
 def judge(rows: Rows, trial: Trial, route: Route | None = None) -> Judgement:
     """Judge a gate, or without one what a gate could earn on these images."""
     best = int(utility(rows.quality, rows.depths, trial.beta).mean(0).argmax())
-    weightings = resamples(len(rows.quality), trial.resamples, trial.seed)
+    weightings = resamples(len(rows.quality), trial.resamples, trial.seed, trial.block)
     policies, figures = joined(measure(rows, weights, trial.beta, best, route) for weights in weightings)
     estimates = {name: estimate(values) for name, values in figures.items() if not values[0].isnan()}
     if "efficacy" in estimates and not solid(estimates["headroom_over_chance"], trial.worth):
