@@ -151,7 +151,7 @@ def write_judged(folder: Path) -> Path:
     one = {"name": "gate <b>", "gate": "g", "beta": 0.01, "num_images": 99, "verdict": verdict, "figures": figures}
     folder.mkdir()
     Image.new("RGB", (100, 50), "red").save(folder / "judge.png")
-    content = {"table": "tables/x", "split": "val", "remarks": ["its holdout only"], "answers": [one]}
+    content = {"table": "tables/x", "split": "val", "remarks": ["its holdout only"], "block": 20, "answers": [one]}
     return write_json(folder / "judge.json", content)
 
 
@@ -164,7 +164,8 @@ def test_judgements_are_a_section(runs: Path, tmp_path: Path, monkeypatch: pytes
     (line,) = capsys.readouterr().err.splitlines()
     assert str(runs / "bad/judge.json") in line
     page = (tmp_path / "out/index.html").read_text()
-    for shown in ("take exit 2", "a &lt;gate&gt; earns", "0.0123 [-0.0200, 0.0300]", "0.51 [0.40, 0.60]", "holdout"):
+    figures = ("0.0123 [-0.0200, 0.0300]", "0.51 [0.40, 0.60]")
+    for shown in ("take exit 2", "a &lt;gate&gt; earns", *figures, "holdout", "in blocks of 20"):
         assert page.count(shown) == 1
     assert 'alt="quality against GFLOPs"' in page
     assert run(monkeypatch, runs / "judged", "--out", tmp_path / "alone") == 0

@@ -66,7 +66,7 @@ def section(judged: Judged) -> str:
     """Return one judgement: the answers, the figures and the picture."""
     content = judged.content
     title = f"{judged.folder}: images of {content['split']}, {content['table']}"
-    if (block := content.get("block", 1)) > 1:  # files of earlier versions have none
+    if (block := content.get("block", 1)) != 1:  # files of earlier versions have none
         title += f", resampled in blocks of {block}"
     remarks = "".join(f'<p class="soft">{escape(remark)}</p>' for remark in content["remarks"])
     file = judged.folder / "judge.png"
