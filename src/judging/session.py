@@ -56,7 +56,7 @@ def answer(question: Question) -> Answers:
         raise ValueError(f"table {folder}: the single exit {table.info.exits[0]} leaves nothing to choose")
     again = None if question.again is None else second_measurement(question.again, table, folder)
     gates = read_candidates(question.gates)
-    quality, remarks = table.info.quality, alike(table, question.block)
+    quality = table.info.quality
     if gates and question.betas and not any(gate.any_beta or gate.saved.about.quality != quality for gate in gates):
         raise ValueError(
             f"--beta {question.betas[0]:g}: fixed by the training of these gates; expected none, or a gate that was "
@@ -65,25 +65,24 @@ def answer(question: Question) -> Answers:
     if not gates:
         rows = rows_of(table, table.labelled, again, question)
         judged = [judge(rows, trial(question, beta)) for beta in question.betas or BETAS]
-        return Answers(question, table, [Answered("", None, one) for one in judged], remarks)
-    answers = []
+        return Answers(question, table, [Answered("", None, one) for one in judged], alike(rows, question.block))
+    answers, remarks = [], []
     for gate in gates:
         check_match(gate, table, folder, question.betas)
         new, remark = unseen(gate, table, folder)
-        remarks += [remark] if remark else []
-        answers += judge_gate(gate, table, table.labelled & new, again, question)
-    return Answers(question, table, answers, remarks)
+        kept = table.labelled & new
+        rows = rows_of(table, kept, again, question)
+        remarks += [*([remark] if remark else []), *alike(rows, question.block)]
+        answers += judge_gate(gate, table.rows(kept), rows, question)
+    return Answers(question, table, answers, list(dict.fromkeys(remarks)))
 
 
-def judge_gate(
-    gate: Candidate, table: ExitTable, kept: Tensor, again: Tensor | None, question: Question
-) -> list[Answered]:
-    """Judge a gate at each of its betas, on some rows (N,) bool."""
-    rows, inputs = rows_of(table, kept, again, question), table.rows(kept)
+def judge_gate(gate: Candidate, table: ExitTable, rows: Rows, question: Question) -> list[Answered]:
+    """Judge a gate at each of its betas, on the rows of a table."""
     betas, about = gate.betas(question.betas, table.info.quality), gate.saved.about
     same = about.quality == table.info.quality
     names = {beta: gate.name if len(betas) == 1 else f"{gate.name}, beta {beta:g}" for beta in betas}
-    routes = {beta: route(gate, inputs, beta if same else about.beta) for beta in betas}
+    routes = {beta: route(gate, table, beta if same else about.beta) for beta in betas}
     return [
         Answered(names[beta], gate.file, judge(rows, trial(question, beta), taken)) for beta, taken in routes.items()
     ]
@@ -93,13 +92,10 @@ def trial(question: Question, beta: float) -> Trial:
     return Trial(beta, question.worth, question.resamples, question.seed, question.block)
 
 
-def alike(table: ExitTable, block: int) -> list[str]:
+def alike(rows: Rows, block: int) -> list[str]:
     """Return a remark if images are resampled one by one though neighbours are alike, as frames of a video are."""
-    quality = table.quality[table.labelled]
-    if block > 1 or len(quality) < FEWEST:
-        return []
-    likeness = likeness_of_neighbours(quality)
-    if likeness < ALIKE / math.sqrt(len(quality)):
+    likeness = likeness_of_neighbours(rows.quality)
+    if block > 1 or likeness < ALIKE / math.sqrt(len(rows.quality)):
         return []
     return [
         f"neighbouring images profit from the same exits (correlation {likeness:.2f}); if they are frames of videos, "
