@@ -39,7 +39,10 @@ def resamples(num_images: int, count: int, seed: int, block: int = 1) -> Iterato
 
 
 def likeness_of_neighbours(values: Tensor) -> float:
-    """Return the correlation of rows (N, E) with the next row, each without the mean over its columns and over rows."""
+    """Return how alike neighbouring rows (N, E) are, as a correlation: of what is left without the means of both kinds.
+
+    These are the mean of each row and the mean of each column. 0 if nothing is left.
+    """
     values = values.double()
     values = values - values.mean(1, keepdim=True)
     values = values - values.mean(0)
