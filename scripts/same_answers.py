@@ -71,7 +71,7 @@ def spell(one: Difference) -> str:
 
 def compared(ours: Path, theirs: Path) -> dict[str, Difference]:
     """Return the differences by photo. Raises ValueError for folders with other photos."""
-    with (ours / "exits.csv").open(newline="", encoding="utf-8") as stream:
+    with (ours / "exits.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     answers = {file.stem: json.loads(file.read_text("utf-8")) for file in (theirs / "json").glob("*.json")}
     if {row["name"] for row in rows} != set(answers):

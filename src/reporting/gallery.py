@@ -1,7 +1,6 @@
 """Pictures of runs, small enough to be part of a page: images that leave early and late, and what runs predict."""
 
 import base64
-import csv
 import io
 from collections.abc import Sequence
 from html import escape
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from src.reporting.exits import exits_of
 from src.reporting.run_settings import identity
 from src.reporting.runs import Run, Skipped
 
@@ -74,13 +74,13 @@ def first_pictures(folder: Path) -> Captions:
 
 def early_and_late(folder: Path) -> Captions:
     """Return the saved pictures of images with the shallowest and the deepest exits; empty without a list of exits."""
-    exits, files = exits_of(folder), pictures_of(folder)
-    names = sorted((name for name in files if name in exits), key=lambda name: exits[name])
+    exits, files = {picture_name(left.name): left for left in exits_of(folder)}, pictures_of(folder)
+    names = sorted((name for name in files if name in exits), key=lambda name: (exits[name].exit, exits[name].gflops))
     captions = {}
     for when, some in (("early", names[:EARLY]), ("late", names[EARLY:][-EARLY:])):
         for name in some:
-            depth, gflops = exits[name]
-            captions[files[name]] = f"leaves {when}, at exit {depth} ({gflops:.4g} GFLOPs): {name}"
+            left = exits[name]
+            captions[files[name]] = f"leaves {when}, at exit {left.exit} ({left.gflops:.4g} GFLOPs): {name}"
     return captions
 
 
@@ -89,13 +89,6 @@ def pictures_of(folder: Path) -> dict[str, Path]:
     return {file.stem.partition("_")[2]: file for file in sorted((folder / "pictures").glob("*_*.png"))}
 
 
-def exits_of(folder: Path) -> dict[str, tuple[int, float]]:
-    """Return exit and GFLOPs by image name as in picture files; empty if exits.csv is missing or damaged."""
-    try:
-        with open(folder / "exits.csv", newline="") as file:
-            return {
-                Path(row["name"]).stem.replace(" ", "_"): (int(row["exit"]), float(row["gflops"]))
-                for row in csv.DictReader(file)
-            }
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return {}
+def picture_name(image: str) -> str:
+    """Return what the pictures of an image are called, less the number in front."""
+    return Path(image).stem.replace(" ", "_")

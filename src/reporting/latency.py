@@ -1,12 +1,12 @@
 """Milliseconds of what a run scored, by machine, from the latency.json of its model: at every exit and of the gate."""
 
-import csv
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.records.latency_table import LATENCY_FILE, PRECISIONS, LatencyTable, latency_file, read
+from src.reporting.exits import Left, exits_of
 
 Times = dict[str, dict[str, float]]  # milliseconds by machine and policy
 
@@ -47,26 +47,15 @@ def file_of(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     return folder / LATENCY_FILE  # of a training
 
 
-def milliseconds(
-    table: LatencyTable, policy: str, row: Mapping[str, float], left: list[tuple[int, float]]
-) -> float | None:
+def milliseconds(table: LatencyTable, policy: str, row: Mapping[str, float], left: Sequence[Left]) -> float | None:
     """Return the mean time of a policy; None if it cannot be known.
 
     Args:
-        left: exit and GFLOPs of the images for which a gate chose.
+        left: where the images for which a gate chose left.
     """
     if policy == "gate":
-        if not left or not {depth for depth, _ in left} <= set(table.exits):
+        if not left or not {image.exit for image in left} <= set(table.exits):
             return None
-        return statistics.fmean(float(table.milliseconds(depth, gflops)) for depth, gflops in left)
+        return statistics.fmean(float(table.milliseconds(image.exit, image.gflops)) for image in left)
     depth, cost = int(policy.removeprefix("exit") or 0), row.get("image_gflops", row.get("total_gflops"))
     return float(table.milliseconds(depth, cost)) if depth in table.exits and cost is not None else None
-
-
-def exits_of(folder: Path) -> list[tuple[int, float]]:
-    """Return exit and GFLOPs of every image in exits.csv; empty if there is no such file, or a damaged one."""
-    try:
-        with (folder / "exits.csv").open(newline="") as stream:
-            return [(int(row["exit"]), float(row["gflops"])) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, TypeError, ValueError):
-        return []
