@@ -31,11 +31,11 @@ def predict(cfg: DictConfig) -> None:
         raise ValueError("nothing to segment: python -m src.predict IMAGE|FOLDER|PATTERN|VIDEO ... ckpt_path=FILE")
     inputs = instantiate(cfg.inputs, _convert_="all")
     predictor = Predictor(cfg)
-    check_outputs(cfg.outputs, predictor.task)
+    outputs = outputs_of(predictor.task, cfg.outputs)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not cfg.trainer.enable_progress_bar
     with (
-        instantiate(cfg.answers, categories=predictor.categories, _convert_="all") as answers,
+        instantiate(cfg.answers, outputs=outputs, categories=predictor.categories, _convert_="all") as answers,
         Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar,
     ):
         task = bar.add_task("segmenting", total=len(inputs))
@@ -50,14 +50,16 @@ def predict(cfg: DictConfig) -> None:
         fail(f"{len(inputs.broken)} of {len(inputs.files)} files skipped; the rest is in {cfg.paths.run}", 1)
 
 
-def check_outputs(outputs: Sequence[str] | None, task: Any) -> None:
-    """Raise ValueError for outputs that the model does not predict."""
-    possible = ("overlays", *task.evaluation.predicts)
-    if missing := [one for one in outputs or () if one not in possible]:
+def outputs_of(task: Any, wanted: Sequence[str] | None) -> list[str]:
+    """Return what to write: all that the model predicts, or what is wanted. Raises ValueError for what it does not."""
+    possible = ["overlays", *task.evaluation.predicts]
+    outputs = possible if wanted is None else list(wanted)
+    if missing := [one for one in outputs if one not in possible]:
         raise ValueError(
-            f"outputs=[{','.join(outputs or ())}]: the model predicts no {missing[0]} with "
+            f"outputs=[{','.join(outputs)}]: the model predicts no {missing[0]} with "
             f"segmentation={task.segmentation}; expected some of {', '.join(possible)}, or null for all of these"
         )
+    return outputs
 
 
 def gathered(arguments: list[str]) -> list[str]:

@@ -24,7 +24,6 @@ from src.prediction.inputs import Shot
 from src.prediction.video import Recorder, rate
 from src.system.atomic import atomic_write
 
-KINDS = ("overlays", "panoptic", "instances", "semantic", "boxes")
 MAX_OVERLAY_SIDE = 4096  # pixels
 
 
@@ -37,12 +36,11 @@ class PredictionWriter:
         folder: receives overlays/NAME.jpg (.mp4 for a video); panoptic/NAME.png, where R + 256 G + 65536 B is the
             number of the segment, and panoptic.json; instances.json or boxes.json in COCO's results format;
             semantic/NAME.png with category ids; and exits.csv.
-        outputs: a subset of KINDS, None: all; outputs that a model does not predict are left out.
+        outputs: some of overlays, panoptic, instances, semantic and boxes; predictions must have them.
     """
 
-    def __init__(self, folder: str, outputs: Sequence[str] | None, categories: Sequence[Category]):
-        self.folder, self.categories = Path(folder), list(categories)
-        self.outputs = KINDS if outputs is None else outputs
+    def __init__(self, folder: str, outputs: Sequence[str], categories: Sequence[Category]):
+        self.folder, self.outputs, self.categories = Path(folder), list(outputs), list(categories)
         self.open = ExitStack()
         self.recording = ExitStack()  # the overlay video being written
         self.video: str | None = None
@@ -68,19 +66,19 @@ class PredictionWriter:
         if "overlays" in self.outputs:
             self.overlay(shot, photo, answer)
         self.video = shot.video
-        if "panoptic" in self.outputs and answer.panoptic is not None:
+        if "panoptic" in self.outputs:
             self.panoptic(shot, answer.panoptic, enlarging(answer.panoptic.ids, photo))
-        if "instances" in self.outputs and answer.instances is not None:
+        if "instances" in self.outputs:
             results = self.listing("instances.json", "[", "]")
             larger = enlarging(answer.instances.masks, photo)
             for entry in instances(shot.image_id, answer.instances, self.categories, larger):
                 results.append(entry)
-        if "semantic" in self.outputs and answer.semantic is not None:
+        if "semantic" in self.outputs:
             ids = np.array([category.id for category in self.categories])
             ids = ids.astype(np.uint8 if ids.max() <= np.iinfo(np.uint8).max else np.uint16)
             pixels = enlarging(answer.semantic, photo).map(ids[answer.semantic.cpu().numpy()])
             save_map(pixels, self.folder / "semantic" / f"{shot.name}.png")
-        if "boxes" in self.outputs and answer.boxes is not None:
+        if "boxes" in self.outputs:
             results = self.listing("boxes.json", "[", "]")
             for entry in boxes(shot.image_id, answer.boxes, self.categories):
                 results.append(entry)
