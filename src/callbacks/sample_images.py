@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from src.painting import Layer, Outlines, Segments, paint, photo_of, predicted_layer, side_by_side, true_layer
+from src.records.run_folder import picture_name
 from src.system.atomic import atomic_write
 
 MOST_LABELS = 255  # W&B's masks have 8 bits; with more classes, the last label stands for the rest
@@ -61,8 +62,7 @@ class Pictures(Callback):
         pictures = sorted(self.pictures, key=lambda picture: picture.taken or 0)
         self.pictures = []
         for number, picture in enumerate(pictures):
-            name = Path(picture.name).stem.replace(" ", "_")
-            with atomic_write(self.folder / f"{number:02d}_{name}.png") as part:
+            with atomic_write(self.folder / f"{number:02d}_{picture_name(picture.name)}.png") as part:
                 picture.sheet(task.categories).save(part, compress_level=3)  # half the time of 6, a fifth larger
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and pictures:

@@ -1,4 +1,4 @@
-"""Run folders: their names, a lock for each, and whether the run in a folder has finished."""
+"""Run folders: their names and those of pictures, a lock for each, and whether the run in a folder has finished."""
 
 import fcntl
 import json
@@ -20,6 +20,11 @@ def folder_name(name: str) -> str:
     """Return a name that is valid for a folder; a long one is cut and ends with a digest."""
     plain = re.sub(r"[^\w.,=+\[\]-]", "_", name)
     return plain if len(plain) <= MAX_LENGTH else f"{plain[:MAX_LENGTH]}_{digest(plain)}"
+
+
+def picture_name(image: str) -> str:
+    """Return what the pictures of an image are called, without the number in front."""
+    return Path(image).stem.replace(" ", "_")
 
 
 def digest(text: str) -> str:

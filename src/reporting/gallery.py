@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from src.records.run_folder import picture_name
 from src.reporting.exits import exits_of
 from src.reporting.run_settings import identity
 from src.reporting.runs import Run, Skipped
@@ -87,8 +88,3 @@ def early_and_late(folder: Path) -> Captions:
 def pictures_of(folder: Path) -> dict[str, Path]:
     """Return the picture files of a run by image name; files are called NUMBER_NAME.png and sorted by number."""
     return {file.stem.partition("_")[2]: file for file in sorted((folder / "pictures").glob("*_*.png"))}
-
-
-def picture_name(image: str) -> str:
-    """Return what the pictures of an image are called, less the number in front."""
-    return Path(image).stem.replace(" ", "_")
